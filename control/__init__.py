@@ -1,0 +1,1 @@
+"""What changes a model: addresses, operations, plans, hooks and the neuron set."""

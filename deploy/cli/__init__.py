@@ -1,0 +1,1 @@
+"""The `neurodial` command line."""

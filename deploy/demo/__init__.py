@@ -1,0 +1,1 @@
+"""The demo translation model: its data, training and evaluation."""

@@ -1,0 +1,1 @@
+"""Offline: corpora, activations, discovery methods and evaluation."""

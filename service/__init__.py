@@ -1,0 +1,1 @@
+"""Online, one process: request schemas, the engine and the ASGI application."""
