@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PORT ?= 8000
 # More options for pip, for example --extra-index-url with PyTorch's index of CPU builds.
 PIP_ARGS ?=
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c deploy/constraints.txt $(PIP_ARGS)
+PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c deploy/constraints.txt $(PIP_ARGS)
 INSTALLED = pyproject.toml deploy/constraints.txt
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
@@ -76,13 +76,13 @@ $(BIN)/python:
 # constraints, so that building needs no second environment and no newer setuptools than the one that was tried.
 $(VENV)/.serve: $(INSTALLED) | $(BIN)/python
 	@echo "Installing Neurodial in $(VENV); the first time takes some minutes."
-	@$(PIP_INSTALL) setuptools
+	@$(PIP_INSTALL) 'setuptools>=77'
 	@$(PIP_INSTALL) --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: $(INSTALLED) | $(BIN)/python
 	@echo "Installing Neurodial and its development tools in $(VENV); the first time takes some minutes."
-	@$(PIP_INSTALL) setuptools
+	@$(PIP_INSTALL) 'setuptools>=77'
 	@$(PIP_INSTALL) --no-build-isolation -e '.[dev]'
 	@touch $@ $(VENV)/.serve
 
