@@ -90,20 +90,20 @@ class Neurons:
             chosen = [neuron for head in chosen for neuron in range(head * head_dim, (head + 1) * head_dim)]
         return cls(site, tuple(chosen))
 
+    @staticmethod
+    def site_of(text: str) -> Site:
+        """The site of an address, without looking at its neurons.
+
+        Raises:
+            AddressError: if the text is not an address.
+        """
+        match = _ADDRESS_PATTERN.fullmatch(text.strip())
+        if match is None:
+            raise AddressError(f"{text!r} is not a neuron address", hint=_HINT)
+        return Site._from(match)
+
     def __str__(self) -> str:
         return f"{self.site}[{_compact(self.indices)}]"
-
-
-def site_of_address(text: str) -> Site:
-    """The site of an address, without looking at its neurons.
-
-    Raises:
-        AddressError: if the text is not an address.
-    """
-    match = _ADDRESS_PATTERN.fullmatch(text.strip())
-    if match is None:
-        raise AddressError(f"{text!r} is not a neuron address", hint=_HINT)
-    return Site._from(match)
 
 
 def _select(selection: str, limit: int | None, text: str) -> list[int]:
