@@ -49,6 +49,12 @@ def test_links_of_the_documentation_lead_somewhere(page: Path) -> None:
     assert missing == []
 
 
+def test_pages_that_messages_point_to_exist() -> None:
+    modules = [path for path in tracked() if path.suffix == ".py" and "tests" not in path.parts]
+    mentioned = {page for path in modules for page in re.findall(r"docs/[\w/-]+\.md", text_of(path))}
+    assert sorted(page for page in mentioned if not (ROOT / page).exists()) == []
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_makefile_has_the_target(target: str) -> None:
     assert re.search(rf"^{target}:.* ## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
