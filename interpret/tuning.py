@@ -52,7 +52,9 @@ class TuningSettings:
 class TrainableMap:
     """One map under training: writes `neurons` of a site from the values of `read`."""
 
-    def __init__(self, site: Site, neurons: Array, read: Array, center: Array, offset: Array, gate: Gate | None) -> None:
+    def __init__(
+        self, site: Site, neurons: Array, read: Array, center: Array, offset: Array, gate: Gate | None
+    ) -> None:
         self.site, self.gate = site, gate
         self.neurons, self.read = torch.from_numpy(neurons), torch.from_numpy(read)
         self.center = torch.from_numpy(center.astype(np.float32))
