@@ -214,7 +214,7 @@ def _fit(method: RankingMethod, data: Gathered, sites: list[Site]) -> None:
 def train_readouts(
     data: Gathered, sites: tuple[Site, ...], job: Discovery
 ) -> tuple[tuple[ReadOut, ...], dict[str, Any]]:
-    """A calibrated read-out at each site of the set, with its held-out scores; none where only sentences are labelled."""
+    """A calibrated read-out at each site, with its held-out scores; none where only sentences are labelled."""
     made: list[ReadOut] = []
     report: dict[str, Any] = {}
     for site in sites:

@@ -41,7 +41,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, sentence: Sentence, *, max_length
         ids, spans = tuple(out["input_ids"]), [(a, b) if b > a else None for a, b in out["offset_mapping"]]
     else:
         ids = tuple(tokenizer(**text, **options)["input_ids"])
-        pieces = tokenizer.convert_ids_to_tokens(list(ids))
+        pieces = [str(tokenizer.convert_ids_to_tokens(i)) for i in ids]
         special = set(tokenizer.all_special_tokens) - {tokenizer.unk_token}
         spans = character_spans(sentence.text, pieces, special=special, unknown=str(tokenizer.unk_token))
     words = [_word_of(span, sentence.words) for span in spans]

@@ -26,7 +26,7 @@ class ReadOutSettings:
         max_iterations: of the optimiser.
     """
 
-    strength: float = 0.1
+    strength: float = 1.0
     balanced: bool = False
     beta: float = 1.5
     max_iterations: int = 300

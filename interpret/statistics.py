@@ -105,7 +105,7 @@ class PairMoments:
     @property
     def width(self) -> int:
         """Neurons of the site."""
-        return self.mean.shape[1]
+        return int(self.mean.shape[1])
 
     def update(self, a: Array, b: Array) -> "PairMoments":
         """Adds pairs: (rows, neurons) twice."""
@@ -164,3 +164,9 @@ class PairSummary:
         """Puts the neurons of several sites side by side."""
         arrays = (np.concatenate([getattr(p, name) for p in parts]) for name in ("difference", "variance", "spread"))
         return cls(parts[0].count, *arrays)
+
+
+def usable_deviation(deviation: Array) -> Array:
+    """Standard deviations to divide by: infinite for neurons that hardly vary, so that they score zero."""
+    usable: Array = np.where(deviation > 1e-8 * max(float(deviation.max()), 1e-12), deviation, np.inf)
+    return usable

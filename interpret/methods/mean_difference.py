@@ -6,7 +6,7 @@ import numpy as np
 
 from neurodial.control.errors import BadInput
 from neurodial.interpret.registry import Properties, RankingMethod, check_rows, register
-from neurodial.interpret.statistics import PairSummary
+from neurodial.interpret.statistics import PairSummary, usable_deviation
 
 Array = np.ndarray[Any, Any]
 
@@ -83,6 +83,6 @@ class MeanDifference(RankingMethod):
         scores = pairs.difference
         if self.scale != "none":
             deviation = np.sqrt(pairs.spread if self.scale == "std" else pairs.variance)
-            scores = scores / (deviation + 1e-6 * deviation.max() + 1e-12)
+            scores = scores / usable_deviation(deviation)
         self._rank(scores)
         return self

@@ -7,7 +7,7 @@ import numpy as np
 
 from neurodial.control.errors import BadInput
 from neurodial.interpret.registry import Properties, RankingMethod, check_rows, register
-from neurodial.interpret.statistics import LabelMoments
+from neurodial.interpret.statistics import LabelMoments, usable_deviation
 
 Array = np.ndarray[Any, Any]
 
@@ -65,5 +65,4 @@ class Probeless(RankingMethod):
     def _scale(self, moments: LabelMoments) -> Array:
         if self.scale == "none":
             return np.ones(moments.mean.shape[1])
-        pooled = moments.squares.sum(axis=0) / moments.count.sum()
-        return np.sqrt(pooled) + 1e-6 * np.sqrt(pooled.max()) + 1e-12
+        return usable_deviation(np.sqrt(moments.squares.sum(axis=0) / moments.count.sum()))
