@@ -47,7 +47,7 @@ def completion_requests(body: CompletionRequest, limits: Limits) -> tuple[Reques
             id=uuid.uuid4().hex,
             prompt=text,
             controls=body.controls,
-            max_tokens=limits.default_max_tokens if body.max_tokens is None else body.max_tokens,
+            max_tokens=body.max_tokens,
             temperature=temperature,
             seed=body.seed,
             stop=body.stops,
@@ -68,9 +68,8 @@ def translation_requests(body: TranslationRequest, limits: Limits) -> tuple[Requ
     limits.check_generation(body.max_tokens, body.num_beams, 0.0)
     limits.check_controls(body.controls)
     fields = limits.check_texts(body.texts, "text", single=isinstance(body.text, str))
-    max_tokens = limits.default_max_tokens if body.max_tokens is None else body.max_tokens
     return tuple(
-        Request(uuid.uuid4().hex, text, body.controls, max_tokens, num_beams=body.num_beams, field=field)
+        Request(uuid.uuid4().hex, text, body.controls, body.max_tokens, num_beams=body.num_beams, field=field)
         for text, field in zip(body.texts, fields, strict=True)
     )
 

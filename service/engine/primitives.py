@@ -78,11 +78,13 @@ class Prepared:
         prompt_ids: the prompt's tokens.
         max_tokens: most tokens to generate, resolved against the model.
         plan: the runner's own compiled controls; None without controls.
+        seed: of the sampling, drawn if the request gave none, so that a second attempt samples the same.
     """
 
     prompt_ids: tuple[int, ...]
     max_tokens: int
     plan: Any = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
