@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import MarianConfig, MarianMTModel
 
+from neurodial.control.loading import LoadedModel, load_model
 from neurodial.deploy.demo.tokenizer import train_tokenizer
 
 VERBS = ["opens", "opened", "closes", "closed", "walks", "walked", "sees", "saw", "likes", "liked", "cooks", "cooked"]
@@ -16,7 +17,7 @@ SENTENCES = [f"{s} {v} the {o}." for s in ("She", "He", "The tall boy") for v in
 def tiny_marian_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder with a random two-layer MarianMTModel (width 32) and a working MarianTokenizer."""
     folder = tmp_path_factory.mktemp("tiny-marian")
-    tokenizer = train_tokenizer(SENTENCES, folder, vocab_size=70, max_length=64)
+    tokenizer = train_tokenizer(SENTENCES, folder, vocab_size=36, max_length=64)
     torch.manual_seed(0)
     config = MarianConfig(
         vocab_size=len(tokenizer),
@@ -38,3 +39,9 @@ def tiny_marian_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     MarianMTModel(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_marian(tiny_marian_path: Path) -> LoadedModel:
+    """The tiny Marian model, loaded in float32."""
+    return load_model(tiny_marian_path)

@@ -1,0 +1,131 @@
+"""The error tree: one root, each class with its HTTP status, a stable code and whether a retry can help.
+
+NeurodialError                500
+├── BadInput                  400  what a user can mend
+│   ├── AddressError               bad_address
+│   ├── ControlError               bad_control
+│   ├── NeuronSetError             bad_neuron_set   truncated, foreign or inconsistent artifact
+│   │   └── FingerprintError       wrong_model      a set made for another model
+│   ├── CorpusError                bad_corpus
+│   ├── ModelError                 bad_model        checkpoint or architecture that cannot be used
+│   ├── ConfigError                bad_config
+│   └── LimitError                 limit_exceeded
+├── NotFound                  404
+├── Overloaded                429  retryable
+├── Unavailable               503  retryable
+└── InternalError             500
+"""
+
+from typing import ClassVar
+
+
+class NeurodialError(Exception):
+    """Root of every error that Neurodial raises on purpose.
+
+    Args:
+        message: what was wrong and where, in one line.
+        hint: what to do about it.
+        param: the exact field of the request or configuration, such as `controls[1].neurons`.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or ""
+        self.param = param
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keeps hint and param when an error crosses a process boundary."""
+        return _rebuild, (type(self), self.message, self.hint, self.param)
+
+
+def _rebuild(kind: type[NeurodialError], message: str, hint: str, param: str | None) -> NeurodialError:
+    return kind(message, hint=hint, param=param)
+
+
+class BadInput(NeurodialError):
+    """The request or file is wrong; sending it again unchanged cannot help."""
+
+    status = 400
+    code = "bad_input"
+
+
+class AddressError(BadInput):
+    """A neuron address that does not parse or does not exist in the model."""
+
+    code = "bad_address"
+
+
+class ControlError(BadInput):
+    """A control that is malformed or cannot be applied."""
+
+    code = "bad_control"
+
+
+class NeuronSetError(BadInput):
+    """A neuron-set file that is truncated, foreign or inconsistent."""
+
+    code = "bad_neuron_set"
+
+
+class FingerprintError(NeuronSetError):
+    """A neuron set that was made for another model."""
+
+    code = "wrong_model"
+
+
+class CorpusError(BadInput):
+    """A corpus that cannot be read; the message names file and line."""
+
+    code = "bad_corpus"
+
+
+class ModelError(BadInput):
+    """A checkpoint that cannot be loaded or an architecture that is not known."""
+
+    code = "bad_model"
+
+
+class ConfigError(BadInput):
+    """A configuration file that is wrong; the message names the field."""
+
+    code = "bad_config"
+
+
+class LimitError(BadInput):
+    """An input larger than this deployment or model accepts."""
+
+    code = "limit_exceeded"
+
+
+class NotFound(NeurodialError):
+    """A model, neuron set or route that is not here."""
+
+    status = 404
+    code = "not_found"
+
+
+class Overloaded(NeurodialError):
+    """More requests than the queue takes."""
+
+    status = 429
+    code = "overloaded"
+    retryable = True
+
+
+class Unavailable(NeurodialError):
+    """The engine is starting, stopping or dead."""
+
+    status = 503
+    code = "unavailable"
+    retryable = True
+
+
+class InternalError(NeurodialError):
+    """A defect on our side, or a model that produced values that are not numbers."""
+
+    code = "internal_error"

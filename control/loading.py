@@ -1,0 +1,135 @@
+"""Loading a checkpoint with its tokenizer, sites and fingerprint."""
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as hub_logging
+
+from neurodial.control.architectures import Family, ModelSites, sites_of
+from neurodial.control.errors import ModelError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SAMPLES = 32  # values of each tensor that enter the fingerprint
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode with everything that controls need to know about it.
+
+    Attributes:
+        model: the transformers model.
+        tokenizer: its tokenizer.
+        name: for people.
+        fingerprint: `sha256:` and 64 digits.
+        sites: its architecture's sites.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    fingerprint: str
+    sites: ModelSites
+
+    @property
+    def family(self) -> Family:
+        """encoder-decoder, decoder-only or encoder-only."""
+        return self.sites.family
+
+    @classmethod
+    def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "LoadedModel":
+        """Takes a model that is loaded already; the fingerprint is that of the checkpoint it came from, if there is one."""
+        source = Path(model.name_or_path or "")
+        name = source.name or type(model).__name__
+        return cls(model.eval(), tokenizer, name, fingerprint(model, source), sites_of(model))
+
+
+def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32") -> LoadedModel:
+    """Loads a checkpoint folder (or the name of one on a model hub) for inference.
+
+    Args:
+        path: a folder that `from_pretrained` reads, or a hub id.
+        device: such as `cpu` or `cuda:0`.
+        dtype: float32, bfloat16 or float16.
+
+    Raises:
+        ModelError: if it cannot be loaded or its architecture is not known.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"{dtype!r} is not a dtype", hint=f"one of {', '.join(DTYPES)}")
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(path)
+            model = _auto_class(config).from_pretrained(path, dtype=DTYPES[dtype])
+            tokenizer = AutoTokenizer.from_pretrained(path)
+        model = model.to(device)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"{path}: cannot load the model ({line})", hint="a folder with config.json, weights and tokenizer is needed"
+        ) from error
+    return LoadedModel.wrap(model, tokenizer)
+
+
+def _auto_class(config: Any) -> Any:
+    if config.is_encoder_decoder:
+        return AutoModelForSeq2SeqLM
+    architecture = (config.architectures or [""])[0]
+    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return AutoModelForCausalLM
+    return AutoModelForMaskedLM if architecture.endswith("ForMaskedLM") else AutoModel
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps loading silent: progress bars over weights and the tokenizer's advice are noise to a user."""
+    bars = hub_logging.is_progress_bar_enabled()
+    hub_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+            yield
+    finally:
+        if bars:
+            hub_logging.enable_progress_bar()
+
+
+def fingerprint(model: PreTrainedModel, source: Path) -> str:
+    """Identifies a checkpoint by names, shapes and sampled values of its tensors.
+
+    It is computed from the checkpoint's own safetensors files where there are any, so that device, path and the dtype
+    it is loaded in do not matter; otherwise from the model's parameters.
+    """
+    content = hashlib.sha256()
+    for name, value in sorted(_checkpoint_tensors(model, source), key=lambda item: item[0]):
+        flat = value.flatten()
+        places = torch.linspace(0, max(flat.numel() - 1, 0), min(SAMPLES, flat.numel()), dtype=torch.float64).long()
+        content.update(f"\0{name}\0{tuple(value.shape)}\0".encode())
+        content.update(flat[places.to(flat.device)].float().cpu().numpy().tobytes())
+    return f"sha256:{content.hexdigest()}"
+
+
+def _checkpoint_tensors(model: PreTrainedModel, source: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    files = sorted(source.glob("*.safetensors")) if source.is_dir() else []
+    if not files:
+        yield from model.state_dict().items()
+    for file in files:
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118
+                yield name, opened.get_tensor(name)
