@@ -35,7 +35,8 @@ class FakeRunner:
         known = {s.name for s in self.info.sets}
         for index, control in enumerate(request.controls):
             if control.set is not None and control.set not in known:
-                raise ControlError(f"there is no neuron set {control.set!r}", param=f"controls[{index}].set")
+                field = f"controls[{index}].set"
+                raise ControlError(f"{field}: there is no neuron set {control.set!r}", param=field)
         return Prepared(tuple(_id(word) for word in words), request.max_tokens or 16)
 
     def decode(self, ids: Items[int]) -> str:

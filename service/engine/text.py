@@ -39,10 +39,7 @@ class TextStream:
         return (text[: min(found)], True) if found else (text, False)
 
     def _num_held(self, text: str) -> int:
-        held = len(text) - len(text.rstrip(_INCOMPLETE))
-        for stop in self._stop:
-            for length in range(min(len(stop) - 1, len(text)), held, -1):
-                if text.endswith(stop[:length]):
-                    held = length
-                    break
-        return held
+        complete = text.rstrip(_INCOMPLETE)
+        beginnings = (stop[:length] for stop in self._stop for length in range(1, len(stop)))
+        held = max((len(b) for b in beginnings if complete.endswith(b)), default=0)
+        return len(text) - len(complete) + held

@@ -1,0 +1,42 @@
+"""How every command speaks: results on stdout, one-line errors on stderr, exit codes that mean something."""
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import typer
+
+from neurodial.control.errors import BadInput, NeurodialError, NotFound
+
+EXIT_FAILURE = 1  # something of ours, or of the machine, failed
+EXIT_USAGE = 2  # the user can mend it
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turns an error of ours into `error: …` on stderr and an exit code: 2 for a user's mistake, 1 otherwise."""
+
+    @functools.wraps(command)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except NeurodialError as error:
+            typer.echo(f"error: {error.message}", err=True)
+            if error.hint:
+                typer.echo(f"hint: {error.hint}", err=True)
+            code = EXIT_USAGE if isinstance(error, BadInput | NotFound) else EXIT_FAILURE
+            raise typer.Exit(code) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+    return guarded
+
+
+def print_json(value: Any) -> None:
+    """Writes one JSON document to stdout."""
+    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
+    sys.stdout.write("\n")
