@@ -91,7 +91,9 @@ def parse_controls(raw: object, *, field: str = "controls") -> tuple[Control, ..
     try:
         return tuple(_CONTROLS.validate_python(raw))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        errors = error.errors(include_url=False, include_input=False)
+        same_field = [e for e in errors if e["loc"][:2] == errors[0]["loc"][:2]]  # one for each member of a union
+        first = max(same_field, key=lambda e: len(field_path(e["loc"])))
         param = field + field_path(first["loc"])
         message = first["msg"].removeprefix("Value error, ")
         raise ControlError(f"{param}: {message}", param=param, hint="see docs/controls.md") from None

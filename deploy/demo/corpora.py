@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from neurodial.deploy.demo.english_tense import FormTable, Span, move_tense
+
 NUM_DEV_PAIRS = 60
 
 
@@ -56,3 +58,43 @@ def training_pairs(data: Path) -> list[tuple[str, str]]:
     }
     rows = read_tsv(data / "tatoeba_en_es.train.tsv.gz")
     return [(row["en"], row["es"]) for row in rows if _key(row["en"]) not in held_out]
+
+
+@dataclass(frozen=True)
+class TensePair:
+    """An English sentence in both tenses, with the character spans of its verbs in each."""
+
+    text: dict[str, str]
+    spans: dict[str, tuple[Span, ...]]
+
+
+def verb_forms(data: Path) -> FormTable:
+    """Finite verb forms read off UD English EWT's training part."""
+    words = []
+    with gzip.open(data / "ud" / "en_ewt.train.conllu.gz", "rt", encoding="utf-8") as lines:
+        for line in lines:
+            columns = line.rstrip("\n").split("\t")
+            if len(columns) == 10 and columns[0].isdigit():
+                words.append((columns[1], columns[2], columns[4]))
+    return FormTable.from_words(words)
+
+
+def tense_pairs(data: Path) -> list[TensePair]:
+    """Training sentences of known tense, each with the same sentence moved to the other tense by rule.
+
+    No sentence of a validation or test file, nor of the held-out minimal pairs, is on either side of a pair.
+    """
+    rows = read_tsv(data / "tense_en_es.tsv.gz")
+    held_out = {_key(row["en"]) for row in rows if row["split"] != "train"}
+    held_out |= {_key(row["en"]) for split in ("valid", "test") for row in read_tsv(data / f"tatoeba_en_es.{split}.tsv.gz")}
+    held_out |= {_key(t) for split in ("dev", "test") for p in minimal_pairs(data, split) for t in (p.en_present, p.en_past)}
+    table, pairs = verb_forms(data), {}
+    for row in rows:
+        moved = move_tense(row["en"], row["tense"], table, int(row["n_finite_verbs"]))
+        if moved is None or row["split"] != "train" or {_key(moved.source), _key(moved.target)} & held_out:
+            continue
+        here, other = row["tense"], {"present": "past", "past": "present"}[row["tense"]]
+        pairs[_key(moved.source)] = TensePair(
+            {here: moved.source, other: moved.target}, {here: moved.source_spans, other: moved.target_spans}
+        )
+    return list(pairs.values())

@@ -1,0 +1,90 @@
+# Neurodial's commands. `make serve` and `make test` set everything up by themselves, on a fresh machine too.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+# The first Python that is new enough; `make serve PYTHON=/path/to/python3.12` chooses another.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+# More options for pip, for example --extra-index-url with PyTorch's index of CPU builds.
+PIP_ARGS ?=
+PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c deploy/constraints.txt $(PIP_ARGS)
+INSTALLED = pyproject.toml deploy/constraints.txt
+LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
+
+.PHONY: help serve install test check lint format types imports fresh bench train-demo evaluate lock clean need-data
+
+help: ## lists the commands
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+serve: $(VENV)/.serve ## serves the demo on port 8000 (PORT=…), until Ctrl-C
+	@exec $(BIN)/neurodial serve --demo --port $(PORT)
+
+install: $(VENV)/.dev ## makes .venv with everything needed for development
+
+test: $(VENV)/.dev ## runs the tests, all but the slow ones and those that need a GPU
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: lint types imports test ## everything that must be green before a merge
+
+lint: $(VENV)/.dev ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev ## repairs what ruff can repair
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(VENV)/.dev $(LINKS) ## mypy, strict
+	@$(BIN)/mypy
+
+imports: $(VENV)/.dev ## import-linter: which folder may import which
+	@$(BIN)/lint-imports --no-logo
+
+fresh: ## a clean clone, a new environment and the README's two set-up commands
+	@.ci/fresh
+
+bench: $(VENV)/.dev ## runs the benchmarks: each prints a table and writes JSON
+	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python "$$bench"; done
+
+train-demo: $(VENV)/.dev need-data ## trains the demo model: DATA=folder, ARGS="--minutes 60"
+	@$(BIN)/python -m neurodial.deploy.demo.training --data "$(DATA)" $(ARGS)
+
+evaluate: $(VENV)/.dev need-data ## measures the demo's tense control: DATA=folder
+	@$(BIN)/python -m neurodial.deploy.demo.evaluate --data "$(DATA)" $(ARGS)
+
+need-data:
+	@test -d "$(DATA)" || { echo "say where the data is, for example: make evaluate DATA=../shared/data" >&2; exit 2; }
+
+lock: ## renews deploy/constraints.txt from an installation without constraints
+	@.ci/lock "$(PYTHON)"
+
+clean: ## removes everything that make made
+	rm -rf $(VENV) .ns build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Neurodial needs Python 3.11 or newer, and none was found: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+# The stamps make an installation that is up to date cost nothing. The build tool is installed first and with the same
+# constraints, so that building needs no second environment and no newer setuptools than the one that was tried.
+$(VENV)/.serve: $(INSTALLED) | $(BIN)/python
+	@echo "Installing Neurodial in $(VENV); the first time takes some minutes."
+	@$(PIP_INSTALL) 'setuptools>=77'
+	@$(PIP_INSTALL) --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: $(INSTALLED) | $(BIN)/python
+	@echo "Installing Neurodial and its development tools in $(VENV); the first time takes some minutes."
+	@$(PIP_INSTALL) 'setuptools>=77'
+	@$(PIP_INSTALL) --no-build-isolation -e '.[dev]'
+	@touch $@ $(VENV)/.serve
+
+$(LINKS):
+	@mkdir -p .ns/neurodial && ln -sfn ../../$(notdir $@) $@
