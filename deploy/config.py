@@ -39,7 +39,9 @@ class ModelSettings(_Settings):
     replicas: int = Field(1, ge=1, description="engines that serve this model side by side")
     max_batch: int = Field(32, ge=1, description="rows decoded together; a beam counts as a row")
     max_waiting: int = Field(512, ge=1, description="requests that may wait in one engine; more are answered with 429")
-    threads: int | None = Field(None, ge=1, description="CPU threads of one engine; the machine's cores over all engines")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of one engine; the machine's cores over all engines"
+    )
     num_cpus: float = Field(1.0, ge=0, description="CPUs that Ray reserves for one engine")
     num_gpus: float | None = Field(None, ge=0, description="GPUs that Ray reserves for one engine; 1 on cuda, else 0")
 
@@ -74,8 +76,12 @@ class Config(_Settings):
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 opens the server to the network")
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     limits: Limits = Field(Limits(), description="what one request may ask for")
-    stuck_after_s: float = Field(120.0, gt=0, description="seconds without a step after which a busy engine is unhealthy")
-    graceful_shutdown_s: float = Field(20.0, ge=0, description="seconds that running requests get when the server stops")
+    stuck_after_s: float = Field(
+        120.0, gt=0, description="seconds without a step after which a busy engine is unhealthy"
+    )
+    graceful_shutdown_s: float = Field(
+        20.0, ge=0, description="seconds that running requests get when the server stops"
+    )
     ray_address: str = Field("local", description="local starts Ray on this machine; else an address for ray.init")
 
     @model_validator(mode="after")
@@ -85,7 +91,9 @@ class Config(_Settings):
             raise ValueError("two models have the same id")
         for model in self.models:
             if model.max_waiting < self.limits.max_prompts:
-                raise ValueError(f"max_waiting of {model.id} is less than limits.max_prompts: no full request would fit")
+                raise ValueError(
+                    f"max_waiting of {model.id} is less than limits.max_prompts: no full request would fit"
+                )
         return self
 
 

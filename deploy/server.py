@@ -19,7 +19,12 @@ from neurodial.service.engine.primitives import EngineInfo
 APPLICATION = "neurodial"
 _SENTENCE = "A tall boy is standing at the door."
 _OBJECT_STORE_BYTES = 128 * 1024 * 1024  # requests and answers are small; Ray would take 30 % of the memory
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_worker_niceness": "0"}
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,9 @@ def _info(handle: Any) -> EngineInfo:
         info: EngineInfo = handle.info.remote().result(timeout_s=60)
     except RayError as error:
         cause = getattr(error, "cause", None)
-        raise (cause if isinstance(cause, NeurodialError) else Unavailable(f"an engine did not start: {error}")) from error
+        raise (
+            cause if isinstance(cause, NeurodialError) else Unavailable(f"an engine did not start: {error}")
+        ) from error
     return info
 
 

@@ -99,4 +99,6 @@ class BodyLimit:
         await self._app(scope, counted, send)
 
     def _error(self) -> errors.BodyTooLarge:
-        return errors.BodyTooLarge(f"the body is larger than {self._max_bytes:,} bytes", hint="send fewer or shorter texts")
+        return errors.BodyTooLarge(
+            f"the body is larger than {self._max_bytes:,} bytes", hint="send fewer or shorter texts"
+        )

@@ -23,14 +23,14 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
-class MethodNotAllowed(NeurodialError):
+class MethodNotAllowed(NeurodialError):  # noqa: N818
     """The route exists, but not with this method."""
 
     status = 405
     code = "method_not_allowed"
 
 
-class BodyTooLarge(LimitError):
+class BodyTooLarge(LimitError):  # noqa: N818
     """The request's body is larger than the deployment reads."""
 
     status = 413
@@ -106,5 +106,7 @@ def _from_http(request: Request, error: HTTPException) -> NeurodialError:
     if error.status_code == 404:
         return NotFound(f"there is no route {where}", hint="see /openapi.json")
     if error.status_code == 405:
-        return MethodNotAllowed(f"{where} is not allowed", hint=f"use {(error.headers or {}).get('Allow', 'another method')}")
+        return MethodNotAllowed(
+            f"{where} is not allowed", hint=f"use {(error.headers or {}).get('Allow', 'another method')}"
+        )
     return BadInput(str(error.detail)) if error.status_code < 500 else InternalError(str(error.detail))

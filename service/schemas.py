@@ -29,7 +29,9 @@ class _Request(BaseModel):
             return raw
         for name, accepted in cls.accepted_defaults.items():
             value = raw.get(name)
-            if value is not None and not any(value == a and isinstance(value, bool) == isinstance(a, bool) for a in accepted):
+            if value is not None and not any(
+                value == a and isinstance(value, bool) == isinstance(a, bool) for a in accepted
+            ):
                 raise BadInput(f"{name} is not supported by this server", hint="leave it out", param=name)
         return {key: value for key, value in raw.items() if key not in cls.accepted_defaults}
 
@@ -110,7 +112,9 @@ class Choice(BaseModel):
     text: str
     finish_reason: Literal["stop", "length"] | None
     logprobs: None = None
-    applied: dict[str, Any] | None = Field(None, description="digest, operations, neurons, sites, positions; absent in all but the last chunk")
+    applied: dict[str, Any] | None = Field(
+        None, description="digest, operations, neurons, sites, positions; absent in all but the last chunk"
+    )
 
 
 class Completion(BaseModel):

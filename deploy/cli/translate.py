@@ -67,7 +67,9 @@ def _texts(text: Sequence[str] | None, file: Path | None) -> list[str]:
     return [line for line in content.splitlines() if line.strip()]
 
 
-def _controls(model: str, set_: str | None, to: str | None, raw: str | None) -> tuple[dict[str, Path], "tuple[Control, ...]"]:
+def _controls(
+    model: str, set_: str | None, to: str | None, raw: str | None
+) -> tuple[dict[str, Path], "tuple[Control, ...]"]:
     """The neuron sets to load, by name, and the controls that the options amount to."""
     import json
 

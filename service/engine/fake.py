@@ -64,9 +64,7 @@ def _advance(sequence: Sequence, output: list[str], step: int) -> None:
         sequence.fail(ControlError("the fake row is invalid", param=request.field))
     elif sequence.is_cancelled:
         sequence.finish("cancelled")
-    elif step >= len(output):
-        sequence.finish("stop", _applied(request))
-    elif sequence.push(_id(output[step])):
+    elif step >= len(output) or sequence.push(_id(output[step])):
         sequence.finish("stop", _applied(request))
     elif step + 1 == sequence.prepared.max_tokens:
         sequence.finish("length", _applied(request))

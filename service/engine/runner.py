@@ -108,7 +108,11 @@ class ModelRunner:
         return ids.to(self._model.device), mask.to(self._model.device)
 
     def _run_rows(
-        self, batch: Items[Sequence], inputs: dict[str, torch.Tensor], application: Application, beat: Callable[[], None]
+        self,
+        batch: Items[Sequence],
+        inputs: dict[str, torch.Tensor],
+        application: Application,
+        beat: Callable[[], None],
     ) -> None:
         processor = RowProcessor(batch)
         criterion = RowCriterion(batch, processor, application, self._eos_ids, beat)
@@ -121,7 +125,11 @@ class ModelRunner:
         )
 
     def _run_beams(
-        self, batch: Items[Sequence], inputs: dict[str, torch.Tensor], application: Application, beat: Callable[[], None]
+        self,
+        batch: Items[Sequence],
+        inputs: dict[str, torch.Tensor],
+        application: Application,
+        beat: Callable[[], None],
     ) -> None:
         beams, max_tokens = batch[0].batch_key
         processor = RowProcessor(batch, beams)

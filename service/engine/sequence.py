@@ -5,7 +5,15 @@ from typing import Any, Literal
 
 from neurodial.control.errors import NeurodialError
 from neurodial.service.engine.handle import Handle
-from neurodial.service.engine.primitives import NOTHING_APPLIED, Failed, Finished, FinishReason, Prepared, Request, Tokens
+from neurodial.service.engine.primitives import (
+    NOTHING_APPLIED,
+    Failed,
+    Finished,
+    FinishReason,
+    Prepared,
+    Request,
+    Tokens,
+)
 from neurodial.service.engine.text import Decode, TextStream
 
 SequenceState = Literal["waiting", "running", "finished"]

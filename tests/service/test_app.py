@@ -24,7 +24,8 @@ def complete(http: TestClient, **fields: Any) -> Any:
 def test_completion_has_openais_shape(http: TestClient) -> None:
     """One choice a prompt, usage, and the proof of what was applied."""
     answer = complete(http, prompt=["abc def", "xyz"], controls=PAST).json()
-    assert answer["object"] == "text_completion" and answer["model"] == "en-es"
+    assert answer["object"] == "text_completion"
+    assert answer["model"] == "en-es"
     assert [c["text"] for c in answer["choices"]] == ["cba-past fed-past", "zyx-past"]
     assert [c["index"] for c in answer["choices"]] == [0, 1]
     assert answer["choices"][0]["finish_reason"] == "stop"
@@ -43,7 +44,9 @@ def test_max_tokens_and_stop(http: TestClient) -> None:
 
 def test_stream(http: TestClient) -> None:
     """Server-sent events as OpenAI's client reads them."""
-    answer = complete(http, prompt=["abc def", "xyz"], stream=True, stream_options={"include_usage": True}, controls=PAST)
+    answer = complete(
+        http, prompt=["abc def", "xyz"], stream=True, stream_options={"include_usage": True}, controls=PAST
+    )
     assert answer.headers["content-type"].startswith("text/event-stream")
     events = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line]
     assert events[-1] == "[DONE]"
@@ -53,8 +56,10 @@ def test_stream(http: TestClient) -> None:
         texts[choice["index"]] += choice["text"]
     assert texts == {0: "cba-past fed-past", 1: "zyx-past"}
     ends = [c for chunk in chunks for c in chunk["choices"] if c["finish_reason"]]
-    assert len(ends) == 2 and all(c["applied"]["digest"] for c in ends)
-    assert chunks[-1]["choices"] == [] and chunks[-1]["usage"]["total_tokens"] == 6
+    assert len(ends) == 2
+    assert all(c["applied"]["digest"] for c in ends)
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["total_tokens"] == 6
 
 
 def test_an_error_inside_a_stream_ends_it(http: TestClient) -> None:
@@ -83,14 +88,17 @@ def test_translations(http: TestClient) -> None:
 def test_catalogue_and_health(http: TestClient) -> None:
     """What there is, and whether it is well."""
     models = http.get("/v1/models").json()
-    assert models["object"] == "list" and models["data"][0]["id"] == "en-es"
+    assert models["object"] == "list"
+    assert models["data"][0]["id"] == "en-es"
     assert {"object", "created", "owned_by", "fingerprint", "architecture", "dtype"} <= set(models["data"][0])
     assert http.get("/v1/models/en-es").json() == models["data"][0]
     sets = http.get("/v1/controls").json()["data"]
     assert (sets[0]["name"], sets[0]["labels"], sets[0]["model"]) == ("tense", ["past", "present"], "en-es")
-    assert sets[0]["digest"].startswith("sha256:") and sets[0]["recommended"] == {"op": "shift"}
+    assert sets[0]["digest"].startswith("sha256:")
+    assert sets[0]["recommended"] == {"op": "shift"}
     health = http.get("/health")
-    assert health.status_code == 200 and health.json()["engines"]["en-es"]["state"] == "ready"
+    assert health.status_code == 200
+    assert health.json()["engines"]["en-es"]["state"] == "ready"
 
 
 def test_health_of_a_dead_engine(http: TestClient, engine: Engine) -> None:
@@ -98,7 +106,8 @@ def test_health_of_a_dead_engine(http: TestClient, engine: Engine) -> None:
     engine.close()
     assert http.get("/health").status_code == 503
     answer = complete(http, prompt="a")
-    assert answer.status_code == 503 and answer.headers["retry-after"]
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"]
 
 
 def test_request_id_is_echoed(http: TestClient) -> None:
@@ -117,7 +126,8 @@ def test_a_full_queue_is_429(http: TestClient, runner: FakeRunner, engine: Engin
     answer = complete(http, prompt="a")
     runner.gate.set()
     assert answer.status_code == 429
-    assert answer.headers["retry-after"] and answer.json()["error"]["type"] == "rate_limit_error"
+    assert answer.headers["retry-after"]
+    assert answer.json()["error"]["type"] == "rate_limit_error"
 
 
 WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
@@ -168,13 +178,17 @@ def test_wrong_fields_are_named(http: TestClient, fields: dict[str, Any], param:
     assert set(error) == {"message", "type", "param", "code"}
     assert (error["param"], error["code"], error["type"]) == (param, code, "invalid_request_error")
     assert error["message"]
-    assert "Traceback" not in answer.text and "\n" not in error["message"]
+    assert "Traceback" not in answer.text
+    assert "\n" not in error["message"]
 
 
 RAW_BODIES: list[tuple[bytes, str | None]] = [
     (b'{"model":"en-es","prompt":"a","temperature":NaN}', "temperature"),
     (b'{"model":"en-es","prompt":"a","temperature":1e999}', "temperature"),
-    (b'{"model":"en-es","prompt":"a","controls":[{"set":"tense"},{"neurons":"x","value":-Infinity}]}', "controls[1].value"),
+    (
+        b'{"model":"en-es","prompt":"a","controls":[{"set":"tense"},{"neurons":"x","value":-Infinity}]}',
+        "controls[1].value",
+    ),
     (b'{"model":"en-es","prompt":"\\ud800"}', "prompt"),
     (b'{"model":', None),
     (b"", None),
@@ -201,18 +215,22 @@ def test_a_body_that_is_too_large_is_413(http: TestClient) -> None:
     assert http.post("/v1/completions", content=b"x" * 300_000).status_code == 413
     parts = (b"x" * 50_000 for _ in range(6))
     streamed = http.post("/v1/completions", content=parts)
-    assert streamed.status_code == 413 and streamed.json()["error"]["code"] == "body_too_large"
+    assert streamed.status_code == 413
+    assert streamed.json()["error"]["code"] == "body_too_large"
 
 
 def test_unknown_models_routes_and_methods(http: TestClient) -> None:
     """All in the envelope."""
     unknown = http.post("/v1/completions", json={"model": "gpt", "prompt": "a"})
-    assert unknown.status_code == 404 and unknown.json()["error"]["code"] == "model_not_found"
-    assert unknown.json()["error"]["param"] == "model" and "en-es" in unknown.json()["error"]["message"]
+    assert unknown.status_code == 404
+    assert unknown.json()["error"]["code"] == "model_not_found"
+    assert unknown.json()["error"]["param"] == "model"
+    assert "en-es" in unknown.json()["error"]["message"]
     assert http.get("/v1/models/gpt").status_code == 404
     assert http.get("/nowhere").json()["error"]["code"] == "not_found"
     wrong = http.get("/v1/completions")
-    assert wrong.status_code == 405 and wrong.json()["error"]["code"] == "method_not_allowed"
+    assert wrong.status_code == 405
+    assert wrong.json()["error"]["code"] == "method_not_allowed"
 
 
 def test_a_failing_request_costs_its_neighbours_nothing(http: TestClient) -> None:

@@ -120,7 +120,8 @@ def test_a_slow_reader_gets_joined_pieces(engine: Engine) -> None:
         return [event async for event in handle.events()]
 
     text, end = asyncio.run(read())
-    assert isinstance(text, Tokens) and isinstance(end, Finished)
+    assert isinstance(text, Tokens)
+    assert isinstance(end, Finished)
     assert text.text == end.text == "eno owt eerht ruof"
 
 

@@ -84,7 +84,9 @@ def test_max_tokens_and_stop_are_per_row(engine: Engine) -> None:
     full, short, stopped = (h.result(60) for h in engine.submit_all(rows))
     assert full == long
     assert (short.reason, short.completion_tokens) == ("length", 3)
-    assert stopped.reason == "stop" and word not in stopped.text and long.text.startswith(stopped.text)
+    assert stopped.reason == "stop"
+    assert word not in stopped.text
+    assert long.text.startswith(stopped.text)
 
 
 def test_streamed_pieces_join_to_the_text(engine: Engine) -> None:
@@ -161,7 +163,8 @@ def test_cancelling_a_running_row_leaves_the_others(engine: Engine, monkeypatch:
     doomed.cancel()
     go_on.set()
     result = doomed.result(60)
-    assert result.reason == "cancelled" and result.completion_tokens <= 4
+    assert result.reason == "cancelled"
+    assert result.completion_tokens <= 4
     assert other.result(60) == expected
 
 

@@ -54,7 +54,8 @@ def test_a_full_queue_refuses_all_or_nothing() -> None:
     scheduler.add([sequence("a")])
     with pytest.raises(Overloaded) as refused:
         scheduler.add([sequence("b"), sequence("c")])
-    assert refused.value.retryable and refused.value.status == 429
+    assert refused.value.retryable
+    assert refused.value.status == 429
     assert scheduler.num_waiting == 1
 
 
@@ -64,8 +65,10 @@ def test_cancelling() -> None:
     first, second = sequence("a"), sequence("b")
     scheduler.add([first, second])
     scheduler.schedule()
-    assert scheduler.cancel("b") is second and scheduler.num_waiting == 0
-    assert scheduler.cancel("a") is None and first.is_cancelled
+    assert scheduler.cancel("b") is second
+    assert scheduler.num_waiting == 0
+    assert scheduler.cancel("a") is None
+    assert first.is_cancelled
     assert scheduler.cancel("unknown") is None
     scheduler.finish(first)
     assert scheduler.num_running == 0
