@@ -13,7 +13,7 @@ from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import AffineMap, ReadOut, SiteNeurons
 from neurodial.interpret.assemble import Ranked, choose
 from neurodial.interpret.corpus import Corpus, Split
-from neurodial.interpret.tuning import Example, TrainableMap, TuningSettings, fit_maps, held_out_loss, teacher_examples
+from neurodial.interpret.tuning import TrainableMap, TuningSettings, both_ways, fit_maps, held_out_loss
 
 MAX_HELD_OUT = 512  # pairs on which the loss is reported
 
@@ -57,29 +57,28 @@ def tune(
     Raises:
         CorpusError: without minimal pairs of two labels.
     """
-    labels = corpus.labels
-    if not corpus.paired or len(labels) != 2:
+    if not corpus.paired or len(corpus.labels) != 2:
         raise CorpusError(f"{corpus.name}: maps are tuned on minimal pairs of two labels")
-    train, held_out = pairs_of(corpus, ("train",))[:max_pairs], pairs_of(corpus, ("dev", "test"))[:MAX_HELD_OUT]
-    gates = {r.site: r for r in readouts}
+    labels = (corpus.labels[0], corpus.labels[1])
+    train = both_ways(loaded, pairs_of(corpus, ("train",))[:max_pairs], labels)
+    held_out = both_ways(loaded, pairs_of(corpus, ("dev", "test"))[:MAX_HELD_OUT], labels)
+    if not train[labels[0]] or not held_out[labels[0]]:
+        raise CorpusError(f"{corpus.name}: the model says the same of both sentences of every pair")
     maps: dict[str, list[TrainableMap]] = {}
-    examples: dict[str, list[Example]] = {}
-    for number, to in enumerate(labels):
-        other = labels[1 - number]
-        fires = {site: ConceptGate(r, (r.classes.index(other),)) for site, r in gates.items()}
-        maps[to] = [TrainableMap(c.site, c.indices, c.maps[to], fires[c.site]) for c in candidates]
-        examples[to] = teacher_examples(loaded, [(p[other], p[to]) for p in train])
-        fit_maps(loaded, maps[to], examples[to], replace(settings, steps=max(1, settings.steps // 2), nested=()))
+    for to, other in (labels, labels[::-1]):
+        gates = {r.site: ConceptGate(r, (r.classes.index(other),)) for r in readouts}
+        maps[to] = [TrainableMap(c.site, c.indices, c.maps[to], gates[c.site]) for c in candidates]
+        fit_maps(loaded, maps[to], train[to], replace(settings, steps=max(1, settings.steps // 2), nested=()))
     ranked = [_ranked(c, [maps[to][i] for to in labels], labels[-1]) for i, c in enumerate(candidates)]
     chosen = choose(ranked, keep)
-    report: dict[str, Any] = {"pairs": len(train), "held_out_pairs": len(held_out)}
-    for number, to in enumerate(labels):
-        kept = [m.narrowed(_places(m, chosen[m.site])) for m in maps[to] if m.site in chosen]
-        rest = teacher_examples(loaded, [(p[labels[1 - number]], p[to]) for p in held_out])
-        report[to] = {"examples": len(examples[to]), "loss_uncontrolled": held_out_loss(loaded, [], rest)}
-        fit_maps(loaded, kept, examples[to], settings)
-        report[to]["loss"] = held_out_loss(loaded, kept, rest)
-        maps[to] = kept
+    report: dict[str, Any] = {"examples": len(train[labels[0]]), "held_out_examples": len(held_out[labels[0]])}
+    for to in labels:
+        maps[to] = [m.narrowed(_places(m, chosen[m.site])) for m in maps[to] if m.site in chosen]
+        fit_maps(loaded, maps[to], train[to], settings)
+        report[to] = {
+            "loss_uncontrolled": held_out_loss(loaded, [], held_out[to]),
+            "loss": held_out_loss(loaded, maps[to], held_out[to]),
+        }
     return Tuned(ranked, {site: {to: _map_at(maps[to], site) for to in labels} for site in chosen}, report)
 
 

@@ -95,19 +95,23 @@ def _rows(whole: AffineMap, places: Array) -> AffineMap:
     return AffineMap(whole.read, whole.weight[places], whole.center, whole.offset[places])
 
 
-def teacher_examples(loaded: LoadedModel, pairs: Sequence[tuple[str, str]]) -> list[Example]:
-    """Pairs (sentence, its other version) → examples whose target is the model's own greedy output for the latter.
+def both_ways(
+    loaded: LoadedModel, pairs: Sequence[dict[str, str]], labels: tuple[str, str]
+) -> dict[str, list[Example]]:
+    """Minimal pairs (label → text) → examples for each label that a control moves to.
 
-    Pairs for which the model says the same of both are left out: there is nothing to switch.
+    An example reads the sentence of the other label; its target is the model's own greedy output for the sentence of
+    this one. Pairs of which the model says the same are left out: there is nothing to switch.
     """
-    both = sorted({text for pair in pairs for text in pair})
-    outputs = dict(zip(both, generate_ids(loaded, both, batch=128), strict=True))
-    ids = loaded.tokenizer([source for source, _ in pairs])["input_ids"]
-    return [
-        Example(source, outputs[other])
-        for (text, other), source in zip(pairs, ids, strict=True)
-        if outputs[other] != outputs[text]
-    ]
+    texts = sorted({text for pair in pairs for text in pair.values()})
+    outputs = dict(zip(texts, generate_ids(loaded, texts, batch=128), strict=True))
+    sources = dict(zip(texts, loaded.tokenizer(texts)["input_ids"], strict=True)) if texts else {}
+    here, there = labels
+    switching = [pair for pair in pairs if outputs[pair[here]] != outputs[pair[there]]]
+    return {
+        to: [Example(sources[pair[other]], outputs[pair[to]]) for pair in switching]
+        for to, other in ((here, there), (there, here))
+    }
 
 
 def fit_maps(
