@@ -187,7 +187,7 @@ class RequestId:
 
         async def identified(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = message | {"headers": [*message.get("headers", []), (b"x-request-id", request_id)]}
+                message = dict(message) | {"headers": [*message.get("headers", []), (b"x-request-id", request_id)]}
             await send(message)
 
         await self._app(scope, receive, identified)
