@@ -1,0 +1,125 @@
+"""`neurodial discover`: find the neurons that carry a concept and write a neuron set."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neurodial.control.errors import BadInput
+from neurodial.deploy.cli.output import one_line_errors, print_json
+
+if TYPE_CHECKING:
+    from neurodial.control.neuron_set import NeuronSet
+    from neurodial.interpret.corpus import Corpus
+
+CHOICES = {
+    "decoder": ("reference", "own"),
+    "words": ("first", "last", "mean"),
+    "op": ("map", "shift", "clamp", "prune"),
+}
+
+
+@one_line_errors
+def discover(
+    model: Annotated[str, typer.Option(help="Checkpoint folder, or demo.")],
+    corpus: Annotated[
+        str, typer.Option(help="Corpus, such as grammar:tense?count=3000 or pairs:FILE?now=COL&then=COL.")
+    ],
+    concept: Annotated[str, typer.Option(help="Name of the concept, such as tense.")],
+    out: Annotated[Path, typer.Option(help="Neuron set to write, such as tense.safetensors.")],
+    method: Annotated[str, typer.Option(help="Discovery method.")] = "mean-difference",
+    param: Annotated[list[str] | None, typer.Option(help="Setting of the method, NAME=VALUE; repeatable.")] = None,
+    site: Annotated[
+        list[str] | None, typer.Option(help="Site or pattern, such as encoder.2.resid or '*.resid'; repeatable.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Neurons of the set.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same set.")] = 0,
+    decoder: Annotated[
+        str, typer.Option(help="Decoder sites: run on the reference or on the model's own output.")
+    ] = "reference",
+    words: Annotated[str, typer.Option(help="Activation of a word: its first or last piece, or their mean.")] = "last",
+    ridge: Annotated[float, typer.Option(help="Penalty of the maps.")] = 100.0,
+    op: Annotated[str | None, typer.Option(help="Recommended operation: map, shift, clamp or prune.")] = None,
+    strength: Annotated[float | None, typer.Option(help="Recommended strength.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of stopping.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a summary.")] = False,
+) -> None:
+    """Find the neurons that carry a concept and write a neuron set."""
+    for name, value in (("decoder", decoder), ("words", words), ("op", op)):
+        if value is not None and value not in CHOICES[name]:
+            raise BadInput(f"--{name} {value}: not known", hint=f"one of {', '.join(CHOICES[name])}")
+    if out.is_dir() or not out.name:
+        raise BadInput(f"--out {out}: a folder, not a file", hint="name a file, such as tense.safetensors")
+    params = _params(param or [])
+
+    from neurodial.control.loading import load_model
+    from neurodial.interpret.discover import Discovery, discover
+    from neurodial.interpret.readers import open_corpus
+    from neurodial.interpret.registry import make_method
+
+    make_method(method, **params)  # refused before anything slow happens
+    opened = open_corpus(corpus, skip_bad=skip_bad)
+    loaded = load_model(checkpoint(model), device=device, dtype=dtype)
+    job = Discovery(
+        concept=concept, method=method, params=params, sites=tuple(site or ()), top=top, seed=seed,
+        decoder=decoder, words=words, ridge=ridge, op=op, strength=strength,  # type: ignore[arg-type]
+    )  # fmt: skip
+    found = discover(loaded, opened, job)
+    try:
+        found.save(out)
+    except OSError as error:
+        raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from None
+    _report(found, opened, out, as_json)
+
+
+command = discover
+
+
+def checkpoint(model: str) -> Path | str:
+    """The folder of a model; `demo` is the bundled one."""
+    if model != "demo":
+        return model
+    from neurodial.deploy import demo
+
+    return Path(demo.__file__).parent / "en-es"
+
+
+def _params(items: list[str]) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    for item in items:
+        name, separator, value = item.partition("=")
+        if not separator:
+            raise BadInput(f"--param {item}: not NAME=VALUE")
+        try:
+            params[name] = json.loads(value)
+        except ValueError:
+            params[name] = value
+    return params
+
+
+def _report(found: "NeuronSet", corpus: "Corpus", out: Path, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "path": str(out),
+                "digest": found.digest,
+                "concept": found.concept,
+                "labels": list(found.labels),
+                "neurons": found.num_neurons,
+                "sites": {str(s.site): len(s.indices) for s in found.sites},
+                "skipped_rows": corpus.num_problems,
+                "evidence": found.evidence,
+            }
+        )
+        return
+    for problem in corpus.problems:
+        typer.echo(f"skipped: {problem}", err=True)
+    if corpus.num_problems > len(corpus.problems):
+        typer.echo(f"skipped: {corpus.num_problems - len(corpus.problems):,} more rows", err=True)
+    from neurodial.deploy.cli.inspect import print_set
+
+    print_set(found, top=10)
+    typer.echo(f"wrote {out} ({found.short})")

@@ -1,0 +1,165 @@
+"""`neurodial inspect`: what a neuron set holds, or where a model's neurons are."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neurodial.deploy.cli.output import one_line_errors, print_json
+
+if TYPE_CHECKING:
+    from neurodial.control.loading import LoadedModel
+    from neurodial.control.neuron_set import NeuronSet
+
+BAR = 12  # characters of the longest bar
+
+
+@one_line_errors
+def inspect_(
+    target: Annotated[str, typer.Argument(help="Neuron set (.safetensors), checkpoint folder, or demo.")],
+    top: Annotated[int, typer.Option(min=1, help="Neurons to show.")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, with all neurons.")] = False,
+) -> None:
+    """Show a model's sites or a neuron set's top neurons."""
+    if Path(target).is_file() or target.endswith(".safetensors"):
+        from neurodial.control.neuron_set import NeuronSet
+
+        found = NeuronSet.load(target)
+        if as_json:
+            print_json(set_report(found))
+        else:
+            print_set(found, top)
+        return
+    from neurodial.control.loading import load_model
+    from neurodial.deploy.cli.discover import checkpoint
+
+    loaded = load_model(checkpoint(target))
+    if as_json:
+        print_json(model_report(loaded))
+    else:
+        print_model(loaded)
+
+
+command = inspect_
+
+
+def set_report(found: "NeuronSet") -> dict[str, Any]:
+    """Everything about a set that a program may want, tensors aside."""
+    return {
+        "kind": "neuron_set",
+        "concept": found.concept,
+        "labels": list(found.labels),
+        "digest": found.digest,
+        "model": {"name": found.model_name, "fingerprint": found.fingerprint},
+        "recommended": {
+            "op": found.recommended.op,
+            "where": found.recommended.where,
+            "strength": found.recommended.strength,
+            "top": found.recommended.top,
+        },
+        "readouts": [
+            {"site": str(r.site), "neurons": len(r.indices), "classes": list(r.classes)} for r in found.readouts
+        ],
+        "neurons": [
+            {"address": address, "score": score, "mean": means} for address, score, means in found.ranked()
+        ],
+        "evidence": found.evidence,
+        "provenance": found.provenance,
+        "created": found.created,
+    }  # fmt: skip
+
+
+def print_set(found: "NeuronSet", top: int) -> None:
+    """The set for people: what it is, what shows it, and its best neurons."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(found.concept)}[/bold]: {escape(' / '.join(found.labels))}  [dim]{found.short}[/dim]")
+    where = ", ".join(f"{s.site} ({len(s.indices)})" for s in found.sites)
+    console.print(f"{found.num_neurons} neurons of {escape(found.model_name)}: {where}")
+    source = found.provenance
+    if "method" in source and "corpus" in source:
+        console.print(
+            f"found by {source['method']['slug']} on {escape(source['corpus']['name'])}, seed {source['seed']}"
+        )
+    advice = found.recommended
+    strengths = ", ".join(f"{label} {value:g}" for label, value in advice.strength.items())
+    console.print(f"recommended: {advice.op} where {advice.where}, strength {escape(strengths)}")
+    for line in evidence_lines(found.evidence):
+        console.print(escape(line))
+    table = Table("neuron", "score", "", *found.labels, box=None, pad_edge=False, header_style="bold")
+    rows = found.ranked()
+    longest = max(abs(score) for _, score, _ in rows) or 1.0
+    for address, score, means in rows[:top]:
+        bar = "█" * max(1, round(BAR * abs(score) / longest))
+        colour = "red" if score < 0 else "green"
+        table.add_row(
+            escape(address),
+            f"{score:+.3f}",
+            f"[{colour}]{bar}[/{colour}]",
+            *(f"{means[label]:+.3f}" for label in found.labels),
+        )
+    console.print(table)
+    if len(rows) > top:
+        console.print(f"[dim]… and {len(rows) - top} more; --top shows more of them, --json all[/dim]")
+
+
+def evidence_lines(evidence: dict[str, Any]) -> list[str]:
+    """The evidence of a set in a few lines."""
+    lines = []
+    for stack, probe in evidence.get("probe", {}).items():
+        if "accuracy" not in probe:
+            lines.append(f"{stack}: {probe.get('note', '')}")
+            continue
+        lines.append(
+            f"{stack} probe on held-out words: {probe['accuracy']:.1%} (most frequent label {probe['majority']:.1%}, "
+            f"random neurons {probe['random_neurons']['mean']:.1%}, control task {probe['control_task']:.1%}, "
+            f"selectivity {probe['selectivity']:+.1%})"
+        )
+    for site, scores in evidence.get("readout", {}).items():
+        if scores.get("accuracy") is None:
+            continue
+        recall = ", ".join(
+            f"{name} {value['recall']:.1%}"
+            for name, value in scores.items()
+            if isinstance(value, dict) and value.get("recall") is not None
+        )
+        lines.append(f"read-out at {site}: {scores['accuracy']:.1%} of held-out tokens right; recall {recall}")
+    return lines
+
+
+def model_report(loaded: "LoadedModel") -> dict[str, Any]:
+    """A model's sites for programs."""
+    return {
+        "kind": "model",
+        "name": loaded.name,
+        "model_type": loaded.sites.model_type,
+        "family": loaded.family,
+        "fingerprint": loaded.fingerprint,
+        "stacks": list(loaded.sites.stacks),
+        "num_neurons": loaded.sites.num_neurons,
+        "sites": [
+            {"site": str(site), "width": info.width, "heads": info.width // info.head_dim if info.head_dim else None}
+            for site, info in loaded.sites.sites.items()
+        ],
+    }
+
+
+def print_model(loaded: "LoadedModel") -> None:
+    """A model for people: its stacks, layers and sites."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    sites = loaded.sites
+    console.print(
+        f"[bold]{loaded.name}[/bold] ({sites.model_type}, {loaded.family})  [dim]{loaded.fingerprint[:19]}[/dim]"
+    )
+    console.print(f"{sites.num_neurons:,} neurons at {len(sites.sites)} sites")
+    table = Table("site", "neurons", "heads", box=None, pad_edge=False, header_style="bold")
+    for site, info in sites.sites.items():
+        heads = f"{info.width // info.head_dim} × {info.head_dim}" if info.head_dim else ""
+        table.add_row(str(site), str(info.width), heads)
+    console.print(table)

@@ -1,0 +1,330 @@
+"""Streaming activations: any corpus in constant memory, several sites and both stacks in one pass.
+
+Examples are read through a bounded window, sorted by length inside it and run in padded batches; each batch becomes
+blocks of rows (tokens, words or sentences) that are handed on and forgotten.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import groupby
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from neurodial.control.addresses import Site, Stack
+from neurodial.control.capture import capture
+from neurodial.control.errors import BadInput
+from neurodial.control.loading import LoadedModel
+from neurodial.control.neuron_set import NONE_CLASS
+from neurodial.interpret.corpus import SPLITS, Example, Sentence, label_differences
+from neurodial.interpret.pieces import Encoded, encode
+
+Array = np.ndarray[Any, Any]
+Level = Literal["piece", "word", "sentence"]
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What to extract, and how.
+
+    Attributes:
+        sites: in any order, of one or both stacks.
+        levels: kinds of rows: every token (`piece`), every word, every sentence.
+        words: how a word's pieces become one row: `first`, `last` or `mean`.
+        sentences: how a sentence's pieces become one row: `mean`, `last` or `max`.
+        decoder: in encoder–decoder models, what the decoder is run on: the corpus's target side (`reference`) or the
+            model's own greedy output (`own`).
+        align: which decoder position belongs to a target token: the one that predicts it, or the one that reads it.
+        batch_tokens: padded tokens of a batch.
+        window: examples that are sorted by length together.
+    """
+
+    sites: tuple[Site, ...]
+    levels: tuple[Level, ...] = ("word",)
+    words: Literal["first", "last", "mean"] = "last"
+    sentences: Literal["mean", "last", "max"] = "mean"
+    decoder: Literal["reference", "own"] = "reference"
+    align: Literal["predicted", "input"] = "predicted"
+    batch_tokens: int = 2048
+    window: int = 1024
+
+    def stack_sites(self, stack: Stack) -> tuple[Site, ...]:
+        """The sites of one stack."""
+        return tuple(site for site in self.sites if site.stack == stack)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of one batch in one stack.
+
+    Attributes:
+        stack: encoder or decoder.
+        level: what a row is.
+        examples: (n,) number of the example.
+        words: (n,) number of the word, -1 for special tokens and sentences.
+        types: (n,) hash of the lower-cased word.
+        labels: (n,) class number (0 is `none`), -1 where it is not known.
+        pairs: (n,) number of the minimal pair, -1 outside pairs.
+        splits: (n,) 0 train, 1 dev, 2 test.
+        values: site → (n, width) float32.
+    """
+
+    stack: Stack
+    level: Level
+    examples: Array
+    words: Array
+    types: Array
+    labels: Array
+    pairs: Array
+    splits: Array
+    values: dict[Site, Array]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def where(self, mask: Array) -> "Block":
+        """The rows for which `mask` holds."""
+        rows = {name: getattr(self, name)[mask] for name in ("examples", "words", "types", "labels", "pairs", "splits")}
+        return replace(self, values={site: x[mask] for site, x in self.values.items()}, **rows)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An example with its tokens."""
+
+    example: Example
+    source: Encoded
+    target: Encoded | None
+
+
+def extract(
+    loaded: LoadedModel, examples: Iterable[Example], classes: tuple[str, ...], plan: Extraction
+) -> Iterator[Block]:
+    """Runs the model over examples and yields the activations of its sites.
+
+    Args:
+        loaded: the model.
+        examples: read once, in order; the two sentences of a minimal pair next to each other.
+        classes: `none` first, then the labels; a row's label is its number here.
+        plan: sites, levels and aggregation.
+
+    Raises:
+        AddressError: for a site that the model has not.
+        BadInput: if an activation is NaN or infinite, or the decoder needs a target that the corpus has not.
+    """
+    for site in plan.sites:
+        loaded.sites.info(site)
+    for window in _windows(examples, plan.window):
+        if plan.decoder == "own" and _wants_decoder(loaded, plan):
+            window = _with_own_output(loaded, window, plan)
+        items = [_item(loaded, example, plan) for example in window]
+        for batch in _batches(items, plan.batch_tokens):
+            values = _forward(loaded, batch, plan)
+            for stack in ("encoder", "decoder"):
+                if sites := plan.stack_sites(stack):
+                    yield from _blocks(loaded, stack, {site: values[site] for site in sites}, batch, classes, plan)
+
+
+def _wants_decoder(loaded: LoadedModel, plan: Extraction) -> bool:
+    return loaded.family == "encoder-decoder" and bool(plan.stack_sites("decoder"))
+
+
+def _windows(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
+    """Lists of about `size` examples that never part a pair."""
+    window: list[Example] = []
+    for _, unit in groupby(examples, key=lambda e: ("pair", e.pair) if e.pair is not None else ("one", e.number)):
+        window += unit
+        if len(window) >= size:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def _batches(items: list[_Item], batch_tokens: int) -> Iterator[list[_Item]]:
+    """Batches of similar length whose padded size stays within `batch_tokens`."""
+    batch: list[_Item] = []
+    for item in sorted(items, key=_length):
+        if batch and (len(batch) + 1) * _length(item) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(item)
+    if batch:
+        yield batch
+
+
+def _length(item: _Item) -> int:
+    return max(len(item.source.ids), len(item.target.ids) if item.target else 0)
+
+
+def _item(loaded: LoadedModel, example: Example, plan: Extraction) -> _Item:
+    limit = max_length(loaded)
+    source = encode(loaded.tokenizer, example.source, max_length=limit)
+    if not _wants_decoder(loaded, plan):
+        return _Item(example, source, None)
+    if example.target is None:
+        raise BadInput(
+            f"example {example.number} ({example.source.text!r}) has no target side for the decoder to run on",
+            hint="give the corpus a target column, or run the decoder on the model's own output",
+        )
+    return _Item(example, source, encode(loaded.tokenizer, example.target, max_length=limit, target=True))
+
+
+def max_length(loaded: LoadedModel) -> int:
+    """Tokens that fit into the model."""
+    positions = getattr(loaded.model.config, "max_position_embeddings", None) or loaded.tokenizer.model_max_length
+    return int(min(positions, loaded.tokenizer.model_max_length))
+
+
+def _padded(rows: list[list[int]], fill: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([row + [fill] * (longest - len(row)) for row in rows], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+    return ids, mask
+
+
+@torch.inference_mode()
+def _forward(loaded: LoadedModel, batch: list[_Item], plan: Extraction) -> dict[Site, torch.Tensor]:
+    model = loaded.model
+    fill = loaded.tokenizer.pad_token_id or 0
+    ids, mask = _padded([list(item.source.ids) for item in batch], fill, model.device)
+    with capture(model, plan.sites, loaded.sites) as recorded:
+        if _wants_decoder(loaded, plan):
+            start = int(model.config.decoder_start_token_id)
+            shifted = [[start, *(item.target.ids[:-1] if item.target else ())] for item in batch]
+            decoder_ids, decoder_mask = _padded(shifted, fill, model.device)
+            model.base_model(
+                input_ids=ids, attention_mask=mask,
+                decoder_input_ids=decoder_ids, decoder_attention_mask=decoder_mask, use_cache=False,
+            )  # fmt: skip
+        elif loaded.family == "encoder-decoder":
+            model.get_encoder()(input_ids=ids, attention_mask=mask)
+        else:
+            model.base_model(input_ids=ids, attention_mask=mask)
+        return dict(recorded)
+
+
+def _blocks(
+    loaded: LoadedModel,
+    stack: Stack,
+    values: dict[Site, torch.Tensor],
+    batch: list[_Item],
+    classes: tuple[str, ...],
+    plan: Extraction,
+) -> Iterator[Block]:
+    on_target = stack == "decoder" and loaded.family == "encoder-decoder"
+    for level in plan.levels:
+        rows: list[tuple[int, int, list[int]]] = []  # row of the batch, word, positions
+        for row, item in enumerate(batch):
+            tokens = item.target if on_target and item.target else item.source
+            for word, places in _places(tokens, level, plan):
+                shifted = [p + 1 for p in places] if on_target and plan.align == "input" else places
+                if shifted := [p for p in shifted if p < len(tokens.ids)]:
+                    rows.append((row, word, shifted))
+        if rows:
+            how = plan.sentences if level == "sentence" else plan.words if level == "word" else "last"
+            yield _block(
+                stack, level, rows, {s: _reduce(x, rows, how) for s, x in values.items()}, batch, classes, on_target
+            )
+
+
+def _places(tokens: Encoded, level: Level, plan: Extraction) -> Iterator[tuple[int, list[int]]]:
+    """(word, token positions) of each row of a sentence."""
+    if level == "piece":
+        yield from ((word, [place]) for place, word in enumerate(tokens.words))
+    elif level == "word":
+        for word, pieces in enumerate(tokens.pieces):
+            if pieces:
+                yield (
+                    word,
+                    [pieces[0]] if plan.words == "first" else [pieces[-1]] if plan.words == "last" else [*pieces],
+                )
+    else:
+        inside = [place for place, word in enumerate(tokens.words) if word >= 0] or list(range(len(tokens.ids)))
+        yield -1, inside[-1:] if plan.sentences == "last" else inside
+
+
+def _reduce(x: torch.Tensor, rows: list[tuple[int, int, list[int]]], how: str) -> Array:
+    """(n, width): the positions of each row, one of them or their mean or maximum."""
+    batch_rows = torch.tensor([row for row, _, places in rows for _ in places], device=x.device)
+    positions = torch.tensor([p for _, _, places in rows for p in places], device=x.device)
+    picked = x[batch_rows, positions].float()
+    if len(picked) == len(rows):
+        return picked.cpu().numpy()
+    owner = torch.tensor([i for i, (_, _, places) in enumerate(rows) for _ in places], device=x.device)
+    out = torch.zeros(len(rows), x.shape[-1], device=x.device)
+    mode = "amax" if how == "max" else "mean"
+    out = out.scatter_reduce(0, owner[:, None].expand_as(picked), picked, mode, include_self=False)
+    return out.cpu().numpy()
+
+
+def _block(
+    stack: Stack,
+    level: Level,
+    rows: list[tuple[int, int, list[int]]],
+    values: dict[Site, Array],
+    batch: list[_Item],
+    classes: tuple[str, ...],
+    on_target: bool,
+) -> Block:
+    number = {label: i for i, label in enumerate(classes)}
+    columns: list[tuple[int, int, int, int, int, int]] = []
+    for row, word, _ in rows:
+        example = batch[row].example
+        sentence = example.target if on_target and example.target else example.source
+        label = _label(example, sentence, word, level)
+        kind = _type(sentence.word(word)) if word >= 0 else 0
+        pair = example.pair if example.pair is not None else -1
+        split = SPLITS.index(example.split)
+        columns.append((example.number, word, kind, UNKNOWN if label is None else number.get(label, 0), pair, split))
+    for site, x in values.items():
+        if not np.isfinite(x).all():
+            where = columns[int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])][0]
+            raise BadInput(
+                f"{site}: the activations of example {where} hold NaN or infinity",
+                hint="the checkpoint may be damaged, or need dtype float32",
+            )
+    data = [np.array(column, dtype=np.int64) for column in zip(*columns, strict=True)]
+    return Block(stack, level, data[0], data[1], data[2], data[3], data[4], data[5], values)
+
+
+def _label(example: Example, sentence: Sentence, word: int, level: Level) -> str | None:
+    if level == "sentence":
+        return example.label
+    if word >= 0:
+        return sentence.labels[word]
+    return NONE_CLASS if any(label is not None for label in sentence.labels) else None
+
+
+@lru_cache(maxsize=65536)
+def _type(word: str) -> int:
+    return int.from_bytes(hashlib.sha256(word.lower().encode()).digest()[:7], "big")
+
+
+@torch.inference_mode()
+def _with_own_output(loaded: LoadedModel, window: list[Example], plan: Extraction) -> list[Example]:
+    """The examples with the model's greedy output as target side, words that differ within a pair labelled."""
+    limit = max_length(loaded)
+    texts: dict[int, str] = {}
+    items = [_Item(e, encode(loaded.tokenizer, e.source, max_length=limit), None) for e in window]
+    for batch in _batches(items, plan.batch_tokens):
+        ids, mask = _padded(
+            [list(i.source.ids) for i in batch], loaded.tokenizer.pad_token_id or 0, loaded.model.device
+        )
+        generate: Any = loaded.model.generate
+        out = generate(input_ids=ids, attention_mask=mask, num_beams=1, do_sample=False, max_length=limit)
+        for item, text in zip(batch, loaded.tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
+            texts[item.example.number] = text
+    made: list[Example] = []
+    for _, unit in groupby(window, key=lambda e: ("pair", e.pair) if e.pair is not None else ("one", e.number)):
+        both = list(unit)
+        if len(both) == 2 and both[0].label and both[1].label:
+            targets = label_differences((both[0].label, both[1].label), (texts[both[0].number], texts[both[1].number]))
+            made += [replace(e, target=t) for e, t in zip(both, targets, strict=True)]
+        else:
+            made += [replace(e, target=Sentence.of(texts[e.number])) for e in both]
+    return made

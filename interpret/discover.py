@@ -1,0 +1,311 @@
+"""The discovery job: corpus + model + concept + method + sites → ranking → neuron set with its evidence."""
+
+import fnmatch
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import numpy as np
+
+from neurodial.control.addresses import Site, Stack
+from neurodial.control.errors import AddressError, BadInput, CorpusError
+from neurodial.control.loading import LoadedModel
+from neurodial.control.neuron_set import NONE_CLASS, NeuronSet, ReadOut, Recommended
+from neurodial.interpret.activations import Extraction
+from neurodial.interpret.assemble import QUANTILE_LEVELS, Gathered, Ranked, choose, site_neurons
+from neurodial.interpret.corpus import Corpus
+from neurodial.interpret.evidence import Rows, probe_evidence
+from neurodial.interpret.maps import explained
+from neurodial.interpret.readout import ReadOutSettings, calibrate, check_classes, fit_readout, score_readout
+from neurodial.interpret.registry import RankingMethod, make_method
+from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, stream
+from neurodial.interpret.statistics import LabelMoments, PairSummary
+from neurodial.interpret.tuned import Tuned, tune
+from neurodial.interpret.tuning import TuningSettings
+
+Array = np.ndarray[Any, Any]
+MIN_LABELLED = 8  # words (or sentences) of a label in the training part
+STRENGTHS = {"map": 1.5, "shift": 2.0}
+PACKAGES = ("neurodial", "torch", "transformers", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What to look for, and how.
+
+    Attributes:
+        concept: name of the concept, such as `tense`.
+        method: slug of a registered method.
+        params: its settings.
+        sites: sites or patterns (`encoder.*.resid`); empty for the model's default site.
+        top: neurons of the set.
+        seed: of everything random; the same seed gives the same set.
+        decoder: what the decoder of an encoder–decoder runs on, the corpus's targets or its own output.
+        words: how a word's pieces become one row.
+        max_rows: rows that are kept for probes and the read-out.
+        ridge: of the maps.
+        readout: how the gate is trained.
+        op: recommended operation; by default `map` where there are minimal pairs, else `shift`.
+        strength: recommended strength of every label, or None for the operation's usual one.
+        tuning: how maps are fitted through the model (`interpret.tuned`), which then also decides which neurons are
+            kept; None leaves the method's ranking and the ridge maps as they are.
+        tuning_pairs: minimal pairs for that.
+    """
+
+    concept: str
+    method: str = "mean-difference"
+    params: dict[str, Any] = field(default_factory=dict)
+    sites: tuple[str, ...] = ()
+    top: int = 100
+    seed: int = 0
+    decoder: Literal["reference", "own"] = "reference"
+    words: Literal["first", "last", "mean"] = "last"
+    max_rows: int = 20_000
+    ridge: float = 100.0
+    readout: ReadOutSettings = field(default_factory=ReadOutSettings)
+    op: str | None = None
+    strength: float | None = None
+    tuning: TuningSettings | None = None
+    tuning_pairs: int = 6000
+
+
+def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery) -> NeuronSet:
+    """Finds a concept's neurons and writes down what controls need to know about them.
+
+    Raises:
+        CorpusError: if the corpus has no labels, one that is too rare, or nothing to contrast it with.
+        AddressError: if no site of the model matches.
+        BadInput: for unknown methods or settings, and activations that are not numbers.
+    """
+    sites = match_sites(loaded, job.sites)
+    method = make_method(job.method, **job.params)
+    if job.top < 1:
+        raise BadInput(f"top={job.top}: a set has at least one neuron", param="top")
+    _check_corpus(corpus, method)
+    data = gather(loaded, corpus, sites, job)
+    _check_gathered(corpus, data)
+    ranked = rank(method, data, sites)
+    readouts, report = train_readouts(data, sites, job)
+    tuned = _tuned(loaded, corpus, data, ranked, readouts, job) if job.tuning else None
+    ranked = tuned.ranked if tuned else ranked
+    chosen = choose(ranked, job.top)
+    parts = tuple(site_neurons(data, r, chosen[r.site], ridge=job.ridge) for r in ranked if r.site in chosen)
+    readouts = tuple(r for r in readouts if r.site in chosen)
+    evidence = _evidence(data, chosen, job.seed) | ({"readout": report} if report else {})
+    if tuned:
+        parts = tuple(replace(p, maps=tuned.maps[p.site]) for p in parts)
+        evidence["tuning"] = tuned.report
+    elif maps := {str(p.site): _map_evidence(data, p.site, p.maps, p.indices) for p in parts if p.maps}:
+        evidence["map_explained"] = maps
+    op = job.op or ("map" if data.pairs else "shift")
+    usual = 1.0 if tuned and op == "map" else STRENGTHS.get(op, 1.0)
+    strength = usual if job.strength is None else job.strength
+    return NeuronSet(
+        concept=job.concept,
+        labels=corpus.labels,
+        model_name=loaded.name,
+        fingerprint=loaded.fingerprint,
+        sites=parts,
+        readouts=readouts,
+        recommended=Recommended(
+            op, "concept" if readouts else "all", dict.fromkeys(corpus.labels, float(strength)), None
+        ),
+        evidence=evidence,
+        provenance=_provenance(corpus, job, method, sites, sum(len(r.scores) for r in ranked)),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def match_sites(loaded: LoadedModel, patterns: tuple[str, ...]) -> tuple[Site, ...]:
+    """The model's sites that match, in the order of execution; without patterns its default site.
+
+    The default is the last residual site of the encoder, or of a decoder-only model the one at two thirds of its depth.
+
+    Raises:
+        AddressError: for a pattern that matches nothing.
+    """
+    known = list(loaded.sites.sites)
+    if not patterns:
+        residual = [s for s in known if s.stack == loaded.sites.stacks[0] and s.kind == "resid"]
+        return (residual[2 * len(residual) // 3 if loaded.family == "decoder-only" else -1],)
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(str(site), pattern) for site in known):
+            loaded.sites.info(Site.parse(pattern))
+            raise AddressError(f"{pattern!r} matches no site of the model", hint="neurodial inspect MODEL lists them")
+    return tuple(site for site in known if any(fnmatch.fnmatchcase(str(site), p) for p in patterns))
+
+
+def _check_corpus(corpus: Corpus, method: RankingMethod) -> None:
+    if not corpus.labels:
+        raise CorpusError(f"{corpus.name}: it has no labels", hint="discovery needs a labelled corpus or minimal pairs")
+    if method.streams == "pairs" and not (corpus.paired and corpus.word_labels):
+        raise CorpusError(
+            f"{corpus.name}: {method.slug} needs minimal pairs",
+            hint="use pairs:FILE or grammar:tense, or --method probeless",
+        )
+    if len(corpus.labels) == 1 and not corpus.word_labels:
+        raise CorpusError(
+            f"{corpus.name}: all sentences have the label {corpus.labels[0]!r}, nothing to contrast it with"
+        )
+
+
+def gather(loaded: LoadedModel, corpus: Corpus, sites: tuple[Site, ...], job: Discovery) -> Gathered:
+    """One pass over the corpus with all sinks."""
+    classes = (NONE_CLASS, *corpus.labels)
+    level: Literal["word", "sentence"] = "word" if corpus.word_labels else "sentence"
+    statistics = LabelStatistics(classes, level=level)
+    samples = Collector(level=level, max_rows=job.max_rows, seed=job.seed)
+    positions = Collector(level="piece", max_rows=2 * job.max_rows, seed=job.seed)
+    pairs, held_out = PairedTokens(sites), PairedTokens(sites, splits=("dev", "test"))
+    with_words, with_pairs = corpus.word_labels, corpus.paired and corpus.word_labels and len(corpus.labels) == 2
+    plan = Extraction(
+        sites, (level, "piece") if with_words else (level,), words=job.words, decoder=job.decoder
+    )  # fmt: skip
+    sinks = [statistics, samples, *([positions] if with_words else []), *([pairs, held_out] if with_pairs else [])]
+    stream(loaded, corpus, plan, sinks)
+    stacks: list[Stack] = list(dict.fromkeys(site.stack for site in sites))
+    return Gathered(
+        classes,
+        statistics.moments,
+        pairs.moments if with_pairs else {},
+        held_out.moments if with_pairs else {},
+        {stack: rows for stack in stacks if (rows := samples.rows(stack)) is not None},
+        {stack: rows for stack in stacks if (rows := positions.rows(stack)) is not None} if with_words else {},
+    )
+
+
+def _check_gathered(corpus: Corpus, data: Gathered) -> None:
+    if not data.moments:
+        raise CorpusError(f"{corpus.name}: no labelled word could be found among the model's tokens")
+    for site, moments in data.moments.items():
+        for number in data.contrast:
+            if moments.count[number] < MIN_LABELLED:
+                raise CorpusError(
+                    f"{corpus.name}: only {moments.count[number]:.0f} training examples of {data.classes[number]!r} "
+                    f"at {site}, at least {MIN_LABELLED} are needed",
+                    hint="give a larger corpus, and check that its words align with the tokenizer",
+                )
+
+
+def rank(method: RankingMethod, data: Gathered, sites: tuple[Site, ...]) -> list[Ranked]:
+    """Scores of all neurons of all sites; the sites of one stack are ranked together, on the same rows."""
+    ranked: list[Ranked] = []
+    for stack in dict.fromkeys(site.stack for site in sites):
+        here = [site for site in sites if site.stack == stack]
+        _fit(method, data, here)
+        widths = np.cumsum([data.moments[site].mean.shape[1] for site in here])[:-1]
+        ranked += [Ranked(s, part) for s, part in zip(here, np.split(method.scores_, widths), strict=True)]
+    return ranked
+
+
+def _fit(method: RankingMethod, data: Gathered, sites: list[Site]) -> None:
+    fitted: Any = method
+    if method.streams == "labels":
+        fitted.fit_moments(LabelMoments.concatenate([data.moments[s].select(data.contrast) for s in sites]))
+    elif method.streams == "pairs":
+        fitted.fit_pairs(PairSummary.concatenate([data.pairs[s].summary() for s in sites]))
+    else:
+        sample = data.samples[sites[0].stack]
+        rows = sample.where((sample.splits == 0) & np.isin(sample.labels, data.contrast))
+        method.fit(np.concatenate([rows.values[s] for s in sites], axis=1), rows.labels)
+
+
+def train_readouts(
+    data: Gathered, sites: tuple[Site, ...], job: Discovery
+) -> tuple[tuple[ReadOut, ...], dict[str, Any]]:
+    """A calibrated read-out at each site, with its held-out scores; none where only sentences are labelled."""
+    made: list[ReadOut] = []
+    report: dict[str, Any] = {}
+    for site in sites:
+        rows = data.positions.get(site.stack)
+        if rows is None or NONE_CLASS not in {data.classes[i] for i in np.unique(rows.labels)}:
+            continue
+        x, y = rows.values[site], rows.labels
+        train, dev, test = (rows.splits == split for split in (0, 1, 2))
+        readout = fit_readout(site, x[train], y[train], data.classes, settings=job.readout)
+        if job.readout.beta > 0 and _has_all(y[dev], data.classes):
+            readout = calibrate(readout, x[dev], y[dev], beta=job.readout.beta)
+        made.append(readout)
+        report[str(site)] = score_readout(readout, x[test], y[test]) if test.any() else {"rows": 0}
+    return tuple(made), report
+
+
+def _tuned(
+    loaded: LoadedModel,
+    corpus: Corpus,
+    data: Gathered,
+    ranked: list[Ranked],
+    readouts: tuple[ReadOut, ...],
+    job: Discovery,
+) -> Tuned:
+    """Maps of whole sites, fitted through the model and narrowed to the set's size."""
+    whole = [site_neurons(data, r, np.arange(len(r.scores)), ridge=job.ridge) for r in ranked]
+    return tune(
+        loaded,
+        corpus,
+        whole,
+        readouts,
+        keep=job.top,
+        max_pairs=job.tuning_pairs,
+        settings=job.tuning or TuningSettings(),
+    )
+
+
+def _has_all(y: Array, classes: tuple[str, ...]) -> bool:
+    try:
+        check_classes(y, classes)
+    except BadInput:
+        return False
+    return True
+
+
+def _evidence(data: Gathered, chosen: dict[Site, Array], seed: int) -> dict[str, Any]:
+    """Probes on the set's neurons, one for each stack since their rows differ."""
+    report: dict[str, Any] = {}
+    for stack in dict.fromkeys(site.stack for site in chosen):
+        here = {site: numbers for site, numbers in chosen.items() if site.stack == stack}
+        report[stack] = probe_evidence(Rows.of(data.samples[stack], data.contrast), here, seed)
+    return {"probe": report}
+
+
+def _map_evidence(data: Gathered, site: Site, maps: dict[str, Any], indices: Array) -> dict[str, float]:
+    """Share of the pairs' variance that each map explains on held-out pairs."""
+    held_out = data.held_out_pairs.get(site)
+    if held_out is None or held_out.count < 2:
+        return {}
+    return {
+        label: round(explained(held_out, fitted, indices, towards=data.classes.index(label) - 1), 4)
+        for label, fitted in maps.items()
+    }
+
+
+def _provenance(
+    corpus: Corpus, job: Discovery, method: RankingMethod, sites: tuple[Site, ...], num_neurons: int
+) -> dict[str, Any]:
+    settings = asdict(job)
+    for name in ("concept", "method", "params", "sites", "seed"):
+        settings.pop(name)
+    return {
+        "method": {"slug": method.slug, "params": method.get_params()},
+        "corpus": {
+            "name": corpus.name,
+            "digest": corpus.digest,
+            "size": corpus.size,
+            "labels": corpus.counts,
+            "skipped_rows": corpus.num_problems,
+        },
+        "sites": [str(site) for site in sites],
+        "neurons_ranked": num_neurons,
+        "seed": job.seed,
+        "settings": settings,
+        "quantile_levels": list(QUANTILE_LEVELS),
+        "versions": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

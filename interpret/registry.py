@@ -1,0 +1,171 @@
+"""The registry of discovery methods and the contract that each of them keeps.
+
+A method is one class in one file of `interpret.methods`, decorated with `register`. Its constructor only stores, `fit`
+validates and returns the method, and what it learns ends in an underscore.
+"""
+
+import importlib
+import inspect
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+
+from neurodial.control.errors import BadInput
+
+Array = np.ndarray[Any, Any]
+MODULES = ("probeless", "linear_probe", "mean_difference")  # of neurodial.interpret.methods
+MIN_ROWS = 4
+
+
+@dataclass(frozen=True)
+class Properties:
+    """A method's row in the survey's table.
+
+    Attributes:
+        scope: whether it explains one input, the whole model, or both.
+        direction: what goes in and what comes out, such as `concept → neurons`.
+        scalability: low, medium or high.
+        human: whether a human has to look at its results.
+        supervision: whether it needs labels.
+        causal: whether it intervenes on the model.
+        source: the paper.
+    """
+
+    scope: Literal["local", "global", "both"]
+    direction: str
+    scalability: Literal["low", "medium", "high"]
+    human: bool
+    supervision: bool
+    causal: bool
+    source: str
+
+
+class RankingMethod(ABC):
+    """A method that ranks neurons for a concept.
+
+    Attributes:
+        slug: its name on the command line.
+        properties: its row in the survey's table.
+        streams: the sufficient statistics that it can be fitted on instead of rows: per-label moments (`labels`),
+            differences of paired rows (`pairs`), or neither.
+        classes_: (labels,) the labels seen by `fit`, sorted.
+        scores_: (neurons,) signed scores; positive means larger for the last label.
+        ranking_: (neurons,) numbers of the neurons, best first, equal scores in the order of the neurons.
+    """
+
+    slug: ClassVar[str]
+    properties: ClassVar[Properties]
+    streams: ClassVar[Literal["labels", "pairs"] | None] = None
+
+    classes_: Array
+    scores_: Array
+    ranking_: Array
+
+    @abstractmethod
+    def fit(self, X: Array, y: Array, groups: Array | None = None) -> "RankingMethod":
+        """Ranks the neurons.
+
+        Args:
+            X: (rows, neurons) activations.
+            y: (rows,) labels.
+            groups: (rows,) rows of one group are the same token under different labels; only methods that need pairs
+                look at it.
+
+        Raises:
+            BadInput: for shapes that do not fit, NaN, fewer than two labels or too few rows.
+        """
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments and their values."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> "RankingMethod":
+        """Changes constructor arguments.
+
+        Raises:
+            BadInput: for one that the method has not.
+        """
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise BadInput(f"{self.slug} has no parameter {name!r}", hint=f"it has: {', '.join(known) or 'none'}")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
+        return f"{type(self).__name__}({settings})"
+
+    def _rank(self, scores: Array, magnitude: Array | None = None) -> None:
+        size = np.abs(scores if magnitude is None else magnitude)
+        self.scores_ = np.asarray(scores, dtype=np.float64)
+        self.ranking_ = np.lexsort((np.arange(len(size)), -size))
+
+
+Kind = TypeVar("Kind", bound=type[RankingMethod])
+_METHODS: dict[str, type[RankingMethod]] = {}
+
+
+def register(method: Kind) -> Kind:
+    """Adds a method to the registry.
+
+    Raises:
+        ValueError: if the slug is taken or the contract is not kept.
+    """
+    slug = getattr(method, "slug", "")
+    if not slug or slug != slug.lower() or not slug.replace("-", "").isalnum():
+        raise ValueError(f"{method.__name__}: slug {slug!r} is not lower-case words joined by hyphens")
+    if slug in _METHODS:
+        raise ValueError(f"{method.__name__}: the slug {slug!r} belongs to {_METHODS[slug].__name__}")
+    if not isinstance(getattr(method, "properties", None), Properties):
+        raise ValueError(f"{method.__name__}: its properties in the survey's table are missing")
+    if inspect.isabstract(method):
+        raise ValueError(f"{method.__name__}: it has no fit")
+    for name, parameter in inspect.signature(method).parameters.items():
+        if parameter.default is inspect.Parameter.empty:
+            raise ValueError(f"{method.__name__}: the parameter {name!r} has no default")
+    _METHODS[slug] = method
+    return method
+
+
+def methods() -> dict[str, type[RankingMethod]]:
+    """Every registered method by slug."""
+    for module in MODULES:
+        importlib.import_module(f"neurodial.interpret.methods.{module}")
+    return dict(sorted(_METHODS.items()))
+
+
+def make_method(slug: str, **params: Any) -> RankingMethod:
+    """A method with its settings.
+
+    Raises:
+        BadInput: for an unknown slug or parameter.
+    """
+    known = methods()
+    if slug not in known:
+        raise BadInput(f"there is no method {slug!r}", hint=f"one of {', '.join(known)}", param="method")
+    return known[slug]().set_params(**params)
+
+
+def check_rows(X: Array, y: Array) -> tuple[Array, Array, Array]:
+    """Validates rows and labels.
+
+    Returns:
+        X as (rows, neurons) float64, the sorted labels, and y as numbers of these labels.
+
+    Raises:
+        BadInput: for shapes that do not fit, NaN, fewer than two labels or too few rows.
+    """
+    rows, labels = np.asarray(X, dtype=np.float64), np.asarray(y)
+    if rows.ndim != 2 or labels.shape != rows.shape[:1]:
+        raise BadInput(f"rows of shape {rows.shape} and labels of shape {labels.shape} do not belong together")
+    if len(rows) < MIN_ROWS:
+        raise BadInput(f"{len(rows)} rows are too few to rank neurons, at least {MIN_ROWS} are needed")
+    if not np.isfinite(rows).all():
+        raise BadInput("the activations hold NaN or infinity")
+    classes, numbers = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise BadInput(f"all rows have the label {classes[0]!r}: a ranking needs at least two labels")
+    return rows, classes, numbers

@@ -1,0 +1,89 @@
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from neurodial.control.neuron_set import NeuronSet
+from neurodial.deploy.cli.discover import discover
+from neurodial.deploy.cli.inspect import inspect_
+
+GRAMMAR = "grammar:tense?count=150"
+
+
+def run(command: object, *arguments: object) -> Result:
+    app = typer.Typer()
+    app.command()(command)  # type: ignore[type-var]
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "120"})
+
+
+@pytest.fixture(scope="module")
+def made(tiny_marian_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = tmp_path_factory.mktemp("sets") / "tense.safetensors"
+    result = run(
+        discover, "--model", tiny_marian_path, "--corpus", GRAMMAR, "--concept", "tense", "--out", out, "--top", 12
+    )
+    assert result.exit_code == 0, result.output
+    return out, result.output
+
+
+def test_discover_writes_a_set_and_says_so(made: tuple[Path, str]) -> None:
+    path, output = made
+    found = NeuronSet.load(path)
+    assert found.num_neurons == 12
+    assert found.short in output
+    assert "control task" in output
+    assert [p.name for p in path.parent.iterdir()] == ["tense.safetensors"]
+
+
+def test_inspect_a_set(made: tuple[Path, str]) -> None:
+    path, _ = made
+    shown = run(inspect_, path, "--top", 3).output
+    best = NeuronSet.load(path).ranked()[0][0]
+    assert best in shown
+    assert "█" in shown
+    assert "and 9 more" in shown
+    report = json.loads(run(inspect_, path, "--json").stdout)
+    assert (report["kind"], len(report["neurons"]), report["labels"]) == ("neuron_set", 12, ["present", "past"])
+    assert report["neurons"][0]["address"] == best
+
+
+def test_inspect_a_model(tiny_marian_path: Path) -> None:
+    shown = run(inspect_, tiny_marian_path).output
+    assert "encoder.1.ffn" in shown
+    report = json.loads(run(inspect_, tiny_marian_path, "--json").stdout)
+    assert (report["kind"], report["stacks"]) == ("model", ["encoder", "decoder"])
+    assert report["num_neurons"] == sum(site["width"] for site in report["sites"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--corpus": "nothing.tsv"}, "what kind of corpus"),
+        ({"--corpus": "text:missing.txt"}, "no such file"),
+        ({"--method": "magic"}, "no method 'magic'"),
+        ({"--param": "depth=3"}, "no parameter 'depth'"),
+        ({"--model": "/nowhere"}, "cannot load the model"),
+        ({"--site": "encoder.0.nothing"}, "is not a site"),
+        ({"--op": "explode"}, "not known"),
+        ({"--out": "."}, "a folder"),
+    ],
+)
+def test_mistakes_cost_one_line_and_leave_nothing(
+    tiny_marian_path: Path, tmp_path: Path, change: dict[str, str], message: str
+) -> None:
+    out = tmp_path / "x.safetensors"
+    options = {"--model": str(tiny_marian_path), "--corpus": GRAMMAR, "--concept": "tense", "--out": str(out)} | change
+    result = run(discover, *(word for option in options.items() for word in option))
+    assert result.exit_code == 2
+    assert message in result.output
+    assert result.output.startswith("error: ")
+    assert len(result.output.strip().splitlines()) <= 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_inspecting_what_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "cut.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    assert run(inspect_, tmp_path / "cut.safetensors").exit_code == 2
+    assert "no such neuron set" in run(inspect_, tmp_path / "none.safetensors").output

@@ -1,0 +1,151 @@
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neurodial.control.errors import AddressError, BadInput, CorpusError
+from neurodial.control.loading import LoadedModel
+from neurodial.control.neuron_set import NeuronSet
+from neurodial.interpret.corpus import Corpus
+from neurodial.interpret.discover import Discovery, discover, match_sites
+from neurodial.interpret.readers import open_corpus
+
+
+@pytest.fixture(scope="module")
+def corpus(pairs_spec: str) -> Corpus:
+    return open_corpus(pairs_spec)
+
+
+@pytest.fixture(scope="module")
+def found(loaded: LoadedModel, corpus: Corpus) -> NeuronSet:
+    return discover(loaded, corpus, Discovery("tense", top=10))
+
+
+def test_a_set_from_minimal_pairs(found: NeuronSet, loaded: LoadedModel) -> None:
+    assert found.labels == ("present", "past")
+    assert found.num_neurons == 10
+    (site,) = found.sites
+    assert str(site.site) == "encoder.1.resid"
+    assert (np.diff(np.abs(site.scores)) <= 0).all()
+    assert site.delta["past"] == pytest.approx(site.scores)  # the ranking is by what a shift adds
+    assert site.delta["present"] == pytest.approx(-site.delta["past"])
+    assert set(site.maps) == {"present", "past"}
+    assert site.maps["past"].weight.shape == (10, 32)
+    assert site.quantiles["past"].shape == (5, 10)
+    assert [r.classes for r in found.readouts] == [("none", "present", "past")]
+    assert (found.recommended.op, found.recommended.where) == ("map", "concept")
+    found.check_model(loaded.fingerprint)
+
+
+def test_the_evidence(found: NeuronSet) -> None:
+    probe = found.evidence["probe"]["encoder"]
+    assert probe["held_out_rows"] >= 8
+    assert 0 <= probe["accuracy"] <= 1
+    assert len(probe["random_neurons"]["all"]) == 5
+    assert probe["selectivity"] == pytest.approx(probe["accuracy"] - probe["control_task"], abs=1e-3)
+    assert found.evidence["readout"]["encoder.1.resid"]["accuracy"] > 0.5
+    assert set(found.evidence["map_explained"]["encoder.1.resid"]) == {"present", "past"}
+    assert found.provenance["method"]["slug"] == "mean-difference"
+    assert "/" not in found.provenance["corpus"]["name"]
+
+
+def test_the_same_seed_gives_the_same_digest(
+    loaded: LoadedModel, corpus: Corpus, found: NeuronSet, tmp_path: Path
+) -> None:
+    again = discover(loaded, corpus, Discovery("tense", top=10))
+    assert again.digest == found.digest
+    again.save(tmp_path / "tense.safetensors")
+    assert NeuronSet.load(tmp_path / "tense.safetensors").digest == found.digest
+    assert discover(loaded, corpus, Discovery("tense", top=10, seed=1)).digest != found.digest
+
+
+@pytest.mark.parametrize("method", ["probeless", "linear-probe", "mean-difference"])
+def test_every_method_on_several_sites_of_both_stacks(loaded: LoadedModel, corpus: Corpus, method: str) -> None:
+    job = Discovery("tense", method, sites=("encoder.*.resid", "decoder.1.ffn"), top=30)
+    made = discover(loaded, corpus, job)
+    assert made.num_neurons == 30
+    assert made.provenance["neurons_ranked"] == 32 + 32 + 64
+    assert {str(s.site) for s in made.sites} <= {"encoder.0.resid", "encoder.1.resid", "decoder.1.ffn"}
+    scores = [abs(score) for _, score, _ in made.ranked()]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_a_planted_neuron_is_found(loaded: LoadedModel, corpus: Corpus) -> None:
+    model = copy.deepcopy(loaded.model)
+    past = {i for t in ("ed", "saw", "▁saw", "d") if (i := loaded.tokenizer.convert_tokens_to_ids(t)) is not None}
+    with torch.no_grad():
+        embeddings = model.get_encoder().embed_tokens.weight
+        embeddings[:, 5] = 0
+        embeddings[[i for i in past if i != loaded.tokenizer.unk_token_id], 5] = 30
+    planted = LoadedModel.wrap(model, loaded.tokenizer)
+    for method in ("probeless", "linear-probe", "mean-difference"):
+        made = discover(planted, corpus, Discovery("tense", method, sites=("encoder.embed",), top=3))
+        assert made.ranked()[0][0] == "encoder.embed[5]", method
+        assert made.ranked()[0][1] > 0
+
+
+def test_words_without_pairs(loaded: LoadedModel, tmp_path: Path) -> None:
+    rows = []
+    for verb, tag in (("opens", "VERB"), ("likes", "VERB"), ("door", "NOUN"), ("book", "NOUN")):
+        for number in range(30):
+            words = (("the", "DET"), (verb, tag), ("s" * (number % 9 + 1) + str(number), "X"))
+            lines = (f"{n}\t{form}\t_\t{pos}" + "\t_" * 6 for n, (form, pos) in enumerate(words, start=1))
+            rows.append("\n".join(lines) + "\n")
+    path = tmp_path / "words.conllu"
+    path.write_text("\n".join(rows))
+    corpus = open_corpus(f"{path}?label=upos&labels=VERB,NOUN")
+    made = discover(loaded, corpus, Discovery("pos", "probeless", top=5))
+    assert made.labels == ("VERB", "NOUN")
+    assert (made.recommended.op, made.recommended.where) == ("shift", "concept")
+    assert not made.sites[0].maps
+    assert made.sites[0].delta["NOUN"] == pytest.approx(
+        made.sites[0].mean["NOUN"] - made.sites[0].mean["VERB"], abs=1e-5
+    )
+    single = discover(loaded, open_corpus(f"{path}?label=upos&labels=VERB"), Discovery("verb", "probeless", top=5))
+    assert single.labels == ("VERB",)
+    with pytest.raises(CorpusError, match="needs minimal pairs"):
+        discover(loaded, corpus, Discovery("pos", "mean-difference"))
+
+
+def test_labelled_sentences_have_no_gate(loaded: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
+    rows = [f"{e.source.text}\t{e.label}" for e in corpus]
+    path = tmp_path / "sentences.tsv"
+    path.write_text("text\tlabel\n" + "\n".join(rows))
+    made = discover(loaded, open_corpus(f"sentences:{path}"), Discovery("tense", "probeless", top=5))
+    assert not made.readouts
+    assert made.recommended.where == "all"
+
+
+@pytest.mark.parametrize(
+    ("text", "spec", "message"),
+    [
+        ("One.\nTwo.\n", "text:{}", "it has no labels"),
+        ("text\tlabel\nOne.\ta\nTwo.\ta\n", "sentences:{}", "nothing to contrast"),
+        ("x\ty\nShe opens.\tShe opened.\n", "pairs:{}?a=x&b=y", "at least 8 are needed|no labelled word"),
+    ],
+)
+def test_corpora_that_cannot_be_learned_from(
+    loaded: LoadedModel, tmp_path: Path, text: str, spec: str, message: str
+) -> None:
+    path = tmp_path / "corpus"
+    path.write_text(text)
+    with pytest.raises(CorpusError, match=message):
+        discover(loaded, open_corpus(spec.format(path)), Discovery("x", "probeless"))
+
+
+def test_bad_jobs(loaded: LoadedModel, corpus: Corpus) -> None:
+    with pytest.raises(AddressError, match="encoder"):
+        discover(loaded, corpus, Discovery("x", sites=("encoder.9.resid",)))
+    with pytest.raises(AddressError):
+        discover(loaded, corpus, Discovery("x", sites=("*.nothing",)))
+    with pytest.raises(BadInput, match="at least one neuron"):
+        discover(loaded, corpus, Discovery("x", top=0))
+    with pytest.raises(BadInput, match="no method"):
+        discover(loaded, corpus, Discovery("x", "guess"))
+
+
+def test_sites_by_pattern(loaded: LoadedModel) -> None:
+    assert [str(s) for s in match_sites(loaded, ())] == ["encoder.1.resid"]
+    assert [str(s) for s in match_sites(loaded, ("decoder.*.cross",))] == ["decoder.0.cross", "decoder.1.cross"]

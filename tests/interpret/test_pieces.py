@@ -1,0 +1,61 @@
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from neurodial.interpret.corpus import Sentence
+from neurodial.interpret.pieces import character_spans, encode
+
+SPECIAL = {"</s>", "<pad>"}
+
+
+def spell(text: str, pieces: list[str]) -> list[str | None]:
+    spans = character_spans(text, pieces, special=SPECIAL, unknown="<unk>")
+    return [text[s[0] : s[1]] if s else None for s in spans]
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces", "spelled"),
+    [
+        ("She opens it.", ["▁She", "▁open", "s", "▁it", ".", "</s>"], ["She", "open", "s", "it", ".", None]),
+        ("I'm  here", ["▁I", "'", "m", "▁here"], ["I", "'", "m", "here"]),
+        ("¿Está?", ["▁", "¿", "E", "stá", "?"], ["¿", "¿", "E", "stá", "?"]),
+        ("\ufb01ne \uff34\uff4f\uff4d", ["▁fine", "▁Tom"], ["\ufb01ne", "\uff34\uff4f\uff4d"]),
+        ("cafe\u0301 bar", ["▁café", "▁bar"], ["cafe\u0301", "bar"]),
+        ("a 漢字 b", ["▁a", "▁", "<unk>", "▁b"], ["a", "漢", "漢字", "b"]),
+        ("x€€y", ["▁x", "<unk>", "<unk>", "y"], ["x", "€", "€", "y"]),
+        ("tail 漢", ["▁tail", "<unk>", "</s>"], ["tail", "漢", None]),
+        ("soft\u00adened word", ["▁softened", "▁word"], ["soft\u00adened", "word"]),
+        ("", ["</s>"], [None]),
+    ],
+)
+def test_characters_of_pieces(text: str, pieces: list[str], spelled: list[str | None]) -> None:
+    assert spell(text, pieces) == spelled
+
+
+@pytest.fixture(scope="module")
+def marian(tiny_marian_path: Path) -> PreTrainedTokenizerBase:
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(tiny_marian_path)
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    "text", ["She opens the door.", "The tall boy doesn't see Zoë's 7 books!", "  He   closed it ", "日本語 the"]
+)
+@pytest.mark.parametrize("target", [False, True])
+def test_marian_pieces_cover_their_words(marian: PreTrainedTokenizerBase, text: str, target: bool) -> None:
+    sentence = Sentence.of(text)
+    encoded = encode(marian, sentence, max_length=64, target=target)
+    assert encoded.words[-1] == -1  # the end of the sentence
+    assert all(encoded.pieces), encoded
+    owners = [w for w in encoded.words if w >= 0]
+    assert owners == sorted(owners)
+    for word, places in enumerate(encoded.pieces):
+        assert list(places) == sorted(places), word
+
+
+def test_truncated_words_have_no_pieces(marian: PreTrainedTokenizerBase) -> None:
+    encoded = encode(marian, Sentence.of("She opens the door. " * 30), max_length=64)
+    assert len(encoded.ids) == 64
+    assert encoded.pieces[0]
+    assert not encoded.pieces[-1]
