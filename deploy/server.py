@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from neurodial.control.errors import ConfigError, NeurodialError, Unavailable
+from neurodial.control.neuron_set import NeuronSet
 from neurodial.deploy.config import Config
 from neurodial.service.engine.primitives import EngineInfo
 
@@ -67,6 +68,17 @@ def check_port(host: str, port: int) -> None:
         except OSError as error:
             said = "is in use" if error.errno == 98 else f"cannot be used ({error.strerror or error})"
             raise ConfigError(f"port {port} on {host} {said}", hint="stop the other server or choose --port") from None
+
+
+def check_sets(config: Config) -> None:
+    """Reads every neuron set, so that a broken file is named before anything has started.
+
+    Raises:
+        NeuronSetError: if one is truncated or foreign.
+    """
+    for model in config.models:
+        for path in model.sets.values():
+            NeuronSet.load(path)
 
 
 @contextmanager
