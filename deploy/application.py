@@ -102,7 +102,7 @@ class HandleClient:
 
     async def generate(self, requests: tuple[Request, ...]) -> AsyncIterator[tuple[int, Event]]:
         """Serves requests on one replica; closing the iterator cancels them there."""
-        events = self._handle.options(stream=True).generate.remote(requests)
+        events: Any = self._handle.options(stream=True).generate.remote(requests)
         try:
             async for item in events:
                 if isinstance(item, NeurodialError):
@@ -152,7 +152,7 @@ class Ingress:
 def build_application(config: Config) -> serve.Application:
     """Binds a configuration to deployments."""
     engines = {model.id: _engine_deployment(config, model) for model in config.models}
-    ingress = serve.deployment(
+    ingress: Any = serve.deployment(
         Ingress,
         name="ingress",
         ray_actor_options={"num_cpus": 0},
@@ -170,7 +170,7 @@ def engine_name(model: ModelSettings) -> str:
 
 
 def _engine_deployment(config: Config, model: ModelSettings) -> serve.Application:
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         EngineReplica,
         name=engine_name(model),
         num_replicas=model.replicas,

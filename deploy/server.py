@@ -92,8 +92,7 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
         NeurodialError: if the port is taken, or a model or neuron set cannot be loaded.
     """
     check_port(config.host, config.port)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)  # so that what has started by then is taken down as well
+    _interrupt_on_sigterm()
     os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
     _absolute_python_path()
     import ray
@@ -101,12 +100,14 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
 
     try:
         _start_ray(config, verbose)
+        _interrupt_on_sigterm()  # Ray has installed a handler of its own that prints a stack trace
         infos = _deploy(config)
         yield Running(f"http://{config.host}:{config.port}", infos)
     finally:
         with _uninterrupted():
             if ray.is_initialized():
-                serve.shutdown()
+                shut_down: Any = serve.shutdown  # Ray leaves it untyped
+                shut_down()
             ray.shutdown()
 
 
@@ -193,6 +194,12 @@ def wait_until_stopped() -> None:
         signal.signal(number, lambda *_: stopped.set())
     while not stopped.wait(0.5):
         pass
+
+
+def _interrupt_on_sigterm() -> None:
+    """Makes SIGTERM an exception as Ctrl-C is, so that what has started by then is taken down."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:
