@@ -16,7 +16,6 @@ from ray.serve.schema import LoggingConfig
 
 from neurodial.control.errors import NeurodialError, Overloaded, Unavailable
 from neurodial.deploy.config import Config, ModelSettings
-from neurodial.deploy.engines import build_engine
 from neurodial.service.app import create_app
 from neurodial.service.engine.client import EngineClient, generate
 from neurodial.service.engine.engine import Engine
@@ -35,6 +34,8 @@ class EngineReplica:
     """One engine on one replica. A model that cannot be loaded is reported to callers, not retried for ever."""
 
     def __init__(self, settings: ModelSettings, limits: Limits, stuck_after_s: float) -> None:
+        from neurodial.deploy.engines import build_engine  # brings torch, which the ingress does without
+
         self._engine: Engine | None = None
         self._failure: NeurodialError | None = None
         try:
@@ -101,7 +102,7 @@ class HandleClient:
 
     async def generate(self, requests: tuple[Request, ...]) -> AsyncIterator[tuple[int, Event]]:
         """Serves requests on one replica; closing the iterator cancels them there."""
-        events = self._handle.options(stream=True).generate.remote(requests)
+        events: Any = self._handle.options(stream=True).generate.remote(requests)
         try:
             async for item in events:
                 if isinstance(item, NeurodialError):
@@ -145,13 +146,13 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> Any:
         """The ASGI application; Serve calls this once per replica."""
-        return create_app(self._engines, self._limits)
+        return create_app(self._engines, self._limits, echo_request_id=False)  # Serve does that itself
 
 
 def build_application(config: Config) -> serve.Application:
     """Binds a configuration to deployments."""
     engines = {model.id: _engine_deployment(config, model) for model in config.models}
-    ingress = serve.deployment(
+    ingress: Any = serve.deployment(
         Ingress,
         name="ingress",
         ray_actor_options={"num_cpus": 0},
@@ -169,7 +170,7 @@ def engine_name(model: ModelSettings) -> str:
 
 
 def _engine_deployment(config: Config, model: ModelSettings) -> serve.Application:
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         EngineReplica,
         name=engine_name(model),
         num_replicas=model.replicas,

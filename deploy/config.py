@@ -34,16 +34,22 @@ class ModelSettings(_Settings):
     id: str = Field(min_length=1, description="what requests call the model")
     path: str = Field(description="checkpoint folder, relative to this file, or the name of one on a model hub")
     sets: dict[str, ExistingFile] = Field(default={}, description="neuron sets that requests may name: name → file")
-    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="number format of the weights")
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    replicas: int = Field(1, ge=1, description="engines that serve this model side by side")
-    max_batch: int = Field(32, ge=1, description="rows decoded together; a beam counts as a row")
-    max_waiting: int = Field(512, ge=1, description="requests that may wait in one engine; more are answered with 429")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="number format of the weights"
+    )
+    device: str = Field(default="cpu", description="cpu, cuda or cuda:N")
+    replicas: int = Field(default=1, ge=1, description="engines that serve this model side by side")
+    max_batch: int = Field(default=32, ge=1, description="rows decoded together; a beam counts as a row")
+    max_waiting: int = Field(
+        default=512, ge=1, description="requests that may wait in one engine; more are answered with 429"
+    )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of one engine; the machine's cores over all engines"
     )
-    num_cpus: float = Field(1.0, ge=0, description="CPUs that Ray reserves for one engine")
-    num_gpus: float | None = Field(None, ge=0, description="GPUs that Ray reserves for one engine; 1 on cuda, else 0")
+    num_cpus: float = Field(default=1.0, ge=0, description="CPUs that Ray reserves for one engine")
+    num_gpus: float | None = Field(
+        default=None, ge=0, description="GPUs that Ray reserves for one engine; 1 on cuda, else 0"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -73,16 +79,18 @@ class Config(_Settings):
     """A deployment."""
 
     models: tuple[ModelSettings, ...] = Field(min_length=1, description="served models; the first is listed first")
-    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 opens the server to the network")
-    port: int = Field(8000, ge=1, le=65535, description="port to listen on")
-    limits: Limits = Field(Limits(), description="what one request may ask for")
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 opens the server to the network")
+    port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
+    limits: Limits = Field(default=Limits(), description="what one request may ask for")
     stuck_after_s: float = Field(
         120.0, gt=0, description="seconds without a step after which a busy engine is unhealthy"
     )
     graceful_shutdown_s: float = Field(
         20.0, ge=0, description="seconds that running requests get when the server stops"
     )
-    ray_address: str = Field("local", description="local starts Ray on this machine; else an address for ray.init")
+    ray_address: str = Field(
+        default="local", description="local starts Ray on this machine; else an address for ray.init"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Config":

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from neurodial.control.errors import ConfigError, NeurodialError, Unavailable
+from neurodial.control.neuron_set import NeuronSet
 from neurodial.deploy.config import Config
 from neurodial.service.engine.primitives import EngineInfo
 
@@ -69,6 +70,17 @@ def check_port(host: str, port: int) -> None:
             raise ConfigError(f"port {port} on {host} {said}", hint="stop the other server or choose --port") from None
 
 
+def check_sets(config: Config) -> None:
+    """Reads every neuron set, so that a broken file is named before anything has started.
+
+    Raises:
+        NeuronSetError: if one is truncated or foreign.
+    """
+    for model in config.models:
+        for path in model.sets.values():
+            NeuronSet.load(path)
+
+
 @contextmanager
 def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
     """Starts Ray and the application, waits until it answers, and takes everything down again.
@@ -80,8 +92,7 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
         NeurodialError: if the port is taken, or a model or neuron set cannot be loaded.
     """
     check_port(config.host, config.port)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)  # so that what has started by then is taken down as well
+    _interrupt_on_sigterm()
     os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
     _absolute_python_path()
     import ray
@@ -89,12 +100,14 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
 
     try:
         _start_ray(config, verbose)
+        _interrupt_on_sigterm()  # Ray has installed a handler of its own that prints a stack trace
         infos = _deploy(config)
         yield Running(f"http://{config.host}:{config.port}", infos)
     finally:
         with _uninterrupted():
             if ray.is_initialized():
-                serve.shutdown()
+                shut_down: Any = serve.shutdown  # Ray leaves it untyped
+                shut_down()
             ray.shutdown()
 
 
@@ -181,6 +194,12 @@ def wait_until_stopped() -> None:
         signal.signal(number, lambda *_: stopped.set())
     while not stopped.wait(0.5):
         pass
+
+
+def _interrupt_on_sigterm() -> None:
+    """Makes SIGTERM an exception as Ctrl-C is, so that what has started by then is taken down."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

@@ -43,17 +43,21 @@ def package_version() -> str:
         return "0+unknown"
 
 
-def create_app(engines: Mapping[str, EngineClient], limits: Limits | None = None) -> FastAPI:
+def create_app(
+    engines: Mapping[str, EngineClient], limits: Limits | None = None, *, echo_request_id: bool = True
+) -> FastAPI:
     """Builds the application.
 
     Args:
         engines: one engine per model id, in the order in which `/v1/models` lists them.
         limits: at admission; the defaults of `Limits` where absent.
+        echo_request_id: answer with `X-Request-ID`; not needed behind a proxy that does.
     """
     limits = limits or Limits()
     app = FastAPI(title="Neurodial", version=package_version(), description=_DESCRIPTION, redirect_slashes=False)
     app.add_middleware(body.BodyLimit, max_bytes=limits.max_body_bytes)
-    app.add_middleware(RequestId)
+    if echo_request_id:
+        app.add_middleware(RequestId)
     errors.install_handlers(app)
     _add_generation(app, engines, limits)
     _add_catalogue(app, engines)
@@ -187,7 +191,7 @@ class RequestId:
 
         async def identified(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = message | {"headers": [*message.get("headers", []), (b"x-request-id", request_id)]}
+                message = dict(message) | {"headers": [*message.get("headers", []), (b"x-request-id", request_id)]}
             await send(message)
 
         await self._app(scope, receive, identified)

@@ -23,14 +23,14 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
-class MethodNotAllowed(NeurodialError):  # noqa: N818
+class MethodNotAllowed(NeurodialError):
     """The route exists, but not with this method."""
 
     status = 405
     code = "method_not_allowed"
 
 
-class BodyTooLarge(LimitError):  # noqa: N818
+class BodyTooLarge(LimitError):
     """The request's body is larger than the deployment reads."""
 
     status = 413

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar, cast
 
@@ -81,7 +81,8 @@ async def collect(client: EngineClient, requests: tuple[Request, ...], timeout: 
         NeurodialError: the first failure; what has not ended is cancelled then.
     """
     results: list[Finished | None] = [None] * len(requests)
-    async with aclosing(_timed(client.generate(requests), timeout)) as events:
+    events = _timed(client.generate(requests), timeout)
+    async with aclosing(events):
         async for index, event in events:
             if isinstance(event, Failed):
                 raise event.error
@@ -93,7 +94,7 @@ async def collect(client: EngineClient, requests: tuple[Request, ...], timeout: 
     return finished
 
 
-async def _timed(events: Events, timeout: float) -> AsyncIterator[tuple[int, Event]]:
+async def _timed(events: Events, timeout: float) -> AsyncGenerator[tuple[int, Event], None]:
     deadline = time.monotonic() + timeout
     async with aclosing(cast("Any", events)):
         while True:
@@ -162,7 +163,7 @@ async def open_stream(client: EngineClient, requests: tuple[Request, ...], timeo
     events = _timed(client.generate(requests), timeout)
     first = await anext(events)
     if isinstance(first[1], Failed):
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
         raise first[1].error
     return _chain(first, events)
 

@@ -13,14 +13,16 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_body_bytes: int = Field(1_048_576, ge=1024, description="largest request body, in bytes")
-    max_text_chars: int = Field(20_000, ge=1, description="longest single text, in characters")
-    max_prompts: int = Field(128, ge=1, description="most texts in one request")
-    max_tokens: int = Field(512, ge=1, description="most tokens that a request may ask to generate per text")
-    default_max_tokens: int = Field(256, ge=1, description="tokens generated at most where max_tokens is absent")
-    max_controls: int = Field(16, ge=0, description="most controls in one request")
-    max_beams: int = Field(8, ge=1, description="most beams of a beam search")
-    request_timeout_s: float = Field(120.0, gt=0, description="seconds after which a request is given up")
+    max_body_bytes: int = Field(default=1_048_576, ge=1024, description="largest request body, in bytes")
+    max_text_chars: int = Field(default=20_000, ge=1, description="longest single text, in characters")
+    max_prompts: int = Field(default=128, ge=1, description="most texts in one request")
+    max_tokens: int = Field(default=512, ge=1, description="most tokens that a request may ask to generate per text")
+    default_max_tokens: int = Field(
+        default=256, ge=1, description="tokens generated at most where max_tokens is absent"
+    )
+    max_controls: int = Field(default=16, ge=0, description="most controls in one request")
+    max_beams: int = Field(default=8, ge=1, description="most beams of a beam search")
+    request_timeout_s: float = Field(default=120.0, gt=0, description="seconds after which a request is given up")
 
     def check_texts(self, texts: Sequence[str], field: str, *, single: bool) -> list[str]:
         """Checks every text of a request and returns the exact field of each.

@@ -18,9 +18,9 @@ class _Request(BaseModel):
     accepted_defaults: ClassVar[dict[str, tuple[object, ...]]] = {}  # fields that are accepted at these values only
 
     model: str = Field(description="a model's id, see /v1/models", min_length=1)
-    controls: Controls = Field((), description="applied to this request alone, in order")
-    num_beams: int = Field(1, ge=1, description="beam search with so many beams; 1 is greedy or sampling")
-    max_tokens: int | None = Field(None, ge=1, description="most tokens to generate per text")
+    controls: Controls = Field(default=(), description="applied to this request alone, in order")
+    num_beams: int = Field(default=1, ge=1, description="beam search with so many beams; 1 is greedy or sampling")
+    max_tokens: int | None = Field(default=None, ge=1, description="most tokens to generate per text")
 
     @model_validator(mode="before")
     @classmethod
@@ -42,7 +42,7 @@ class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool | None = False
-    include_obfuscation: bool | None = Field(None, description="accepted and without effect")
+    include_obfuscation: bool | None = Field(default=None, description="accepted and without effect")
 
 
 class CompletionRequest(_Request):
@@ -61,12 +61,16 @@ class CompletionRequest(_Request):
     }
 
     prompt: str | list[str] = Field(description="the text, or several")
-    temperature: float | None = Field(None, ge=0, le=10, allow_inf_nan=False, description="0 or absent is greedy")
-    seed: Seed | None = Field(None, description="of the sampling; the same seed gives the same text")
-    stop: StopString | list[StopString] | None = Field(None, description="at most four strings that end the text")
-    stream: bool | None = Field(False, description="server-sent events, as OpenAI's client reads them")
+    temperature: float | None = Field(
+        default=None, ge=0, le=10, allow_inf_nan=False, description="0 or absent is greedy"
+    )
+    seed: Seed | None = Field(default=None, description="of the sampling; the same seed gives the same text")
+    stop: StopString | list[StopString] | None = Field(
+        default=None, description="at most four strings that end the text"
+    )
+    stream: bool | None = Field(default=False, description="server-sent events, as OpenAI's client reads them")
     stream_options: StreamOptions | None = None
-    user: str | None = Field(None, description="accepted and without effect")
+    user: str | None = Field(default=None, description="accepted and without effect")
 
     @property
     def texts(self) -> list[str]:
@@ -113,7 +117,7 @@ class Choice(BaseModel):
     finish_reason: Literal["stop", "length"] | None
     logprobs: None = None
     applied: dict[str, Any] | None = Field(
-        None, description="digest, operations, neurons, sites, positions; absent in all but the last chunk"
+        default=None, description="digest, operations, neurons, sites, positions; absent in all but the last chunk"
     )
 
 

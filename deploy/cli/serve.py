@@ -32,6 +32,7 @@ def command(
     from neurodial.deploy import server
 
     server.check_port(settings.host, settings.port)
+    server.check_sets(settings)
     typer.echo("starting …", err=True)
     with server.running(settings, verbose=verbose) as running:
         plain, controlled = running.curl_commands()

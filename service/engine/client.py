@@ -1,7 +1,7 @@
 """How the HTTP application reaches an engine: in the same process, or wherever a deployment put it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Protocol
 
 from neurodial.service.engine.engine import Engine
@@ -49,7 +49,7 @@ class LocalClient:
             yield item
 
 
-async def generate(engine: Engine, requests: tuple[Request, ...]) -> AsyncIterator[tuple[int, Event]]:
+async def generate(engine: Engine, requests: tuple[Request, ...]) -> AsyncGenerator[tuple[int, Event], None]:
     """Submits requests to an engine and merges their events; closing the iterator cancels what has not ended."""
     handles = engine.submit_all(requests)
     try:

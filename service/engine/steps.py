@@ -70,7 +70,7 @@ class _Criterion(StoppingCriteria):
 class RowCriterion(_Criterion):
     """Greedy and sampled rows: hands every token on and ends each row on its own."""
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.BoolTensor:  # type: ignore[override]
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.BoolTensor:
         """Which rows are done (rows,)."""
         self._beat()
         for row, token in enumerate(input_ids[:, -1].tolist()):
@@ -94,12 +94,13 @@ class RowCriterion(_Criterion):
 class BeamCriterion(_Criterion):
     """Beam search: rows end together, cancelled ones at once; `deliver` hands the best beams on."""
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.BoolTensor:  # type: ignore[override]
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object) -> torch.BoolTensor:
         """Which beams are done (rows · beams,)."""
         self._beat()
         candidates = input_ids.shape[0] // len(self._batch)
         given_up = [s.is_cancelled or row in self._processor.broken for row, s in enumerate(self._batch)]
-        return torch.tensor(given_up, device=input_ids.device).repeat_interleave(candidates)  # type: ignore[return-value]
+        flags = torch.tensor(given_up, device=input_ids.device)
+        return flags.repeat_interleave(candidates)  # type: ignore[return-value]
 
     def deliver(self, outputs: Items[Items[int]]) -> None:
         """Ends every row with its best beam, a list of tokens up to the first end token or padding."""

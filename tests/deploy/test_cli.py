@@ -68,6 +68,8 @@ def test_mistakes_are_one_line_and_exit_with_two(
     truncated = tmp_path / "short.safetensors"
     truncated.write_bytes(set_path.read_bytes()[:200])
     model = ("--model", str(tiny_marian_path))
+    config = tmp_path / "serve.yaml"
+    config.write_text(f"{{models: [{{id: a, path: {tiny_marian_path}, sets: {{tense: {truncated}}}}}], port: 18999}}")
     for args in (
         ("translate",),
         ("translate", ""),
@@ -85,6 +87,8 @@ def test_mistakes_are_one_line_and_exit_with_two(
         ("translate", "--file", str(tmp_path / "missing.txt"), *model),
         ("serve",),
         ("serve", str(tmp_path / "missing.yaml")),
+        ("serve", str(config), "--port", "0"),
+        ("serve", str(config)),
     ):
         code, out, err = run(*args)
         assert code == 2, (args, err)

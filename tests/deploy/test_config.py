@@ -81,7 +81,7 @@ def settings() -> Iterator[tuple[type[BaseModel], str]]:
             yield model, name
 
 
-@pytest.mark.parametrize(("model", "name"), settings(), ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(("model", "name"), list(settings()), ids=lambda value: getattr(value, "__name__", value))
 def test_every_setting_is_documented(model: type[BaseModel], name: str) -> None:
     """In the code and on the page, with its default."""
     field = model.model_fields[name]

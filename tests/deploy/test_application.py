@@ -1,0 +1,63 @@
+"""The engine deployment's class, without a cluster."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neurodial.control.controls import parse_controls
+from neurodial.control.errors import BadInput, FingerprintError, NeurodialError, Unavailable
+from neurodial.deploy.config import ModelSettings
+from neurodial.service.engine.primitives import Failed, Finished, Request
+from neurodial.service.limits import Limits
+
+
+def replica(path: Path, **settings: Any) -> Any:
+    """What Serve would construct."""
+    from neurodial.deploy.application import EngineReplica
+
+    return EngineReplica(ModelSettings(id="en-es", path=str(path), **settings), Limits(default_max_tokens=5), 60)
+
+
+async def items(engine: Any, *requests: Request) -> list[Any]:
+    """Everything that a call yields."""
+    return [item async for item in engine.generate(requests)]
+
+
+def test_requests_events_and_refusals(tiny_marian_path: Path, set_path: Path) -> None:
+    """A refusal is an item, so that it crosses processes as data."""
+    engine = replica(tiny_marian_path, sets={"tense": set_path})
+    controls = parse_controls([{"set": "tense", "to": "past"}])
+    served = asyncio.run(items(engine, Request("a", "She opens the door.", controls), Request("b", "He walked.")))
+    assert {index for index, _ in served} == {0, 1}
+    assert all(isinstance(event, Finished) for _, event in served)
+    (refusal,) = asyncio.run(items(engine, Request("c", "She " * 100)))
+    assert isinstance(refusal, BadInput)
+    assert refusal.param == "prompt"
+    info = asyncio.run(engine.info())
+    assert (info.model.id, info.sets[0].name) == ("en-es", "tense")
+    engine.check_health()
+    engine._engine.close()
+    with pytest.raises(Unavailable):
+        engine.check_health()
+
+
+def test_a_set_for_another_model_is_reported_not_retried(tiny_marian_path: Path, foreign_set_path: Path) -> None:
+    """The replica lives and says what is wrong."""
+    engine = replica(tiny_marian_path, sets={"tense": foreign_set_path})
+    engine.check_health()
+    with pytest.raises(FingerprintError, match="made for"):
+        asyncio.run(engine.info())
+    (refusal,) = asyncio.run(items(engine, Request("a", "He")))
+    assert isinstance(refusal, NeurodialError)
+    assert not isinstance(refusal, Failed)
+
+
+def test_the_ingress_needs_no_torch() -> None:
+    """Its replica stays small and starts quickly."""
+    import subprocess
+    import sys
+
+    code = "import sys, neurodial.deploy.application; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
