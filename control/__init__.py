@@ -1,1 +1,84 @@
-"""What changes a model: addresses, operations, plans, hooks and the neuron set."""
+"""What changes a model: addresses, operations, plans, hooks and the neuron set.
+
+Example:
+    ```python
+    from neurodial.control import SetCatalogue, compile_controls, controlled, load_model, parse_controls
+
+    loaded = load_model("deploy/demo/en-es")
+    sets = SetCatalogue.from_files({"tense": "deploy/demo/sets/tense.safetensors"})
+    past = compile_controls(loaded, parse_controls([{"set": "tense", "to": "past"}]), sets)
+    with controlled(loaded, [past]) as applied:
+        loaded.model.generate(**loaded.tokenizer(["She opens the door."], return_tensors="pt"))
+    applied.report(0)
+    ```
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from neurodial.control.addresses import Neurons, Site
+    from neurodial.control.architectures import ModelSites, sites_of
+    from neurodial.control.capture import capture
+    from neurodial.control.catalogue import SetCatalogue
+    from neurodial.control.compiling import CompiledControls, compile_controls
+    from neurodial.control.controls import Control, NeuronGate, parse_controls
+    from neurodial.control.errors import NeurodialError
+    from neurodial.control.hooks import Application, controlled
+    from neurodial.control.loading import LoadedModel, load_model
+    from neurodial.control.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
+
+_HOMES = {
+    "AffineMap": "neuron_set",
+    "Application": "hooks",
+    "CompiledControls": "compiling",
+    "Control": "controls",
+    "LoadedModel": "loading",
+    "ModelSites": "architectures",
+    "NeurodialError": "errors",
+    "NeuronGate": "controls",
+    "NeuronSet": "neuron_set",
+    "Neurons": "addresses",
+    "ReadOut": "neuron_set",
+    "Recommended": "neuron_set",
+    "SetCatalogue": "catalogue",
+    "Site": "addresses",
+    "SiteNeurons": "neuron_set",
+    "capture": "capture",
+    "compile_controls": "compiling",
+    "controlled": "hooks",
+    "load_model": "loading",
+    "parse_controls": "controls",
+    "sites_of": "architectures",
+}
+
+__all__ = [
+    "AffineMap",
+    "Application",
+    "CompiledControls",
+    "Control",
+    "LoadedModel",
+    "ModelSites",
+    "NeurodialError",
+    "NeuronGate",
+    "NeuronSet",
+    "Neurons",
+    "ReadOut",
+    "Recommended",
+    "SetCatalogue",
+    "Site",
+    "SiteNeurons",
+    "capture",
+    "compile_controls",
+    "controlled",
+    "load_model",
+    "parse_controls",
+    "sites_of",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Imports a name's module when it is first asked for, so that `neurodial.control.errors` does not load torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -48,8 +48,8 @@ class Clock:
     def begin(self, arguments: dict[str, Any]) -> None:
         """Starts a pass with the stack's arguments."""
         arguments = arguments | arguments.get("kwargs", {})
-        ids, embedded = arguments.get("input_ids"), arguments.get("inputs_embeds")
-        tokens = ids if ids is not None else embedded
+        ids: torch.Tensor | None = arguments.get("input_ids")
+        tokens: torch.Tensor = arguments["inputs_embeds"] if ids is None else ids
         batch, length = tokens.shape[:2]
         past = _past_length(arguments.get("past_key_values"))
         mask = arguments.get("attention_mask")

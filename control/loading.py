@@ -54,7 +54,7 @@ class LoadedModel:
 
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "LoadedModel":
-        """Takes a model that is loaded already; the fingerprint is that of the checkpoint it came from, if there is one."""
+        """Takes a model that is loaded already; the fingerprint is that of its checkpoint, if it came from one."""
         source = Path(model.name_or_path or "")
         name = source.name or type(model).__name__
         return cls(model.eval(), tokenizer, name, fingerprint(model, source), sites_of(model))

@@ -289,14 +289,10 @@ def _from_file(tensors: dict[str, Array], metadata: dict[str, Any]) -> NeuronSet
                 maps,
             )
         )
-    readouts = [
-        ReadOut(
-            Site.parse(r["site"]),
-            *(tensors[f"readouts/{r['site']}/{part}"] for part in ("indices", "weights", "bias")),
-            classes=tuple(r["classes"]),
-        )
-        for r in metadata["readouts"]
-    ]
+    readouts = []
+    for r in metadata["readouts"]:
+        indices, weights, bias = (tensors[f"readouts/{r['site']}/{part}"] for part in ("indices", "weights", "bias"))
+        readouts.append(ReadOut(Site.parse(r["site"]), indices, weights, bias, tuple(r["classes"])))
     plain = ("concept", "model_name", "fingerprint", "evidence", "provenance", "created")
     return NeuronSet(
         labels=labels,

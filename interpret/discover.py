@@ -1,7 +1,7 @@
 """The discovery job: corpus + model + concept + method + sites → ranking → neuron set with its evidence."""
 
 import fnmatch
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
@@ -21,6 +21,8 @@ from neurodial.interpret.readout import ReadOutSettings, calibrate, check_classe
 from neurodial.interpret.registry import RankingMethod, make_method
 from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, Sink, stream
 from neurodial.interpret.statistics import LabelMoments, PairSummary
+from neurodial.interpret.tuned import Tuned, tune
+from neurodial.interpret.tuning import TuningSettings
 
 Array = np.ndarray[Any, Any]
 MIN_LABELLED = 8  # words (or sentences) of a label in the training part
@@ -46,6 +48,9 @@ class Discovery:
         readout: how the gate is trained.
         op: recommended operation; by default `map` where there are minimal pairs, else `shift`.
         strength: recommended strength of every label, or None for the operation's usual one.
+        tuning: how maps are fitted through the model (`interpret.tuned`), which then also decides which neurons are
+            kept; None leaves the method's ranking and the ridge maps as they are.
+        tuning_pairs: minimal pairs for that.
     """
 
     concept: str
@@ -61,6 +66,8 @@ class Discovery:
     readout: ReadOutSettings = field(default_factory=ReadOutSettings)
     op: str | None = None
     strength: float | None = None
+    tuning: TuningSettings | None = None
+    tuning_pairs: int = 6000
 
 
 def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery) -> NeuronSet:
@@ -79,14 +86,21 @@ def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery) -> NeuronSet:
     data = gather(loaded, corpus, sites, job)
     _check_gathered(corpus, data)
     ranked = rank(method, data, sites)
+    readouts, report = train_readouts(data, sites, job)
+    tuned = _tuned(loaded, corpus, data, ranked, readouts, job) if job.tuning else None
+    ranked = tuned.ranked if tuned else ranked
     chosen = choose(ranked, job.top)
     parts = tuple(site_neurons(data, r, chosen[r.site], ridge=job.ridge) for r in ranked if r.site in chosen)
-    readouts, report = train_readouts(data, tuple(chosen), job)
+    readouts = tuple(r for r in readouts if r.site in chosen)
     evidence = _evidence(data, chosen, job.seed) | ({"readout": report} if report else {})
-    if maps := {str(p.site): _map_evidence(data, p.site, p.maps, p.indices) for p in parts if p.maps}:
+    if tuned:
+        parts = tuple(replace(p, maps=tuned.maps[p.site]) for p in parts)
+        evidence["tuning"] = tuned.report
+    elif maps := {str(p.site): _map_evidence(data, p.site, p.maps, p.indices) for p in parts if p.maps}:
         evidence["map_explained"] = maps
     op = job.op or ("map" if data.pairs else "shift")
-    strength = STRENGTHS.get(op, 1.0) if job.strength is None else job.strength
+    usual = 1.0 if tuned and op == "map" else STRENGTHS.get(op, 1.0)
+    strength = usual if job.strength is None else job.strength
     return NeuronSet(
         concept=job.concept,
         labels=corpus.labels,
@@ -220,6 +234,27 @@ def train_readouts(
         made.append(readout)
         report[str(site)] = score_readout(readout, x[test], y[test]) if test.any() else {"rows": 0}
     return tuple(made), report
+
+
+def _tuned(
+    loaded: LoadedModel,
+    corpus: Corpus,
+    data: Gathered,
+    ranked: list[Ranked],
+    readouts: tuple[ReadOut, ...],
+    job: Discovery,
+) -> Tuned:
+    """Maps of whole sites, fitted through the model and narrowed to the set's size."""
+    whole = [site_neurons(data, r, np.arange(len(r.scores)), ridge=job.ridge) for r in ranked]
+    return tune(
+        loaded,
+        corpus,
+        whole,
+        readouts,
+        keep=job.top,
+        max_pairs=job.tuning_pairs,
+        settings=job.tuning or TuningSettings(),
+    )
 
 
 def _has_all(y: Array, classes: tuple[str, ...]) -> bool:

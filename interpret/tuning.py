@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.progress import Progress
 from torch.nn import functional
 
 from neurodial.control.addresses import Site
@@ -20,6 +19,8 @@ from neurodial.control.gates import Gate
 from neurodial.control.hooks import controlled
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import AffineMap, Array
+from neurodial.interpret.generation import generate_ids
+from neurodial.interpret.progress import progress
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class TuningSettings:
         batch: examples an update.
         lr: peak learning rate, decaying linearly to zero.
         weight_decay: on M.
+        nested: in three of ten steps only the best so many neurons of each map write, so that a control with a small
+            `top` works too.
         seed: of the order of examples.
     """
 
@@ -46,60 +49,65 @@ class TuningSettings:
     batch: int = 96
     lr: float = 4e-3
     weight_decay: float = 0.02
+    nested: tuple[int, ...] = ()
     seed: int = 0
 
 
 class TrainableMap:
-    """One map under training: writes `neurons` of a site from the values of `read`."""
+    """One map under training: writes `neurons` of a site from the values of `read`, best neurons first.
 
-    def __init__(
-        self, site: Site, neurons: Array, read: Array, center: Array, offset: Array, gate: Gate | None
-    ) -> None:
+    `importance` sums, over the updates, the first-order estimate of how much the loss would change if a neuron were not
+    written (Molchanov et al. 2017, arXiv 1611.06440, eq. 8): |Σ parameter · gradient| over its row.
+    """
+
+    def __init__(self, site: Site, neurons: Array, start: AffineMap, gate: Gate | None) -> None:
         self.site, self.gate = site, gate
-        self.neurons, self.read = torch.from_numpy(neurons), torch.from_numpy(read)
-        self.center = torch.from_numpy(center.astype(np.float32))
-        self.offset = torch.from_numpy(offset.astype(np.float32)).requires_grad_()
-        self.weight = torch.zeros(len(neurons), len(read), requires_grad=True)
+        self.neurons, self.read = torch.from_numpy(neurons.copy()), torch.from_numpy(start.read.copy())
+        self.center = torch.from_numpy(start.center.copy())
+        self.offset = torch.from_numpy(start.offset.copy()).requires_grad_()
+        self.weight = torch.from_numpy(start.weight.copy()).requires_grad_()
+        self.importance = torch.zeros(len(neurons))
 
-    def effect(self) -> Effect:
-        """The map as an effect whose tensors lead gradients back to it."""
-        linear = LinearPart(self.read, self.weight, self.center)
-        return Effect(
-            self.site, self.neurons, torch.ones(len(self.neurons)), self.offset, linear, self.gate, (-FOREVER, FOREVER)
-        )
+    def effect(self, count: int | None = None) -> Effect:
+        """The map of the first `count` neurons as an effect whose tensors lead gradients back to it."""
+        neurons = self.neurons[:count]
+        linear = LinearPart(self.read, self.weight[:count], self.center)
+        scale = torch.ones(len(neurons))
+        return Effect(self.site, neurons, scale, self.offset[:count], linear, self.gate, (-FOREVER, FOREVER))
+
+    def note_importance(self) -> None:
+        """Adds this update's estimates."""
+        if self.offset.grad is not None and self.weight.grad is not None:
+            row = self.offset.grad * self.offset + (self.weight.grad * self.weight).sum(1)
+            self.importance += row.detach().abs()
+
+    def narrowed(self, places: Array) -> "TrainableMap":
+        """The same map for some of its neurons, in the order of `places`."""
+        return TrainableMap(self.site, self.neurons.numpy()[places], _rows(self.result(), places), self.gate)
 
     def result(self) -> AffineMap:
-        """The fitted map."""
+        """The map as it is now."""
         weight, offset = self.weight.detach().numpy().copy(), self.offset.detach().numpy().copy()
         return AffineMap(self.read.numpy(), weight, self.center.numpy(), offset)
 
 
-def teacher_examples(
-    loaded: LoadedModel, pairs: Sequence[tuple[str, str]], *, batch: int = 128, max_new_tokens: int = 48
-) -> list[Example]:
+def _rows(whole: AffineMap, places: Array) -> AffineMap:
+    return AffineMap(whole.read, whole.weight[places], whole.center, whole.offset[places])
+
+
+def teacher_examples(loaded: LoadedModel, pairs: Sequence[tuple[str, str]]) -> list[Example]:
     """Pairs (sentence, its other version) → examples whose target is the model's own greedy output for the latter.
 
     Pairs for which the model says the same of both are left out: there is nothing to switch.
     """
-    both = sorted({text for pair in pairs for text in pair}, key=len)
-    outputs: dict[str, list[int]] = {}
-    with Progress(transient=True) as bar, torch.inference_mode():
-        for start in bar.track(range(0, len(both), batch), description="the model's own outputs"):
-            texts = both[start : start + batch]
-            encoded = loaded.tokenizer(texts, return_tensors="pt", padding=True).to(loaded.model.device)
-            generated = loaded.model.generate(**encoded, num_beams=1, do_sample=False, max_new_tokens=max_new_tokens)
-            for text, ids in zip(texts, generated.tolist(), strict=True):
-                outputs[text] = _until_end(ids[1:], loaded.model.generation_config.eos_token_id)
+    both = sorted({text for pair in pairs for text in pair})
+    outputs = dict(zip(both, generate_ids(loaded, both, batch=128), strict=True))
     ids = loaded.tokenizer([source for source, _ in pairs])["input_ids"]
     return [
         Example(source, outputs[other])
         for (text, other), source in zip(pairs, ids, strict=True)
         if outputs[other] != outputs[text]
     ]
-
-
-def _until_end(ids: list[int], end: int) -> list[int]:
-    return ids[: ids.index(end) + 1] if end in ids else ids
 
 
 def fit_maps(
@@ -114,31 +122,43 @@ def fit_maps(
         ],
         lr=settings.lr,
     )
-    losses = []
+    losses, draw = [], random.Random(settings.seed + 1)
     batches = _batches(examples, settings)
     for p in parameters:
         p.requires_grad_(False)
     try:
-        with Progress(transient=True) as bar:
-            for step in bar.track(range(settings.steps), description="fitting the maps"):
+        with progress("fitting the maps", settings.steps) as advance:
+            for step in range(settings.steps):
                 for group in optimizer.param_groups:
                     group["lr"] = settings.lr * min(1.0, (step + 1) / 20) * (1 - step / settings.steps)
-                loss = _loss(loaded, maps, next(batches))
+                count = draw.choice(settings.nested) if settings.nested and draw.random() < 0.3 else None
+                loss = _loss(loaded, maps, next(batches), count)
                 optimizer.zero_grad()
                 loss.backward()
+                for m in maps:
+                    m.note_importance()
                 optimizer.step()
                 losses.append(loss.item())
+                advance(1)
     finally:
         for p in parameters:
             p.requires_grad_(True)
     return float(np.mean(losses[-max(1, settings.steps // 10) :]))
 
 
-def _loss(loaded: LoadedModel, maps: Sequence[TrainableMap], batch: Sequence[Example]) -> torch.Tensor:
+def held_out_loss(loaded: LoadedModel, maps: Sequence[TrainableMap], examples: Sequence[Example]) -> float:
+    """Mean loss (nats per token) with the maps as they are; without maps, of no control at all."""
+    order = sorted(examples, key=lambda e: len(e.target))
+    with torch.inference_mode():
+        losses = [_loss(loaded, maps, order[start : start + 64], None).item() for start in range(0, len(order), 64)]
+    return round(float(np.mean(losses)), 4)
+
+
+def _loss(loaded: LoadedModel, maps: Sequence[TrainableMap], batch: Sequence[Example], count: int | None) -> torch.Tensor:
     pad = loaded.model.config.pad_token_id
     source = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.source) for e in batch], True, pad)
     target = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.target) for e in batch], True, -100)
-    compiled = CompiledControls(tuple(CompiledControl({}, (m.effect(),)) for m in maps), "")
+    compiled = CompiledControls(tuple(CompiledControl({}, (m.effect(count),)) for m in maps), "")
     with controlled(loaded, [compiled] * len(batch)):
         logits = loaded.model(input_ids=source, attention_mask=(source != pad).long(), labels=target).logits
     return functional.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=-100)

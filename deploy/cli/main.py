@@ -1,0 +1,68 @@
+"""The `neurodial` command. Each command lives in a module of its own, imported only when it is used."""
+
+import importlib
+from typing import Any
+
+import typer
+import typer.main
+from typer.core import TyperCommand, TyperGroup
+
+COMMANDS = {  # command → (module, one-line help); modules define `command`
+    "discover": ("neurodial.deploy.cli.discover", "Find the neurons that carry a concept and write a neuron set."),
+    "inspect": ("neurodial.deploy.cli.inspect", "Show a model's sites or a neuron set's top neurons."),
+    "serve": ("neurodial.deploy.cli.serve", "Serve models with per-request neuron control over HTTP."),
+    "translate": ("neurodial.deploy.cli.translate", "Translate text under controls, without a server."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """A group whose commands are imported when they are called: `--help` loads neither torch nor Ray."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of all commands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A stand-in with the one-line help, for the list in `--help`."""
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name][1]) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is called, imported now."""
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, _load(name) if name in COMMANDS else found, rest
+
+
+def _load(name: str) -> Any:
+    single = typer.Typer(add_completion=False)
+    single.command(name)(importlib.import_module(COMMANDS[name][0]).command)
+    return typer.main.get_command(single)
+
+
+app = typer.Typer(
+    name="neurodial",
+    cls=LazyGroup,
+    help="Find the neurons that carry a concept, and turn them up, down or off while a model serves.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from neurodial.service.app import package_version
+
+        typer.echo(f"neurodial {package_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Find the neurons that carry a concept, and turn them up, down or off while a model serves."""
+
+
+def run(*args: Any) -> None:
+    """Entry point of the console script."""
+    app(*args)

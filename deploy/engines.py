@@ -1,0 +1,24 @@
+"""From settings to a running engine, with or without Ray."""
+
+import torch
+
+from neurodial.control.catalogue import SetCatalogue
+from neurodial.control.loading import load_model
+from neurodial.deploy.config import ModelSettings
+from neurodial.service.engine.engine import Engine
+from neurodial.service.engine.runner import ModelRunner
+from neurodial.service.limits import Limits
+
+
+def build_engine(settings: ModelSettings, limits: Limits, stuck_after_s: float) -> Engine:
+    """Loads a model with its neuron sets and starts its engine.
+
+    Raises:
+        NeurodialError: if the model or a set cannot be used.
+    """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    loaded = load_model(settings.path, device=settings.device, dtype=settings.dtype)
+    sets = SetCatalogue.from_files(settings.sets)
+    runner = ModelRunner(loaded, sets, model_id=settings.id, default_max_tokens=limits.default_max_tokens)
+    return Engine(runner, max_batch=settings.max_batch, max_waiting=settings.max_waiting, stuck_after_s=stuck_after_s)

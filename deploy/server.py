@@ -1,0 +1,187 @@
+"""Running a server on this machine: Ray comes up quietly, the application starts, and nothing stays behind."""
+
+import json
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from neurodial.control.errors import ConfigError, NeurodialError, Unavailable
+from neurodial.deploy.config import Config
+from neurodial.service.engine.primitives import EngineInfo
+
+APPLICATION = "neurodial"
+_SENTENCE = "A tall boy is standing at the door."
+_OBJECT_STORE_BYTES = 128 * 1024 * 1024  # requests and answers are small; Ray would take 30 % of the memory
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",
+}
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers.
+
+    Attributes:
+        address: such as `http://127.0.0.1:8000`.
+        infos: its models with their neuron sets, in the order of the configuration.
+    """
+
+    address: str
+    infos: tuple[EngineInfo, ...]
+
+    def curl_commands(self) -> tuple[str, str]:
+        """Two commands to paste: one request without a control, one with."""
+        info = self.infos[0]
+        body: dict[str, Any] = {"model": info.model.id, "text": _SENTENCE}
+        control: dict[str, Any] = {"neurons": "encoder.0.resid[0-15]", "op": "amplify", "value": 2.0}
+        if info.sets:
+            labels = info.sets[0].labels
+            control = {"set": info.sets[0].name, "to": "past" if "past" in labels else labels[-1]}
+        return self._curl(body), self._curl(body | {"controls": [control]})
+
+    def _curl(self, body: dict[str, Any]) -> str:
+        return f"curl -s {self.address}/v1/translations -d '{json.dumps(body)}'"
+
+
+def check_port(host: str, port: int) -> None:
+    """Makes sure that a server can listen.
+
+    Raises:
+        ConfigError: if the port is in use or not allowed, or the host is not an address of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            said = "is in use" if error.errno == 98 else f"cannot be used ({error.strerror or error})"
+            raise ConfigError(f"port {port} on {host} {said}", hint="stop the other server or choose --port") from None
+
+
+@contextmanager
+def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
+    """Starts Ray and the application, waits until it answers, and takes everything down again.
+
+    Yields:
+        The server's address and what it serves.
+
+    Raises:
+        NeurodialError: if the port is taken, or a model or neuron set cannot be loaded.
+    """
+    check_port(config.host, config.port)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # so that what has started by then is taken down as well
+    os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
+    _absolute_python_path()
+    import ray
+    from ray import serve
+
+    try:
+        _start_ray(config, verbose)
+        infos = _deploy(config)
+        yield Running(f"http://{config.host}:{config.port}", infos)
+    finally:
+        with _uninterrupted():
+            if ray.is_initialized():
+                serve.shutdown()
+            ray.shutdown()
+
+
+def _start_ray(config: Config, verbose: bool) -> None:
+    import ray
+
+    level = logging.INFO if verbose else logging.ERROR
+    options: dict[str, Any] = {"logging_level": level, "log_to_driver": verbose}
+    if config.ray_address == "local":
+        engines = sum(model.num_cpus * model.replicas for model in config.models)
+        options |= {
+            "num_cpus": max(os.cpu_count() or 1, round(engines + 0.5)),  # a reservation, not a speed
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+        }
+    logging.getLogger("ray.serve").setLevel(level)
+    try:
+        ray.init(address=config.ray_address, **options)
+    except Exception as error:  # Ray raises bare exceptions here
+        raise Unavailable(f"Ray did not start: {error}", hint="--verbose shows Ray's own messages") from error
+
+
+def _deploy(config: Config) -> tuple[EngineInfo, ...]:
+    from ray import serve
+    from ray.serve.config import HTTPOptions
+
+    from neurodial.deploy.application import QUIET_LOGS, build_application, engine_name
+
+    serve.start(http_options=HTTPOptions(host=config.host, port=config.port), logging_config=QUIET_LOGS)
+    application = build_application(with_threads(config))
+    try:
+        serve.run(application, name=APPLICATION, route_prefix="/", logging_config=QUIET_LOGS)
+    except RuntimeError as error:
+        raise Unavailable(f"the application did not start: {error}", hint="--verbose shows the log") from error
+    handles = [serve.get_deployment_handle(engine_name(model), app_name=APPLICATION) for model in config.models]
+    return tuple(_info(handle) for handle in handles)
+
+
+def _info(handle: Any) -> EngineInfo:
+    from ray.exceptions import RayError
+
+    try:
+        info: EngineInfo = handle.info.remote().result(timeout_s=60)
+    except RayError as error:
+        cause = getattr(error, "cause", None)
+        raise (
+            cause if isinstance(cause, NeurodialError) else Unavailable(f"an engine did not start: {error}")
+        ) from error
+    return info
+
+
+def with_threads(config: Config) -> Config:
+    """Shares the machine's cores among the engines that run on CPUs and do not say how many threads they want."""
+    engines = sum(model.replicas for model in config.models)
+    share = max(1, (os.cpu_count() or 1) // engines)
+    models = tuple(m if m.threads is not None else m.model_copy(update={"threads": share}) for m in config.models)
+    return config.model_copy(update={"models": models})
+
+
+def _absolute_python_path() -> None:
+    """Ray's workers inherit PYTHONPATH but start elsewhere."""
+    if path := os.environ.get("PYTHONPATH"):
+        os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(part) for part in path.split(os.pathsep) if part)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Lets nothing interrupt the shutdown: a second Ctrl-C would leave processes behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def wait_until_stopped() -> None:
+    """Blocks until Ctrl-C or SIGTERM."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    while not stopped.wait(0.5):
+        pass
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt

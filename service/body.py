@@ -1,0 +1,104 @@
+"""Request bodies: strict JSON into a pydantic model, with an error that names the exact field."""
+
+import json
+import math
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from neurodial.control.errors import BadInput
+from neurodial.service import errors
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+async def read(request: Request, model: type[Model]) -> Model:
+    """Reads the body of a request.
+
+    Raises:
+        BadInput: for bytes that are not UTF-8, text that is not JSON, numbers that are not finite, and fields that
+            are unknown, missing or wrong.
+    """
+    raw = _parse(await request.body())
+    if not isinstance(raw, dict):
+        raise BadInput("the body is not a JSON object")
+    _check_values(raw, ())
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise errors.from_validation(error) from None
+
+
+def _parse(body: bytes) -> object:
+    try:
+        return json.loads(body.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise BadInput(f"the body is not UTF-8 (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        raise BadInput(f"the body is not JSON: {error.msg}, line {error.lineno} column {error.colno}") from None
+    except RecursionError:
+        raise BadInput("the body is nested too deeply") from None
+    except ValueError:
+        raise BadInput("the body holds an integer with too many digits") from None
+
+
+def _check_values(value: Any, path: tuple[int | str, ...]) -> None:
+    """Refuses NaN, infinities (also 1e999) and broken Unicode, which Python's JSON reader lets pass."""
+    if len(path) > 32:
+        raise BadInput("the body is nested too deeply", param=errors.dotted(path[:2]))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadInput(f"{errors.dotted(path)} is not a finite number", param=errors.dotted(path))
+    if isinstance(value, str) and not _is_unicode(value):
+        raise BadInput(f"{errors.dotted(path)} is not valid Unicode", param=errors.dotted(path))
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not _is_unicode(key):
+                raise BadInput("a key of the body is not valid Unicode", param=errors.dotted(path) or None)
+            _check_values(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_values(item, (*path, index))
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True
+
+
+class BodyLimit:
+    """ASGI middleware that refuses larger bodies, by their announced length or while they arrive."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on with its body counted."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > self._max_bytes:
+            await errors.response(self._error())(scope, receive, send)
+            return
+        num_bytes = 0
+
+        async def counted() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > self._max_bytes:
+                raise self._error()
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _error(self) -> errors.BodyTooLarge:
+        return errors.BodyTooLarge(
+            f"the body is larger than {self._max_bytes:,} bytes", hint="send fewer or shorter texts"
+        )

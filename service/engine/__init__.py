@@ -1,0 +1,1 @@
+"""The engine: submit a request, receive its events, cancel it."""

@@ -1,0 +1,112 @@
+"""Errors on their way to a client: OpenAI's envelope, with the exact field and no traceback."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from neurodial.control.errors import BadInput, ControlError, InternalError, LimitError, NeurodialError, NotFound
+
+logger = logging.getLogger(__name__)
+
+_RETRY_AFTER_S = 2
+_UNION_BRANCHES = ("str", "constrained-str")  # pydantic puts the branch of a union into the path
+
+
+class ModelNotFound(NotFound):
+    """The request names a model that is not served."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowed(NeurodialError):  # noqa: N818
+    """The route exists, but not with this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class BodyTooLarge(LimitError):  # noqa: N818
+    """The request's body is larger than the deployment reads."""
+
+    status = 413
+    code = "body_too_large"
+
+
+def envelope(error: NeurodialError) -> dict[str, Any]:
+    """OpenAI's error object: {"error": {"message", "type", "param", "code"}}."""
+    message = f"{error.message} ({error.hint})" if error.hint else error.message
+    return {"error": {"message": message, "type": _kind(error.status), "param": error.param, "code": error.code}}
+
+
+def response(error: NeurodialError, headers: dict[str, str] | None = None) -> JSONResponse:
+    """The HTTP answer for an error."""
+    retry = {"Retry-After": str(_RETRY_AFTER_S)} if error.retryable else {}
+    return JSONResponse(envelope(error), error.status, headers=retry | (headers or {}))
+
+
+def _kind(status: int) -> str:
+    if status == 429:
+        return "rate_limit_error"
+    return "server_error" if status >= 500 else "invalid_request_error"
+
+
+def from_validation(error: ValidationError) -> BadInput:
+    """The most specific of pydantic's complaints, as an error that names the exact field."""
+    problem = max(error.errors(include_url=False), key=lambda e: len(_path(e["loc"])))
+    field = dotted(_path(problem["loc"]))
+    kind = ControlError if field.startswith("controls") else BadInput
+    if problem["type"] == "missing":
+        return kind(f"{field} is missing", param=field)
+    if problem["type"] == "extra_forbidden":
+        return kind(f"{field} is not a field of this request", param=field)
+    branches = [e for e in error.errors(include_url=False) if _path(e["loc"]) == _path(problem["loc"])]
+    said = " or ".join(dict.fromkeys(e["msg"][:1].lower() + e["msg"][1:] for e in branches))
+    return kind(f"{field}: {said}" if field else said, param=field or None)
+
+
+def _path(loc: Sequence[int | str]) -> tuple[int | str, ...]:
+    return tuple(p for p in loc if not (isinstance(p, str) and (p in _UNION_BRANCHES or p.startswith("list["))))
+
+
+def dotted(path: Sequence[int | str]) -> str:
+    """`("controls", 1, "neurons")` as `controls[1].neurons`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else (f".{part}" if text else part)
+    return text
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Makes every error of the application an envelope."""
+
+    async def known(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, NeurodialError)
+        return response(error)
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return response(_from_http(request, error), dict(error.headers or {}))
+
+    async def unknown(request: Request, error: Exception) -> JSONResponse:
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return response(InternalError("the server failed on this request; its log says why"))
+
+    app.add_exception_handler(NeurodialError, known)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, unknown)
+
+
+def _from_http(request: Request, error: HTTPException) -> NeurodialError:
+    where = f"{request.method} {request.url.path}"
+    if error.status_code == 404:
+        return NotFound(f"there is no route {where}", hint="see /openapi.json")
+    if error.status_code == 405:
+        return MethodNotAllowed(
+            f"{where} is not allowed", hint=f"use {(error.headers or {}).get('Allow', 'another method')}"
+        )
+    return BadInput(str(error.detail)) if error.status_code < 500 else InternalError(str(error.detail))

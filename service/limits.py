@@ -1,0 +1,72 @@
+"""What one request may ask for; a deployment's configuration sets it."""
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from neurodial.control.controls import Control
+from neurodial.control.errors import BadInput, LimitError
+
+
+class Limits(BaseModel):
+    """Limits at admission: what is over them is refused before it costs anything."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="largest request body, in bytes")
+    max_text_chars: int = Field(20_000, ge=1, description="longest single text, in characters")
+    max_prompts: int = Field(128, ge=1, description="most texts in one request")
+    max_tokens: int = Field(512, ge=1, description="most tokens that a request may ask to generate per text")
+    default_max_tokens: int = Field(256, ge=1, description="tokens generated at most where max_tokens is absent")
+    max_controls: int = Field(16, ge=0, description="most controls in one request")
+    max_beams: int = Field(8, ge=1, description="most beams of a beam search")
+    request_timeout_s: float = Field(120.0, gt=0, description="seconds after which a request is given up")
+
+    def check_texts(self, texts: Sequence[str], field: str, *, single: bool) -> list[str]:
+        """Checks every text of a request and returns the exact field of each.
+
+        Args:
+            texts: the texts, in order.
+            field: the request's field, such as `prompt`.
+            single: whether the field holds one text rather than a list.
+
+        Raises:
+            BadInput: for no text or an empty one.
+            LimitError: for too many texts or a text that is too long.
+        """
+        if not texts:
+            raise BadInput(f"{field} is an empty list", hint="give at least one text", param=field)
+        if len(texts) > self.max_prompts:
+            raise LimitError(f"{field} has {len(texts)} texts; at most {self.max_prompts} are accepted", param=field)
+        names = [field] if single else [f"{field}[{i}]" for i in range(len(texts))]
+        for text, name in zip(texts, names, strict=True):
+            if not text.strip():
+                raise BadInput(f"{name} is empty", hint="give a text with at least one word", param=name)
+            if len(text) > self.max_text_chars:
+                limit = f"at most {self.max_text_chars:,} are accepted"
+                raise LimitError(f"{name} has {len(text):,} characters; {limit}", hint="split the text", param=name)
+        return names
+
+    def check_generation(self, max_tokens: int | None, num_beams: int, temperature: float) -> None:
+        """Checks how a request wants to generate.
+
+        Raises:
+            LimitError: for too many tokens or beams.
+            BadInput: for sampling together with beam search.
+        """
+        if max_tokens is not None and max_tokens > self.max_tokens:
+            raise LimitError(f"max_tokens is {max_tokens}; at most {self.max_tokens} are accepted", param="max_tokens")
+        if num_beams > self.max_beams:
+            raise LimitError(f"num_beams is {num_beams}; at most {self.max_beams} are accepted", param="num_beams")
+        if num_beams > 1 and temperature > 0:
+            raise BadInput("temperature must be 0 with beam search", hint="drop num_beams", param="temperature")
+
+    def check_controls(self, controls: Sequence[Control]) -> None:
+        """Checks the number of controls.
+
+        Raises:
+            LimitError: for too many.
+        """
+        if len(controls) > self.max_controls:
+            message = f"{len(controls)} controls; at most {self.max_controls} are accepted"
+            raise LimitError(message, param="controls")

@@ -1,0 +1,208 @@
+"""Requests and responses: OpenAI's shapes, and ours where it has none."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from neurodial.control.controls import Control, parse_controls
+from neurodial.control.errors import BadInput
+
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+StopString = Annotated[str, Field(min_length=1, max_length=200)]
+Controls = Annotated[tuple[Control, ...], BeforeValidator(lambda raw: () if raw is None else parse_controls(raw))]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    accepted_defaults: ClassVar[dict[str, tuple[object, ...]]] = {}  # fields that are accepted at these values only
+
+    model: str = Field(description="a model's id, see /v1/models", min_length=1)
+    controls: Controls = Field((), description="applied to this request alone, in order")
+    num_beams: int = Field(1, ge=1, description="beam search with so many beams; 1 is greedy or sampling")
+    max_tokens: int | None = Field(None, ge=1, description="most tokens to generate per text")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_defaults(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        for name, accepted in cls.accepted_defaults.items():
+            value = raw.get(name)
+            if value is not None and not any(
+                value == a and isinstance(value, bool) == isinstance(a, bool) for a in accepted
+            ):
+                raise BadInput(f"{name} is not supported by this server", hint="leave it out", param=name)
+        return {key: value for key, value in raw.items() if key not in cls.accepted_defaults}
+
+
+class StreamOptions(BaseModel):
+    """OpenAI's `stream_options`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    include_usage: bool | None = False
+    include_obfuscation: bool | None = Field(None, description="accepted and without effect")
+
+
+class CompletionRequest(_Request):
+    """`POST /v1/completions`."""
+
+    accepted_defaults: ClassVar[dict[str, tuple[object, ...]]] = {
+        "best_of": (1,),
+        "echo": (False,),
+        "frequency_penalty": (0,),
+        "logit_bias": ({},),
+        "logprobs": (),
+        "n": (1,),
+        "presence_penalty": (0,),
+        "suffix": ("",),
+        "top_p": (1,),
+    }
+
+    prompt: str | list[str] = Field(description="the text, or several")
+    temperature: float | None = Field(None, ge=0, le=10, allow_inf_nan=False, description="0 or absent is greedy")
+    seed: Seed | None = Field(None, description="of the sampling; the same seed gives the same text")
+    stop: StopString | list[StopString] | None = Field(None, description="at most four strings that end the text")
+    stream: bool | None = Field(False, description="server-sent events, as OpenAI's client reads them")
+    stream_options: StreamOptions | None = None
+    user: str | None = Field(None, description="accepted and without effect")
+
+    @property
+    def texts(self) -> list[str]:
+        """The prompts as a list."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings.
+
+        Raises:
+            BadInput: for more than four.
+        """
+        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        if len(stops) > 4:
+            raise BadInput("stop takes at most four strings", param="stop")
+        return stops
+
+
+class TranslationRequest(_Request):
+    """`POST /v1/translations`."""
+
+    text: str | list[str] = Field(description="the text to translate, or several")
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts as a list."""
+        return [self.text] if isinstance(self.text, str) else self.text
+
+
+class Usage(BaseModel):
+    """Tokens read and written."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Choice(BaseModel):
+    """One completion, with the proof of what was applied to it."""
+
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length"] | None
+    logprobs: None = None
+    applied: dict[str, Any] | None = Field(
+        None, description="digest, operations, neurons, sites, positions; absent in all but the last chunk"
+    )
+
+
+class Completion(BaseModel):
+    """OpenAI's `text_completion`, whole or one chunk of a stream."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage | None = None
+
+
+class Translation(BaseModel):
+    """One translation, with the proof of what was applied to it."""
+
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length"]
+    applied: dict[str, Any]
+
+
+class Translations(BaseModel):
+    """Answer of `/v1/translations`."""
+
+    id: str
+    object: Literal["translation"] = "translation"
+    created: int
+    model: str
+    translations: list[Translation]
+    usage: Usage
+
+
+class ModelCard(BaseModel):
+    """One served model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "neurodial"
+    architecture: str
+    fingerprint: str
+    dtype: str
+    device: str
+    max_positions: int
+
+
+class ModelList(BaseModel):
+    """OpenAI's list of models."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class SetCard(BaseModel):
+    """One neuron set of the catalogue."""
+
+    name: str
+    object: Literal["neuron_set"] = "neuron_set"
+    digest: str
+    model: str
+    concept: str
+    labels: list[str]
+    num_neurons: int
+    sites: list[str]
+    recommended: dict[str, Any]
+    evidence: dict[str, Any]
+
+
+class SetList(BaseModel):
+    """The catalogue of neuron sets."""
+
+    object: Literal["list"] = "list"
+    data: list[SetCard]
+
+
+class EngineHealth(BaseModel):
+    """One model's engine."""
+
+    state: Literal["ready", "stuck", "dead", "unreachable"]
+    num_running: int = 0
+    num_waiting: int = 0
+    heartbeat_age_s: float | None = None
+
+
+class Health(BaseModel):
+    """Answer of `/health`."""
+
+    status: Literal["ok", "unhealthy"]
+    version: str
+    engines: dict[str, EngineHealth]

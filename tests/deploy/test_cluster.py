@@ -1,0 +1,263 @@
+"""A real server: the command line starts Ray Serve once, the official client and raw requests use it, nothing stays."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+START_S, STOP_S = 600, 120
+TEXT = "She opens the door."
+CONTROLS: list[list[dict[str, Any]]] = [
+    [],
+    [{"set": "tense", "to": "past"}],
+    [{"set": "tense", "to": "past", "strength": 5.0}],
+    [{"neurons": "decoder.0.ffn[1,5,9]", "op": "clamp", "value": 3.0}],
+    [{"neurons": "encoder.1.resid[0-15]", "op": "amplify", "value": 3.0, "where": "all"}],
+]
+SERVE = "from neurodial.deploy.cli.main import app; app()"
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    process: subprocess.Popen[str]
+    port: int
+    marker: str
+    output: Path
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def relatives(self) -> list[str]:
+        """Every process that inherited this server's environment."""
+        return [
+            (folder / "cmdline").read_text().replace("\0", " ")[:80]
+            for folder in Path("/proc").iterdir()
+            if folder.name.isdigit() and _has(folder / "environ", self.marker)
+        ]
+
+    def stop(self) -> None:
+        """Sends Ctrl-C to the whole group, as a terminal does."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGINT)
+            self.process.wait(STOP_S)
+
+
+def _has(path: Path, marker: str) -> bool:
+    try:
+        return marker.encode() in path.read_bytes()
+    except OSError:  # the process has ended, or is another user's
+        return False
+
+
+def free_port() -> int:
+    """A port that nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tiny_marian_path: Path, set_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests of this module."""
+    folder, port, marker = tmp_path_factory.mktemp("serve"), free_port(), uuid.uuid4().hex
+    config = folder / "serve.yaml"
+    limits = "{max_text_chars: 2000, max_body_bytes: 200000, default_max_tokens: 12, max_tokens: 60}"
+    model = f"{{id: en-es, path: {tiny_marian_path}, sets: {{tense: {set_path}}}}}"
+    config.write_text(f"models: [{model}]\nport: {port}\nlimits: {limits}\n")
+    output = folder / "output"
+    with output.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, "serve", str(config)],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env=os.environ | {"NEURODIAL_TEST": marker},
+        )
+    running = Server(process, port, marker, output)
+    try:
+        deadline = time.monotonic() + START_S
+        while "Ctrl-C stops" not in output.read_text():
+            assert process.poll() is None, output.read_text()
+            assert time.monotonic() < deadline, output.read_text()
+            time.sleep(0.2)
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture
+def client(server: Server) -> openai.OpenAI:
+    """OpenAI's own client."""
+    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0, timeout=120)
+
+
+def complete(server: Server, **fields: Any) -> httpx.Response:
+    """Posts a completion without OpenAI's client."""
+    return httpx.post(f"{server.url}/v1/completions", json={"model": "en-es", **fields}, timeout=120)
+
+
+def test_it_prints_two_commands_that_work(server: Server) -> None:
+    """As a newcomer would paste them; the second has a control."""
+    commands = [line for line in server.output.read_text().splitlines() if line.startswith("curl ")]
+    assert len(commands) == 2
+    digests = []
+    for command in commands:
+        done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True, timeout=120)
+        digests.append(json.loads(done.stdout)["translations"][0]["applied"]["digest"])
+    assert digests[0] is None
+    assert digests[1].startswith("sha256:")
+
+
+def test_openai_client(client: openai.OpenAI) -> None:
+    """Models, completions with `extra_body`, streaming with usage."""
+    assert client.models.list().data[0].id == "en-es"
+    plain = client.completions.create(model="en-es", prompt=TEXT)
+    past = client.completions.create(model="en-es", prompt=[TEXT, TEXT], extra_body={"controls": CONTROLS[2]})
+    assert plain.choices[0].finish_reason in ("stop", "length")
+    assert past.choices[0].text == past.choices[1].text
+    assert past.choices[0].applied["controls"][0]["to"] == "past"  # type: ignore[attr-defined]
+    assert past.usage is not None
+    assert past.usage.completion_tokens > 0
+    chunks = list(
+        client.completions.create(
+            model="en-es",
+            prompt=TEXT,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body={"controls": CONTROLS[2]},
+        )
+    )
+    assert "".join(c.choices[0].text for c in chunks if c.choices) == past.choices[0].text
+    assert chunks[-1].usage is not None
+
+
+def test_openai_client_raises_its_own_errors(client: openai.OpenAI) -> None:
+    """With the field."""
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.completions.create(model="en-es", prompt=[TEXT, ""])
+    assert refused.value.param == "prompt[1]"
+    with pytest.raises(openai.NotFoundError):
+        client.completions.create(model="gpt-4", prompt=TEXT)
+
+
+def test_catalogue_and_health(server: Server) -> None:
+    """Over the network and the handle."""
+    card = httpx.get(f"{server.url}/v1/models", timeout=60).json()["data"][0]
+    assert (card["architecture"], card["dtype"]) == ("marian", "float32")
+    assert card["fingerprint"].startswith("sha256:")
+    found = httpx.get(f"{server.url}/v1/controls", timeout=60).json()["data"][0]
+    assert (found["name"], found["labels"], found["num_neurons"]) == ("tense", ["present", "past"], 8)
+    health = httpx.get(f"{server.url}/health", timeout=60)
+    assert health.status_code == 200
+    assert health.json()["engines"]["en-es"]["state"] == "ready"
+
+
+def test_concurrent_requests_with_different_controls_get_their_solo_answers(server: Server) -> None:
+    """Nobody's control leaks."""
+
+    def answer(number: int) -> tuple[str, Any]:
+        choice = complete(server, prompt=TEXT, controls=CONTROLS[number % 5]).json()["choices"][0]
+        return choice["text"], choice["applied"]
+
+    alone = [answer(number) for number in range(5)]
+    with ThreadPoolExecutor(10) as pool:
+        together = list(pool.map(answer, range(20)))
+    assert together == alone * 4
+    assert len({text for text, _ in alone}) >= 3
+
+
+def test_bad_input_over_the_network(server: Server) -> None:
+    """One clear envelope each; the server goes on."""
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": "a " * 50_000}, "prompt"),
+        ({"prompt": "the door " * 100}, "prompt"),
+        ({"prompt": [TEXT, "the door " * 100]}, "prompt[1]"),
+        ({"prompt": TEXT, "controls": [{"neurons": "encoder.0.resid[99999]", "op": "prune"}]}, "controls[0].neurons"),
+        ({"prompt": TEXT, "controls": [{"neurons": "encoder.9.resid[1]", "op": "prune"}]}, "controls[0].neurons"),
+        ({"prompt": TEXT, "controls": [*CONTROLS[1], {"set": "mood", "to": "past"}]}, "controls[1].set"),
+        ({"prompt": TEXT, "controls": [{"set": "tense", "to": "future"}]}, "controls[0].to"),
+        ({"prompt": TEXT, "max_tokens": 10_000}, "max_tokens"),
+    ]
+    for fields, param in wrong:
+        for extra in ({}, {"stream": True}):
+            refused = complete(server, **fields, **extra)
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, param), refused.text
+    raw = [b'{"model":"en-es","prompt":"a","temperature":NaN}', b"{", b"\xff", b"[" * 90_000]
+    for body in raw:
+        assert httpx.post(f"{server.url}/v1/completions", content=body, timeout=60).status_code == 400
+    assert httpx.post(f"{server.url}/v1/completions", content=b"x" * 300_000, timeout=60).status_code == 413
+    assert httpx.get(f"{server.url}/nowhere", timeout=60).json()["error"]["code"] == "not_found"
+    assert httpx.put(f"{server.url}/v1/completions", timeout=60).status_code == 405
+    assert complete(server, prompt=TEXT).status_code == 200
+
+
+def test_a_row_that_becomes_nan_fails_alone(server: Server) -> None:
+    """500 with the reason; the request beside it is served."""
+    poison = [{"neurons": "decoder.1.resid[*]", "op": "amplify", "value": 3e38}]
+    with ThreadPoolExecutor(2) as pool:
+        bad = pool.submit(complete, server, prompt=TEXT, controls=poison)
+        good = pool.submit(complete, server, prompt=TEXT)
+        assert bad.result().status_code == 500
+        assert "not a number" in bad.result().json()["error"]["message"]
+        assert good.result().status_code == 200
+
+
+def test_a_client_that_hangs_up_frees_its_row(server: Server) -> None:
+    """In a stream and before an answer."""
+    body = {"model": "en-es", "prompt": [TEXT] * 64, "max_tokens": 60, "num_beams": 4}
+    for extra in ({"stream": True}, {}):
+        with pytest.raises(httpx.TimeoutException):
+            httpx.post(f"{server.url}/v1/completions", json=body | extra, timeout=0.3)
+    deadline = time.monotonic() + 60
+    while True:
+        state = httpx.get(f"{server.url}/health", timeout=60).json()["engines"]["en-es"]
+        if state["num_running"] + state["num_waiting"] == 0:
+            break
+        assert time.monotonic() < deadline, state
+        time.sleep(0.2)
+
+
+def test_a_second_server_on_the_port_is_refused(server: Server, tmp_path: Path, tiny_marian_path: Path) -> None:
+    """One line; the first goes on."""
+    config = tmp_path / "serve.yaml"
+    config.write_text(f"{{models: [{{id: a, path: {tiny_marian_path}}}], port: {server.port}}}")
+    command = [sys.executable, "-c", SERVE, "serve", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0].endswith("is in use")
+    assert complete(server, prompt=TEXT).status_code == 200
+
+
+def test_stopping_leaves_no_process(server: Server) -> None:
+    """Last of all: Ctrl-C, exit code 0, and nothing that the server started is left."""
+    assert len(server.relatives()) > 3
+    server.stop()
+    assert server.process.returncode == 0
+    deadline = time.monotonic() + 30
+    while left := server.relatives():
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", server.port))

@@ -1,0 +1,148 @@
+"""The engine around the fake runner: joining, cancelling, failing, closing."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from neurodial.control.errors import ControlError, InternalError, Overloaded, Unavailable
+from neurodial.service.engine.client import LocalClient
+from neurodial.service.engine.engine import Engine, failure
+from neurodial.service.engine.fake import FakeRunner
+from neurodial.service.engine.primitives import Failed, Finished, Request, Tokens
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for a condition."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_requests_that_arrive_together_are_decoded_together(engine: Engine, runner: FakeRunner) -> None:
+    """One batch, each with its own result."""
+    handles = engine.submit_all([Request(str(i), f"word{i}") for i in range(4)])
+    assert [handle.result(30).text for handle in handles] == [f"{i}drow" for i in range(4)]
+    assert runner.batches == [[f"word{i}" for i in range(4)]]
+
+
+def test_what_arrives_during_a_batch_makes_the_next(engine: Engine, runner: FakeRunner) -> None:
+    """All that waits is taken."""
+    runner.gate.clear()
+    first = engine.submit(Request("a", "first"))
+    until(lambda: engine.stats().num_running == 1)
+    rest = [engine.submit(Request(f"b{i}", f"later{i}")) for i in range(3)]
+    assert engine.stats().num_waiting == 3
+    runner.gate.set()
+    for handle in [first, *rest]:
+        handle.result(30)
+    assert [len(batch) for batch in runner.batches] == [1, 3]
+    until(lambda: engine.stats().num_finished == 4)
+
+
+def test_cancelling_waiting_and_running(engine: Engine, runner: FakeRunner) -> None:
+    """Both end as cancelled; the engine goes on."""
+    runner.gate.clear()
+    running = engine.submit(Request("a", "one two"))
+    until(lambda: engine.stats().num_running == 1)
+    waiting = engine.submit(Request("b", "three"))
+    waiting.cancel()
+    assert waiting.result(30).reason == "cancelled"
+    running.cancel()
+    runner.gate.set()
+    assert running.result(30).reason == "cancelled"
+    assert engine.submit(Request("c", "abc")).result(30).text == "cba"
+
+
+def test_a_crash_costs_only_its_row(engine: Engine) -> None:
+    """The batch is run again row by row; streamed text is not repeated."""
+    rows = [Request("a", "one two three", stream=True), Request("b", "crash me now"), Request("c", "invalid")]
+    good, crashed, invalid = engine.submit_all(rows)
+
+    async def read() -> str:
+        return "".join([event.text async for event in good.events() if isinstance(event, Tokens)])
+
+    assert asyncio.run(read()) == "eno owt eerht"
+    with pytest.raises(InternalError, match="RuntimeError: the fake model crashed"):
+        crashed.result(30)
+    with pytest.raises(ControlError):
+        invalid.result(30)
+    until(lambda: engine.stats().num_failed == 2)
+    assert engine.stats().state == "ready"
+
+
+def test_a_full_queue_is_overloaded(engine: Engine, runner: FakeRunner) -> None:
+    """The conftest's queue holds sixteen."""
+    with pytest.raises(Overloaded):
+        engine.submit_all([Request(str(i), "x") for i in range(17)])
+
+
+def test_closing_fails_what_waits_and_refuses_what_comes(runner: FakeRunner) -> None:
+    """Nobody waits for ever."""
+    engine = Engine(runner)
+    runner.gate.clear()
+    running = engine.submit(Request("a", "one two"))
+    until(lambda: engine.stats().num_running == 1)
+    waiting = engine.submit(Request("b", "three"))
+    closer = threading.Thread(target=engine.close)
+    closer.start()
+    with pytest.raises(Unavailable):
+        waiting.result(30)
+    runner.gate.set()
+    closer.join(30)
+    assert running.result(30).reason == "cancelled"
+    with pytest.raises(Unavailable):
+        engine.submit(Request("c", "x"))
+    assert engine.stats().state == "dead"
+
+
+def test_a_long_step_makes_the_engine_stuck(runner: FakeRunner) -> None:
+    """The heartbeat is what a health check reads."""
+    engine = Engine(runner, stuck_after_s=0.02)
+    runner.gate.clear()
+    handle = engine.submit(Request("a", "one"))
+    until(lambda: engine.stats().state == "stuck")
+    runner.gate.set()
+    handle.result(30)
+    until(lambda: engine.stats().state == "ready")
+    engine.close()
+
+
+def test_a_slow_reader_gets_joined_pieces(engine: Engine) -> None:
+    """The mailbox holds one piece of text and the end, however late the reader comes."""
+    handle = engine.submit(Request("a", "one two three four", stream=True))
+    until(lambda: engine.stats().num_finished == 1)
+
+    async def read() -> list[object]:
+        return [event async for event in handle.events()]
+
+    text, end = asyncio.run(read())
+    assert isinstance(text, Tokens)
+    assert isinstance(end, Finished)
+    assert text.text == end.text == "eno owt eerht ruof"
+
+
+def test_closing_the_client_iterator_cancels(engine: Engine, runner: FakeRunner) -> None:
+    """A caller that goes away frees its rows."""
+    runner.gate.clear()
+
+    async def leave() -> None:
+        events = LocalClient(engine).generate((Request("a", "one two"), Request("b", "three")))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(events), 0.05)
+        await events.aclose()  # type: ignore[attr-defined]
+
+    asyncio.run(leave())
+    runner.gate.set()
+    until(lambda: engine.stats().num_running == 0)
+    assert [len(batch) for batch in runner.batches] == [2]
+
+
+def test_memory_errors_are_unavailable() -> None:
+    """The caller may try again; other faults name their reason without a traceback."""
+    assert failure(MemoryError("8 GB")).status == 503
+    assert failure(ValueError("a\nb")).message == "generation failed: ValueError: a"
+    assert isinstance(Failed(failure(KeyError("x"))).error, InternalError)
