@@ -105,7 +105,8 @@ class Collector:
         return joint.where(order)
 
     def _limit(self, block: Block) -> int:
-        return min(self.max_rows, MAX_VALUES // sum(x.shape[1] for x in block.values.values()))
+        width = sum(int(x.shape[1]) for x in block.values.values())
+        return min(self.max_rows, MAX_VALUES // width)
 
     def _thinned(self, stack: Stack) -> Block:
         joint = join_blocks(self._parts[stack])
