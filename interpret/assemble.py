@@ -101,4 +101,5 @@ def _maps(data: Gathered, site: Site, indices: Array, ridge: float) -> dict[str,
 def _quantiles(data: Gathered, site: Site, number: int, indices: Array) -> Array:
     sample = data.samples[site.stack]
     rows = sample.values[site][(sample.labels == number) & (sample.splits == 0)]
-    return np.quantile(rows[:, indices].astype(np.float64), QUANTILE_LEVELS, axis=0).astype(np.float32)
+    levels: Array = np.quantile(rows[:, indices].astype(np.float64), QUANTILE_LEVELS, axis=0)
+    return levels.astype(np.float32)

@@ -19,7 +19,7 @@ from neurodial.interpret.evidence import Rows, probe_evidence
 from neurodial.interpret.maps import explained
 from neurodial.interpret.readout import ReadOutSettings, calibrate, check_classes, fit_readout, score_readout
 from neurodial.interpret.registry import RankingMethod, make_method
-from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, stream
+from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, Sink, stream
 from neurodial.interpret.statistics import LabelMoments, PairSummary
 from neurodial.interpret.tuned import Tuned, tune
 from neurodial.interpret.tuning import TuningSettings
@@ -162,7 +162,12 @@ def gather(loaded: LoadedModel, corpus: Corpus, sites: tuple[Site, ...], job: Di
     plan = Extraction(
         sites, (level, "piece") if with_words else (level,), words=job.words, decoder=job.decoder
     )  # fmt: skip
-    sinks = [statistics, samples, *([positions] if with_words else []), *([pairs, held_out] if with_pairs else [])]
+    sinks: list[Sink] = [
+        statistics,
+        samples,
+        *([positions] if with_words else []),
+        *([pairs, held_out] if with_pairs else []),
+    ]
     stream(loaded, corpus, plan, sinks)
     stacks: list[Stack] = list(dict.fromkeys(site.stack for site in sites))
     return Gathered(

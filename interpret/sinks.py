@@ -14,6 +14,7 @@ from neurodial.interpret.progress import progress
 from neurodial.interpret.statistics import LabelMoments, PairMoments
 
 Array = np.ndarray[Any, Any]
+MAX_VALUES = 50_000_000  # numbers that a sample of rows may hold: 200 MB
 
 
 class Sink(Protocol):
@@ -64,7 +65,8 @@ class Collector:
     """A bounded sample of rows for methods that need raw values.
 
     Of each label and split the rows with the smallest hash are kept: the sample depends on the seed and the corpus,
-    not on the order of the blocks, and two samples can be merged.
+    not on the order of the blocks, and two samples can be merged. `max_rows` is lowered where so many rows of all
+    sites would be more than `MAX_VALUES` numbers.
     """
 
     def __init__(self, *, level: Level = "word", max_rows: int = 20_000, seed: int = 0, labelled: bool = True) -> None:
@@ -83,7 +85,7 @@ class Collector:
         if len(kept):
             self._parts.setdefault(block.stack, []).append(kept)
             self._held[block.stack] = self._held.get(block.stack, 0) + len(kept)
-            if self._held[block.stack] > 2 * self.max_rows:
+            if self._held[block.stack] > 2 * self._limit(block):
                 self._parts[block.stack] = [self._thinned(block.stack)]
                 self._held[block.stack] = len(self._parts[block.stack][0])
 
@@ -102,11 +104,15 @@ class Collector:
         order = np.lexsort((np.arange(len(joint)), joint.words, joint.examples))
         return joint.where(order)
 
+    def _limit(self, block: Block) -> int:
+        width = sum(int(x.shape[1]) for x in block.values.values())
+        return min(self.max_rows, MAX_VALUES // width)
+
     def _thinned(self, stack: Stack) -> Block:
         joint = join_blocks(self._parts[stack])
         order = np.argsort(_hashes(joint, self.seed), kind="stable")
         groups = joint.labels * len(SPLITS) + joint.splits
-        quota = max(1, self.max_rows // max(1, len(np.unique(groups))))
+        quota = max(1, self._limit(joint) // max(1, len(np.unique(groups))))
         chosen = [order[groups[order] == group][:quota] for group in np.unique(groups)]
         return joint.where(np.sort(np.concatenate(chosen)))
 

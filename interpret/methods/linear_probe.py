@@ -79,7 +79,7 @@ class LinearProbe(RankingMethod):
                 optimiser.zero_grad()
                 loss = torch.nn.functional.cross_entropy(x[rows] @ weights.T + bias, y[rows])
                 loss = loss + self.l1 * weights.abs().sum() + self.l2 * weights.square().sum()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimiser.step()
         return weights.detach().double().numpy(), bias.detach().double().numpy()
 
