@@ -164,7 +164,11 @@ def _inline_effects(loaded: LoadedModel, control: Control, here: str) -> list[Ef
     scale, shift = {"clamp": (0.0, value), "prune": (0.0, 0.0), "amplify": (value, 0.0), "shift": (1.0, value)}[
         control.op or ""
     ]
-    return [_effect(loaded, control, None, here, neurons.site, np.array(neurons.indices), np.full(k, scale), np.full(k, shift))]
+    return [
+        _effect(
+            loaded, control, None, here, neurons.site, np.array(neurons.indices), np.full(k, scale), np.full(k, shift)
+        )
+    ]
 
 
 def _set_effects(loaded: LoadedModel, control: Control, found: NeuronSet, here: str) -> list[Effect]:

@@ -107,7 +107,7 @@ def field_path(location: Sequence[int | str]) -> str:
     return "".join(
         f"[{part}]" if isinstance(part, int) else f".{part}"
         for part in location
-        if isinstance(part, int) or part.isidentifier() and part not in _UNION_MEMBERS
+        if isinstance(part, int) or (part.isidentifier() and part not in _UNION_MEMBERS)
     )
 
 

@@ -72,9 +72,7 @@ class _Slot:
 
     def counts(self) -> Iterator[tuple[_Placed, int, int]]:
         """Each effect with the positions at which it fired and that it could have; of a beam search, the first beam."""
-        return zip(
-            self.placed, self.fired[:: self.beams].tolist(), self.seen[:: self.beams].tolist(), strict=True
-        )
+        return zip(self.placed, self.fired[:: self.beams].tolist(), self.seen[:: self.beams].tolist(), strict=True)
 
 
 def _group(

@@ -246,7 +246,11 @@ class NeuronSet:
         tensors: dict[str, Array] = {}
         for s in self.sites:
             here = f"sites/{s.site}"
-            tensors |= {f"{here}/indices": s.indices, f"{here}/scores": s.scores, f"{here}/overall_mean": s.overall_mean}
+            tensors |= {
+                f"{here}/indices": s.indices,
+                f"{here}/scores": s.scores,
+                f"{here}/overall_mean": s.overall_mean,
+            }
             for name in ("mean", "std", "delta", "quantiles"):
                 tensors |= {f"{here}/{name}/{label}": value for label, value in getattr(s, name).items()}
             for label, m in s.maps.items():
@@ -272,7 +276,9 @@ def _from_file(tensors: dict[str, Array], metadata: dict[str, Any]) -> NeuronSet
     for name in metadata["sites"]:
         here = f"sites/{name}"
         maps = {
-            label: AffineMap(*(tensors[f"{here}/map/{label}/{part}"] for part in ("read", "weight", "center", "offset")))
+            label: AffineMap(
+                *(tensors[f"{here}/map/{label}/{part}"] for part in ("read", "weight", "center", "offset"))
+            )
             for label in labels
             if f"{here}/map/{label}/read" in tensors
         }

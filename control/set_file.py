@@ -49,5 +49,6 @@ def read_set_file(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str
             return {name: file.get_tensor(name) for name in file.keys()}, json.loads(header[KEY])  # noqa: SIM118
     except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise NeuronSetError(
-            f"{path}: not a readable neuron set ({error})", hint="the file is truncated or of another kind; make it again"
+            f"{path}: not a readable neuron set ({error})",
+            hint="the file is truncated or of another kind; make it again",
         ) from error

@@ -21,7 +21,9 @@ def hook_site(info: SiteInfo, function: SiteFunction) -> RemovableHandle:
 
 
 def _hook_input(module: nn.Module, function: SiteFunction) -> RemovableHandle:
-    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def before(
+        _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if args:
             new = function(args[0])
             return None if new is None else ((new, *args[1:]), kwargs)

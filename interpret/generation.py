@@ -43,7 +43,10 @@ def generate_ids(
             encoded = loaded.tokenizer([texts[i] for i in rows], return_tensors="pt", padding=True)
             with torch.inference_mode(), controlled(loaded, [compiled] * len(rows)):
                 generated = loaded.model.generate(
-                    **encoded.to(loaded.model.device), num_beams=num_beams, do_sample=False, max_new_tokens=max_new_tokens
+                    **encoded.to(loaded.model.device),
+                    num_beams=num_beams,
+                    do_sample=False,
+                    max_new_tokens=max_new_tokens,
                 )
             for i, ids in zip(rows, generated[:, 1:].tolist(), strict=True):
                 outputs[i] = _until_end(ids, loaded.model.generation_config.eos_token_id)

@@ -158,7 +158,9 @@ def held_out_loss(loaded: LoadedModel, maps: Sequence[TrainableMap], examples: S
     return round(float(np.mean(losses)), 4)
 
 
-def _loss(loaded: LoadedModel, maps: Sequence[TrainableMap], batch: Sequence[Example], count: int | None) -> torch.Tensor:
+def _loss(
+    loaded: LoadedModel, maps: Sequence[TrainableMap], batch: Sequence[Example], count: int | None
+) -> torch.Tensor:
     pad = loaded.model.config.pad_token_id
     source = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.source) for e in batch], True, pad)
     target = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.target) for e in batch], True, -100)

@@ -10,7 +10,9 @@ from neurodial.control.loading import LoadedModel, load_model
 from neurodial.deploy.demo.tokenizer import train_tokenizer
 
 VERBS = ["opens", "opened", "closes", "closed", "walks", "walked", "sees", "saw", "likes", "liked", "cooks", "cooked"]
-SENTENCES = [f"{s} {v} the {o}." for s in ("She", "He", "The tall boy") for v in VERBS for o in ("door", "book", "house")]
+SENTENCES = [
+    f"{s} {v} the {o}." for s in ("She", "He", "The tall boy") for v in VERBS for o in ("door", "book", "house")
+]
 
 
 @pytest.fixture(scope="session")

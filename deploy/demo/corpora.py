@@ -37,7 +37,10 @@ def minimal_pairs(data: Path, split: str) -> list[MinimalPair]:
         rows = kept[:NUM_DEV_PAIRS] if split == "dev" else kept[NUM_DEV_PAIRS:]
     else:
         rows = [row for row in rows if row["split"] == "test"]
-    return [MinimalPair(*(row[name] for name in ("en_present", "en_past", "es_present", "es_past", "en_lemma"))) for row in rows]
+    return [
+        MinimalPair(*(row[name] for name in ("en_present", "en_past", "es_present", "es_past", "en_lemma")))
+        for row in rows
+    ]
 
 
 def _order(text: str) -> str:
@@ -86,8 +89,12 @@ def tense_pairs(data: Path) -> list[TensePair]:
     """
     rows = read_tsv(data / "tense_en_es.tsv.gz")
     held_out = {_key(row["en"]) for row in rows if row["split"] != "train"}
-    held_out |= {_key(row["en"]) for split in ("valid", "test") for row in read_tsv(data / f"tatoeba_en_es.{split}.tsv.gz")}
-    held_out |= {_key(t) for split in ("dev", "test") for p in minimal_pairs(data, split) for t in (p.en_present, p.en_past)}
+    held_out |= {
+        _key(row["en"]) for split in ("valid", "test") for row in read_tsv(data / f"tatoeba_en_es.{split}.tsv.gz")
+    }
+    held_out |= {
+        _key(t) for split in ("dev", "test") for p in minimal_pairs(data, split) for t in (p.en_present, p.en_past)
+    }
     table, pairs = verb_forms(data), {}
     for row in rows:
         moved = move_tense(row["en"], row["tense"], table, int(row["n_finite_verbs"]))

@@ -11,18 +11,129 @@ from dataclasses import dataclass, field
 Span = tuple[int, int]
 Token = tuple[str, int, int]  # word, start, end
 WORD = re.compile(r"[A-Za-z]+(?:'[A-Za-z]+)?|[^\sA-Za-z]")
-ADVERBS = frozenset("always never really just also still often usually only almost already even both all sometimes".split())
-SUBJECTS_OF_BASE = frozenset("i you we they people these those".split())
+ADVERBS = frozenset(
+    [
+        "always",
+        "never",
+        "really",
+        "just",
+        "also",
+        "still",
+        "often",
+        "usually",
+        "only",
+        "almost",
+        "already",
+        "even",
+        "both",
+        "all",
+        "sometimes",
+    ]
+)
+SUBJECTS_OF_BASE = frozenset(["i", "you", "we", "they", "people", "these", "those"])
 CONTRACTED = {"'m": "am", "'re": "are", "'s": "is"}
-HOSTS_OF_IS = frozenset("it he she that there what who where how here this everything nothing something everyone".split())
+HOSTS_OF_IS = frozenset(
+    [
+        "it",
+        "he",
+        "she",
+        "that",
+        "there",
+        "what",
+        "who",
+        "where",
+        "how",
+        "here",
+        "this",
+        "everything",
+        "nothing",
+        "something",
+        "everyone",
+    ]
+)
 AUXILIARIES = {"is": "was", "are": "were", "am": "was", "has": "had", "does": "did", "can": "could"}
-NEGATED = {"isn't": "wasn't", "aren't": "weren't", "don't": "didn't", "doesn't": "didn't", "can't": "couldn't",
-           "cannot": "couldn't", "hasn't": "hadn't", "haven't": "hadn't"}
-DO_FORMS = frozenset("do does did don't doesn't didn't".split())
-BE_OR_HAVE = frozenset("is are am was were be been being has have had having isn't aren't wasn't weren't 's 're 'm".split())
-BLOCKERS = frozenset("will would shall should may might must 'll 'd 've won't wouldn't shouldn't let's".split())
-NO_FINITE_AFTER = frozenset("to will would shall should may might must can could do does did don't doesn't didn't can't "
-                            "couldn't let make makes made see saw hear heard".split())
+NEGATED = {
+    "isn't": "wasn't",
+    "aren't": "weren't",
+    "don't": "didn't",
+    "doesn't": "didn't",
+    "can't": "couldn't",
+    "cannot": "couldn't",
+    "hasn't": "hadn't",
+    "haven't": "hadn't",
+}
+DO_FORMS = frozenset(["do", "does", "did", "don't", "doesn't", "didn't"])
+BE_OR_HAVE = frozenset(
+    [
+        "is",
+        "are",
+        "am",
+        "was",
+        "were",
+        "be",
+        "been",
+        "being",
+        "has",
+        "have",
+        "had",
+        "having",
+        "isn't",
+        "aren't",
+        "wasn't",
+        "weren't",
+        "'s",
+        "'re",
+        "'m",
+    ]
+)
+BLOCKERS = frozenset(
+    [
+        "will",
+        "would",
+        "shall",
+        "should",
+        "may",
+        "might",
+        "must",
+        "'ll",
+        "'d",
+        "'ve",
+        "won't",
+        "wouldn't",
+        "shouldn't",
+        "let's",
+    ]
+)
+NO_FINITE_AFTER = frozenset(
+    [
+        "to",
+        "will",
+        "would",
+        "shall",
+        "should",
+        "may",
+        "might",
+        "must",
+        "can",
+        "could",
+        "do",
+        "does",
+        "did",
+        "don't",
+        "doesn't",
+        "didn't",
+        "can't",
+        "couldn't",
+        "let",
+        "make",
+        "makes",
+        "made",
+        "see",
+        "saw",
+        "hear",
+        "heard",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +167,12 @@ class FormTable:
         counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         for form, lemma, tag in words:
             tag = "VB" if tag in ("VB", "VBP") else tag
-            if tag in ("VB", "VBZ", "VBD") and form.isalpha() and lemma.isalpha() and lemma not in ("be", "do", "have", "will", "can"):
+            if (
+                tag in ("VB", "VBZ", "VBD")
+                and form.isalpha()
+                and lemma.isalpha()
+                and lemma not in ("be", "do", "have", "will", "can")
+            ):
                 counts[lemma.lower(), tag][form.lower()] += 1
         table = cls()
         for (lemma, tag), forms in counts.items():
@@ -149,9 +265,21 @@ def _to_past(lower: list[str], i: int, table: FormTable) -> str | None:
         return "had" if subject in SUBJECTS_OF_BASE else None
     if word == "do":
         following = lower[i + 1 : i + 2]
-        return "did" if subject in SUBJECTS_OF_BASE or following and _is_subject(following[0]) else None
+        return "did" if subject in SUBJECTS_OF_BASE or (following and _is_subject(following[0])) else None
     lemma = table.by_form.get("VBZ", {}).get(word)
-    if lemma is not None and subject not in ("the", "a", "my", "your", "his", "her", "our", "their", "of", "many", "some"):
+    if lemma is not None and subject not in (
+        "the",
+        "a",
+        "my",
+        "your",
+        "his",
+        "her",
+        "our",
+        "their",
+        "of",
+        "many",
+        "some",
+    ):
         return table.forms[lemma].get("VBD")
     if word in table.base and subject in SUBJECTS_OF_BASE and not _under_auxiliary(lower, i):
         return table.forms[word].get("VBD") if word in table.forms else None
@@ -193,4 +321,6 @@ def _to_present(lower: list[str], i: int, table: FormTable) -> str | None:
 def _plural_noun(lower: list[str], i: int) -> bool:
     subject = _subject(lower, i)
     joined = len(lower) > 2 and "and" in lower[max(0, i - 3) : i]
-    return joined or (subject.endswith("s") and not subject.endswith("ss") and subject not in ("this", "tomas", "james"))
+    return joined or (
+        subject.endswith("s") and not subject.endswith("ss") and subject not in ("this", "tomas", "james")
+    )

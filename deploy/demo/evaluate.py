@@ -149,8 +149,14 @@ def evaluate(loaded: LoadedModel, found: NeuronSet, data: Path, split: str, *, g
     results: Scores = {
         "split": split,
         "model": {"fingerprint": loaded.fingerprint, "name": loaded.name},
-        "set": {"digest": found.digest, "neurons_written": found.num_neurons, "neurons_read_by_gate": _gate_reads(found)},
-        "translation": translation_quality(lambda t: generate_texts(loaded, t), data, {"dev": "valid"}.get(split, split)),
+        "set": {
+            "digest": found.digest,
+            "neurons_written": found.num_neurons,
+            "neurons_read_by_gate": _gate_reads(found),
+        },
+        "translation": translation_quality(
+            lambda t: generate_texts(loaded, t), data, {"dev": "valid"}.get(split, split)
+        ),
         "direct": run.both_right(),
     }
     steps = {
@@ -159,7 +165,9 @@ def evaluate(loaded: LoadedModel, found: NeuronSet, data: Path, split: str, *, g
         "tense": lambda: run.control(found),
         "ungated": lambda: run.control(found, where="all"),
         "permuted": lambda: [run.control(permuted(found, width, seed)) for seed in SEEDS],
-        "own_differences": lambda: run.control(own_differences(found, differences), op="shift", strength=SHIFT_STRENGTH),
+        "own_differences": lambda: run.control(
+            own_differences(found, differences), op="shift", strength=SHIFT_STRENGTH
+        ),
         "random_neurons": lambda: [
             run.control(random_neurons(found, differences, seed), op="shift", strength=SHIFT_STRENGTH) for seed in SEEDS
         ],
@@ -180,7 +188,16 @@ def _gate_reads(found: NeuronSet) -> int:
 def rows_of(results: Scores) -> list[tuple[str, Scores]]:
     """The table's rows: a list of seeds becomes its mean, a curve one row for each size."""
     rows: list[tuple[str, Scores]] = []
-    for name in ("ceiling", "no_control", "tense", "ungated", "permuted", "own_differences", "random_neurons", "grammar"):
+    for name in (
+        "ceiling",
+        "no_control",
+        "tense",
+        "ungated",
+        "permuted",
+        "own_differences",
+        "random_neurons",
+        "grammar",
+    ):
         if name in results:
             value = results[name]
             rows.append((f"{name} (mean of {len(value)})", _mean(value)) if isinstance(value, list) else (name, value))
@@ -191,13 +208,28 @@ def _mean(values: list[Any]) -> Any:
     first = values[0]
     if isinstance(first, dict):
         return {k: _mean([v[k] for v in values]) for k in first}
-    return [_mean(list(v)) for v in zip(*values, strict=True)] if isinstance(first, list) else round(float(np.mean(values)), 4)
+    return (
+        [_mean(list(v)) for v in zip(*values, strict=True)]
+        if isinstance(first, list)
+        else round(float(np.mean(values)), 4)
+    )
 
 
 def table(results: Scores, to: str) -> Table:
     """One direction as a table for people."""
     out = Table(title=f"to {to} ({results['split']})", title_justify="left")
-    for heading in ("", "switched %", "kept %", "BLEU", "chrF", "w/o be, do: switched %", "kept %", "sentences: switched %", "kept %", "chrF"):
+    for heading in (
+        "",
+        "switched %",
+        "kept %",
+        "BLEU",
+        "chrF",
+        "w/o be, do: switched %",
+        "kept %",
+        "sentences: switched %",
+        "kept %",
+        "chrF",
+    ):
         out.add_column(heading, justify="left" if not heading else "right")
     for name, scores in rows_of(results):
         here = scores[f"to_{to}"]

@@ -20,7 +20,7 @@ Differences = dict[Site, dict[str, np.ndarray[Any, Any]]]
 
 
 def tense_corpus(data: Path, limit: int | None = None) -> Corpus:
-    """Minimal pairs of the training sentences: the finite verbs, and the infinitives that *do* carries, are labelled."""
+    """Minimal pairs of the training sentences; finite verbs, and the infinitives that *do* carries, are labelled."""
     pairs = tense_pairs(data)
     pairs.sort(key=lambda p: (len(p.text["present"]), p.text["present"]))
     chosen = pairs if limit is None else [pairs[i] for i in np.random.default_rng(0).permutation(len(pairs))[:limit]]
@@ -30,7 +30,14 @@ def tense_corpus(data: Path, limit: int | None = None) -> Corpus:
 
 def _examples(number: int, pair: TensePair) -> list[Example]:
     return [
-        Example(2 * number + side, _labelled(pair.text[label], pair.spans[label], label), label, number, None, pair.text[LABELS[0]])
+        Example(
+            2 * number + side,
+            _labelled(pair.text[label], pair.spans[label], label),
+            label,
+            number,
+            None,
+            pair.text[LABELS[0]],
+        )
         for side, label in enumerate(LABELS)
     ]
 

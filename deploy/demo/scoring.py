@@ -41,7 +41,7 @@ def chrf(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
 
 
 def _transposed(references: Sequence[Sequence[str]]) -> list[list[str]]:
-    """sacrebleu's layout: one list per reference number; an output with fewer references repeats its first."""
+    """Sacrebleu's layout: one list per reference number; an output with fewer references repeats its first."""
     most = max(len(r) for r in references)
     return [[r[n] if n < len(r) else r[0] for r in references] for n in range(most)]
 
@@ -68,7 +68,9 @@ def translation_quality(translate: Callable[[Sequence[str]], list[str]], data: P
     }
 
 
-def switch_scores(scorer: Any, outputs: list[str], uncontrolled: list[str], references: list[str] | None, to: str) -> Scores:
+def switch_scores(
+    scorer: Any, outputs: list[str], uncontrolled: list[str], references: list[str] | None, to: str
+) -> Scores:
     """Switched and kept with their intervals, and BLEU and chrF against the references, or chrF against no control."""
     report = scorer.report(outputs, uncontrolled, to)
     scores = {name: report[name] for name in ("n", "switched", "switched_95", "kept", "kept_95", "f1")}

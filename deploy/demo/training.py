@@ -244,7 +244,9 @@ def main(
     torch.manual_seed(seed)
     text = training_pairs(data)
     print(f"{len(text)} sentence pairs; {asdict(recipe)}")
-    tokenizer = train_tokenizer((side for pair in text for side in pair), work / "tokenizer", vocab_size=8000, max_length=256)
+    tokenizer = train_tokenizer(
+        (side for pair in text for side in pair), work / "tokenizer", vocab_size=8000, max_length=256
+    )
     source = tokenizer([en for en, _ in text])["input_ids"]
     target = tokenizer(text_target=[es for _, es in text])["input_ids"]
     model = MarianMTModel(demo_config(len(tokenizer)))

@@ -19,9 +19,7 @@ def make_set(fingerprint: str = "sha256:" + "0" * 64, width: int = 32) -> Neuron
 
     def site(name: str, k: int) -> SiteNeurons:
         mean = {label: floats(k) for label in labels}
-        maps = {
-            label: AffineMap(np.arange(4, dtype=np.int64), floats(k, 4), floats(4), floats(k)) for label in labels
-        }
+        maps = {label: AffineMap(np.arange(4, dtype=np.int64), floats(k, 4), floats(4), floats(k)) for label in labels}
         return SiteNeurons(
             Site.parse(name),
             draw.permutation(width)[:k].astype(np.int64),
