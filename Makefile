@@ -18,7 +18,7 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c de
 INSTALLED = pyproject.toml deploy/constraints.txt
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test check lint format types imports fresh bench train-demo evaluate lock clean need-data
+.PHONY: help serve install test check lint format types imports fresh bench train-demo tense-set evaluate lock clean need-data
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -55,6 +55,9 @@ bench: $(VENV)/.dev ## runs the benchmarks: each prints a table and writes JSON
 
 train-demo: $(VENV)/.dev need-data ## trains the demo model: DATA=folder, ARGS="--minutes 60"
 	@$(BIN)/python -m neurodial.deploy.demo.training --data "$(DATA)" $(ARGS)
+
+tense-set: $(VENV)/.dev need-data ## makes the demo's tense set from the training sentences: DATA=folder
+	@$(BIN)/python -m neurodial.deploy.demo.tense_set --data "$(DATA)" $(ARGS)
 
 evaluate: $(VENV)/.dev need-data ## measures the demo's tense control: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.evaluate --data "$(DATA)" $(ARGS)

@@ -42,6 +42,10 @@ def discover(
     ridge: Annotated[float, typer.Option(help="Penalty of the maps.")] = 100.0,
     op: Annotated[str | None, typer.Option(help="Recommended operation: map, shift, clamp or prune.")] = None,
     strength: Annotated[float | None, typer.Option(help="Recommended strength.")] = None,
+    tune: Annotated[
+        int,
+        typer.Option(min=0, help="Steps for which maps are fitted through the model; it then also picks the neurons."),
+    ] = 0,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of stopping.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
@@ -59,6 +63,7 @@ def discover(
     from neurodial.interpret.discover import Discovery, discover
     from neurodial.interpret.readers import open_corpus
     from neurodial.interpret.registry import make_method
+    from neurodial.interpret.tuning import TuningSettings
 
     make_method(method, **params)  # refused before anything slow happens
     opened = open_corpus(corpus, skip_bad=skip_bad)
@@ -66,6 +71,7 @@ def discover(
     job = Discovery(
         concept=concept, method=method, params=params, sites=tuple(site or ()), top=top, seed=seed,
         decoder=decoder, words=words, ridge=ridge, op=op, strength=strength,  # type: ignore[arg-type]
+        tuning=TuningSettings(steps=tune) if tune else None,
     )  # fmt: skip
     found = discover(loaded, opened, job)
     try:
