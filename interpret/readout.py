@@ -28,7 +28,7 @@ class ReadOutSettings:
 
     strength: float = 1.0
     balanced: bool = False
-    beta: float = 1.5
+    beta: float = 3.0
     max_iterations: int = 300
 
 
@@ -94,7 +94,7 @@ def _full(weights: Array, bias: Array) -> tuple[Array, Array]:
     return np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
 
 
-def calibrate(readout: ReadOut, X: Array, y: Array, *, beta: float = 1.5) -> ReadOut:
+def calibrate(readout: ReadOut, X: Array, y: Array, *, beta: float = 3.0) -> ReadOut:
     """Moves the bias of `none` so that the read-out fires where the concept is.
 
     The offset maximises, on held-out rows, the F score with `beta` of naming the right label (a wrong label is both a
