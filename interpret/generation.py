@@ -1,6 +1,7 @@
 """The model's own output for many texts: batches of similar length, with or without controls."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -35,6 +36,7 @@ def generate_ids(
     """
     if loaded.family != "encoder-decoder":
         raise ModelError(f"{loaded.name}: only an encoder–decoder model answers one text with another")
+    model: Any = loaded.model
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     outputs: list[list[int]] = [[] for _ in texts]
     with progress("generating", len(order)) as advance:
@@ -42,14 +44,14 @@ def generate_ids(
             rows = order[start : start + batch]
             encoded = loaded.tokenizer([texts[i] for i in rows], return_tensors="pt", padding=True)
             with torch.inference_mode(), controlled(loaded, [compiled] * len(rows)):
-                generated = loaded.model.generate(
-                    **encoded.to(loaded.model.device),
+                generated = model.generate(
+                    **encoded.to(model.device),
                     num_beams=num_beams,
                     do_sample=False,
                     max_new_tokens=max_new_tokens,
                 )
             for i, ids in zip(rows, generated[:, 1:].tolist(), strict=True):
-                outputs[i] = _until_end(ids, loaded.model.generation_config.eos_token_id)
+                outputs[i] = _until_end(ids, model.generation_config.eos_token_id)
             advance(len(rows))
     return outputs
 

@@ -5,7 +5,7 @@ Settings were chosen on the dev pairs and on `split=valid` (`--split dev`); the 
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,7 @@ def evaluate(loaded: LoadedModel, found: NeuronSet, data: Path, split: str, *, g
         ),
         "direct": run.both_right(),
     }
-    steps = {
+    steps: dict[str, Callable[[], Any]] = {
         "ceiling": lambda: run.fixed(ceiling=True),
         "no_control": lambda: run.fixed(ceiling=False),
         "tense": lambda: run.control(found),

@@ -89,14 +89,14 @@ def pooled_dropout(seed: int, size: int = 1 << 25) -> Iterator[None]:
     """Draws dropout masks from one pre-generated pool: the generator costs 13 % of a step on a CPU otherwise."""
     original, pools, offsets = functional.dropout, dict[float, torch.Tensor](), random.Random(seed)
 
-    def dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
         if not training or p == 0:
-            return x
+            return input
         if p not in pools:
             keep = torch.rand(size, generator=torch.Generator().manual_seed(seed)) >= p
             pools[p] = (keep / (1 - p)).bfloat16()
-        start = offsets.randrange(size - x.numel())
-        return x * pools[p][start : start + x.numel()].view(x.shape)
+        start = offsets.randrange(size - input.numel())
+        return input * pools[p][start : start + input.numel()].view(input.shape)
 
     functional.dropout = dropout
     try:
@@ -117,6 +117,7 @@ class Trainer:
         self.seconds = 0.0
         self.average: dict[str, torch.Tensor] = {}
         self.num_averaged = 0
+        self.pad = int(model.config.vocab_size) - 1
 
     @property
     def progress(self) -> float:
@@ -134,9 +135,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         with torch.autocast("cpu", torch.bfloat16):
-            start = torch.full_like(target[:, :1], self.model.config.pad_token_id)
+            start = torch.full_like(target[:, :1], self.pad)
             shifted = torch.cat([start, target[:, :-1]], 1)
-            shifted = shifted.masked_fill(shifted == -100, self.model.config.pad_token_id)
+            shifted = shifted.masked_fill(shifted == -100, self.pad)
             hidden = self.model.model(
                 input_ids=source, attention_mask=mask, decoder_input_ids=shifted, use_cache=False
             ).last_hidden_state
@@ -178,13 +179,13 @@ class Trainer:
         columns = (*Progress.get_default_columns(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
         saved, average_at = self.seconds, self.recipe.averaged_from + self.num_averaged * self.averaging_interval
         with Progress(*columns) as bar, pooled_dropout(self.recipe.seed + self.step):
-            task = bar.add_task("training", total=1.0, completed=self.progress, note="")
+            task = bar.add_task("training", total=1.0, note="")
             self.model.train()
             while self.progress < 1:
                 plan = batches_of_epoch(self.pairs, self.recipe, self.epoch)
                 for rows in plan[self.position :]:
                     begin = time.monotonic()
-                    loss = self.train_step(collate(self.pairs, rows, self.model.config.pad_token_id))
+                    loss = self.train_step(collate(self.pairs, rows, self.pad))
                     self.seconds += time.monotonic() - begin
                     self.step, self.position = self.step + 1, self.position + 1
                     note = f"step {self.step} epoch {self.epoch} loss {loss:.3f} {self.tokens / self.seconds:.0f} tok/s"

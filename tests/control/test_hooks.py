@@ -79,9 +79,10 @@ def rows(tiny_marian: LoadedModel, set_factory: Callable[..., NeuronSet]) -> lis
 
 
 def generate(loaded: LoadedModel, texts: list[str], beams: int) -> list[list[int]]:
+    model: Any = loaded.model
     encoded = loaded.tokenizer(texts, return_tensors="pt", padding=True)
     with torch.inference_mode():
-        out = loaded.model.generate(**encoded, max_new_tokens=10, num_beams=beams, do_sample=False)
+        out = model.generate(**encoded, max_new_tokens=10, num_beams=beams, do_sample=False)
     pad = loaded.model.config.pad_token_id
     return [[t for t in row if t != pad] for row in out.tolist()]
 
@@ -109,7 +110,8 @@ def test_uncontrolled_rows_are_bit_identical_before_beside_and_after(
 
     def logits() -> torch.Tensor:
         with torch.inference_mode():
-            return tiny_marian.model(**encoded, decoder_input_ids=decoder).logits
+            result: torch.Tensor = tiny_marian.model(**encoded, decoder_input_ids=decoder).logits
+        return result
 
     before = logits()
     with controlled(tiny_marian, rows):
@@ -150,7 +152,7 @@ def test_every_operation_at_every_site_equals_its_closed_form(
     inputs = {"input_ids": ids} | ({"decoder_input_ids": ids[:, :4]} if model == "tiny_marian" else {})
     if model == "tiny_marian" and site.startswith("encoder"):
         inputs["decoder_input_ids"] = ids[:, :1]
-    closed = {
+    closed: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "clamp": lambda x: x + 0.5 * (2.0 - x),
         "amplify": lambda x: x + 0.5 * (3.0 * x - x),
         "shift": lambda x: x + 0.5 * 1.5,
@@ -182,23 +184,25 @@ def read_after(loaded: LoadedModel, site: Site, inputs: dict[str, torch.Tensor])
 
 
 def test_a_control_on_ffn_or_heads_equals_zeroing_the_outgoing_weights(tiny_marian: LoadedModel) -> None:
+    model: Any = tiny_marian.model
     encoded = tiny_marian.tokenizer(TEXTS[:1], return_tensors="pt")
     decoder = torch.tensor([[35, 3, 4]])
     for address in ("encoder.0.ffn[5,9]", "decoder.1.attn[2]", "decoder.0.cross.head[3]"):
         compiled = compile_controls(tiny_marian, parse_controls([{"neurons": address, "op": "prune"}]))
         with torch.inference_mode(), controlled(tiny_marian, [compiled]):
-            hooked = tiny_marian.model(**encoded, decoder_input_ids=decoder).logits
+            hooked = model(**encoded, decoder_input_ids=decoder).logits
         effect = compiled.controls[0].effects[0]
-        weight = tiny_marian.sites.info(effect.site).module.weight
+        weight = tiny_marian.sites.info(effect.site).module.get_parameter("weight")
         kept = weight.detach().clone()
         with torch.inference_mode():
             weight[:, effect.neurons] = 0
-            zeroed = tiny_marian.model(**encoded, decoder_input_ids=decoder).logits
+            zeroed = model(**encoded, decoder_input_ids=decoder).logits
             weight.copy_(kept)
         torch.testing.assert_close(hooked, zeroed, rtol=0, atol=1e-5)
 
 
 def test_steps_of_a_causal_model_count_generated_tokens(llama: LoadedModel) -> None:
+    model: Any = llama.model
     prompt = torch.tensor([[0, 0, 5, 6, 7], [4, 5, 6, 7, 8]])
     mask = (prompt != 0).long()
 
@@ -206,9 +210,7 @@ def test_steps_of_a_causal_model_count_generated_tokens(llama: LoadedModel) -> N
         control = {"neurons": "decoder.0.ffn[1]", "op": "prune", **scope}
         compiled = compile_controls(llama, parse_controls([control]))
         with torch.inference_mode(), controlled(llama, [compiled, compiled]) as applied:
-            llama.model.generate(
-                input_ids=prompt, attention_mask=mask, max_new_tokens=4, min_new_tokens=4, do_sample=False
-            )
+            model.generate(input_ids=prompt, attention_mask=mask, max_new_tokens=4, min_new_tokens=4, do_sample=False)
         reports = [applied.report(0), applied.report(1)]
         return [r["controls"][0]["sites"]["decoder.0.ffn"]["positions"] for r in reports if r]
 
@@ -245,7 +247,8 @@ def test_a_concept_gate_acts_where_the_readout_sees_another_label(
 
 def test_gradients_flow_through_a_control(llama: LoadedModel) -> None:
     compiled = compile_controls(llama, parse_controls([{"neurons": "decoder.0.ffn[1]", "op": "amplify", "value": 2.0}]))
-    embeddings = llama.model.get_input_embeddings()(torch.tensor([[3, 4, 5]])).detach().requires_grad_()
+    model: Any = llama.model
+    embeddings = model.get_input_embeddings()(torch.tensor([[3, 4, 5]])).detach().requires_grad_()
     with controlled(llama, [compiled]):
         llama.model(inputs_embeds=embeddings).logits.sum().backward()
     assert embeddings.grad is not None
@@ -298,7 +301,8 @@ def test_strength_zero_changes_nothing_and_order_matters(tiny_marian: LoadedMode
     def encode(raw: list[dict[str, Any]]) -> np.ndarray:
         compiled = compile_controls(tiny_marian, parse_controls(raw))
         with torch.inference_mode(), controlled(tiny_marian, [compiled]):
-            return tiny_marian.model.get_encoder()(**encoded).last_hidden_state.numpy()
+            states: torch.Tensor = tiny_marian.model.get_encoder()(**encoded).last_hidden_state
+        return states.numpy()
 
     clamp = {"neurons": "encoder.1.resid[3]", "op": "clamp", "value": 2.0}
     double = {"neurons": "encoder.1.resid[3]", "op": "amplify", "value": 2.0}
