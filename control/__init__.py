@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from neurodial.control.addresses import Neurons, Site
     from neurodial.control.architectures import ModelSites, sites_of
-    from neurodial.control.capture import capture
     from neurodial.control.catalogue import SetCatalogue
     from neurodial.control.compiling import CompiledControls, compile_controls
     from neurodial.control.controls import Control, NeuronGate, parse_controls
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from neurodial.control.hooks import Application, controlled
     from neurodial.control.loading import LoadedModel, load_model
     from neurodial.control.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
+    from neurodial.control.recording import capture
 
 _HOMES = {
     "AffineMap": "neuron_set",
@@ -44,7 +44,7 @@ _HOMES = {
     "SetCatalogue": "catalogue",
     "Site": "addresses",
     "SiteNeurons": "neuron_set",
-    "capture": "capture",
+    "capture": "recording",
     "compile_controls": "compiling",
     "controlled": "hooks",
     "load_model": "loading",

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from neurodial.control.addresses import Site, Stack
-from neurodial.control.capture import capture
 from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NONE_CLASS
+from neurodial.control.recording import capture
 from neurodial.interpret.corpus import SPLITS, Example, Sentence, label_differences
 from neurodial.interpret.pieces import Encoded, encode
 

@@ -10,7 +10,6 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
 from neurodial.control.addresses import Site
-from neurodial.control.capture import capture
 from neurodial.control.catalogue import SetCatalogue
 from neurodial.control.compiling import CompiledControls, compile_controls
 from neurodial.control.controls import parse_controls
@@ -18,6 +17,7 @@ from neurodial.control.errors import AddressError, ControlError, FingerprintErro
 from neurodial.control.hooks import controlled
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet
+from neurodial.control.recording import capture
 
 TEXTS = ["She opens the door.", "He saw the tall house.", "The tall boy cooked.", "She likes the book."]
 MIXED: list[list[dict[str, Any]]] = [
