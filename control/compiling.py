@@ -19,6 +19,7 @@ from neurodial.control.neuron_set import Array, NeuronSet, SiteNeurons
 
 T = TypeVar("T")
 FOREVER = 2**31
+LARGEST = 1e30  # of a scale or a shift: well inside float32, whatever it is multiplied with
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,11 +247,15 @@ def _effect(
     width = loaded.sites.info(site).width
     if int(neurons.max()) >= width:
         raise AddressError(f"{here}: {site} has {width} neurons, there is no {int(neurons.max())}", param=here)
+    folded = 1.0 + s * (scale - 1.0), s * shift
+    if any(np.abs(part).max(initial=0.0) > LARGEST for part in folded):
+        param = f"{here}.value" if found is None else f"{here}.strength"
+        raise ControlError(f"{param}: value and strength together are beyond {LARGEST:g}", param=param)
     return Effect(
         site,
         _long(neurons),
-        _float(1.0 + s * (scale - 1.0)),
-        _float(s * shift),
+        _float(folded[0]),
+        _float(folded[1]),
         linear,
         _gate(loaded, control, found, site, f"{here}.where"),
         _window(loaded, control, site, here),

@@ -273,6 +273,12 @@ def test_gradients_flow_through_a_control(llama: LoadedModel) -> None:
             ControlError,
             "controls[0].where.neuron",
         ),
+        (
+            {"neurons": "encoder.0.ffn[1]", "op": "clamp", "value": 1e20, "strength": 1e20},
+            ControlError,
+            "controls[0].value",
+        ),
+        ({"set": "tense", "to": "past", "strength": 1e38}, ControlError, "controls[0].strength"),
         ({"set": "mood", "to": "past"}, ControlError, "controls[0].set"),
         ({"set": "tense", "to": "future"}, ControlError, "controls[0].to"),
         ({"set": "tense"}, ControlError, "controls[0].to"),

@@ -110,7 +110,10 @@ def test_streamed_pieces_join_to_the_text(engine: Engine) -> None:
 
 def test_a_row_with_nan_fails_alone(engine: Engine) -> None:
     """Overflowing controls make NaN in their own row; the others do not notice."""
-    poison = [{"neurons": "decoder.1.resid[*]", "op": "amplify", "value": 1e38, "strength": 1e10}]
+    poison = [
+        {"neurons": "decoder.1.resid[*]", "op": "amplify", "value": 1e30},
+        {"neurons": "decoder.1.resid[*]", "op": "amplify", "value": 1e30},
+    ]
     clean = engine.submit(request(9, TEXTS[1])).result(60)
     good, bad, also_good = engine.submit_all(
         [request(0, TEXTS[1]), request(1, TEXTS[1], poison), request(2, TEXTS[1], num_beams=1)]
