@@ -22,14 +22,18 @@ from neurodial.control.loading import LoadedModel, load_model
 from neurodial.control.neuron_set import NeuronSet, SiteNeurons
 from neurodial.deploy.demo.corpora import MinimalPair, minimal_pairs, read_tsv
 from neurodial.deploy.demo.paired import Differences, paired_differences
-from neurodial.deploy.demo.scoring import Scores, interval, load_scorer, switch_scores, translation_quality
+from neurodial.deploy.demo.picture import draw
+from neurodial.deploy.demo.scoring import Scores, interval, load_scorer, rows_of, switch_scores, translation_quality
+from neurodial.interpret.discover import Discovery, discover
 from neurodial.interpret.generation import generate_texts
+from neurodial.interpret.readers import open_corpus
 
 DEMO = Path(__file__).parent
 DIRECTIONS = (("past", "present"), ("present", "past"))
 CURVE = (5, 10, 30, 100)
 SEEDS = range(5)
-SHIFT_STRENGTH = 2.0  # the strength at which plain shifts work best on the dev pairs
+SHIFT_STRENGTH = 2.0  # at which plain shifts work best on the dev pairs
+QUICKSTART = "grammar:tense"  # the corpus of the README's discovery command
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ def _shifted(s: SiteNeurons, indices: np.ndarray[Any, Any], delta: dict[str, np.
     return replace(s, indices=indices, delta=delta, maps={})
 
 
-def evaluate(loaded: LoadedModel, found: NeuronSet, data: Path, split: str, *, grammar: NeuronSet | None) -> Scores:
+def evaluate(loaded: LoadedModel, found: NeuronSet, data: Path, split: str) -> Scores:
     """The whole table: model, set, baselines, curve."""
     console = Console(stderr=True)
     suite = load_suite(loaded, data, split, 300)
@@ -171,10 +175,9 @@ def evaluate(loaded: LoadedModel, found: NeuronSet, data: Path, split: str, *, g
         "random_neurons": lambda: [
             run.control(random_neurons(found, differences, seed), op="shift", strength=SHIFT_STRENGTH) for seed in SEEDS
         ],
+        "grammar": lambda: run.control(discover(loaded, open_corpus(QUICKSTART), Discovery("tense"))),
         "curve": lambda: {k: run.control(found, top=k) for k in CURVE if k <= found.num_neurons},
     }
-    if grammar is not None:
-        steps["grammar"] = lambda: run.control(grammar)
     for name, step in steps.items():
         console.print(f"[dim]{name}[/]")
         results[name] = step()
@@ -183,36 +186,6 @@ def evaluate(loaded: LoadedModel, found: NeuronSet, data: Path, split: str, *, g
 
 def _gate_reads(found: NeuronSet) -> int:
     return max((len(r.indices) for s in found.sites if (r := found.readout_for(s.site))), default=0)
-
-
-def rows_of(results: Scores) -> list[tuple[str, Scores]]:
-    """The table's rows: a list of seeds becomes its mean, a curve one row for each size."""
-    rows: list[tuple[str, Scores]] = []
-    for name in (
-        "ceiling",
-        "no_control",
-        "tense",
-        "ungated",
-        "permuted",
-        "own_differences",
-        "random_neurons",
-        "grammar",
-    ):
-        if name in results:
-            value = results[name]
-            rows.append((f"{name} (mean of {len(value)})", _mean(value)) if isinstance(value, list) else (name, value))
-    return rows + [(f"tense, {k} neurons", value) for k, value in results["curve"].items()]
-
-
-def _mean(values: list[Any]) -> Any:
-    first = values[0]
-    if isinstance(first, dict):
-        return {k: _mean([v[k] for v in values]) for k in first}
-    return (
-        [_mean(list(v)) for v in zip(*values, strict=True)]
-        if isinstance(first, list)
-        else round(float(np.mean(values)), 4)
-    )
 
 
 def table(results: Scores, to: str) -> Table:
@@ -252,16 +225,15 @@ def main(
     data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder; the scorer lies beside it"),
     model: Path = typer.Option(DEMO / "en-es", help="checkpoint"),
     tense: Path = typer.Option(DEMO / "sets" / "tense.safetensors", help="the set to evaluate"),
-    grammar: Path = typer.Option(None, help="a set found from the built-in grammar alone, to stand beside it"),
     split: str = typer.Option("test", help="test, or dev while settings are being chosen"),
     out: Path = typer.Option(Path("build/evaluate/tense.json"), help="receives the figures"),
     dtype: str = typer.Option("float32"),
 ) -> None:
     """Evaluates the demo model's tense control."""
     loaded = load_model(model, dtype=dtype)
-    beside = NeuronSet.load(grammar) if grammar else None
-    results = evaluate(loaded, NeuronSet.load(tense), data, split, grammar=beside)
+    results = evaluate(loaded, NeuronSet.load(tense), data, split)
     out.parent.mkdir(parents=True, exist_ok=True)
+    draw(results, out.with_suffix(".png"))
     out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     console = Console(width=180)
     console.print({name: results[name] for name in ("set", "translation", "direct")})

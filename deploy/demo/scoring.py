@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sacrebleu
 
 from neurodial.control.errors import BadInput
@@ -78,3 +79,33 @@ def switch_scores(
         return scores | {"chrf_uncontrolled": chrf(outputs, [[u] for u in uncontrolled])}
     each = [[r] for r in references]
     return scores | {"bleu": bleu(outputs, each), "chrf": chrf(outputs, each)}
+
+
+def rows_of(results: Scores) -> list[tuple[str, Scores]]:
+    """The table's rows: a list of seeds becomes its mean, a curve one row for each size."""
+    rows: list[tuple[str, Scores]] = []
+    for name in (
+        "ceiling",
+        "no_control",
+        "tense",
+        "ungated",
+        "permuted",
+        "own_differences",
+        "random_neurons",
+        "grammar",
+    ):
+        if name in results:
+            value = results[name]
+            rows.append((f"{name} (mean of {len(value)})", _mean(value)) if isinstance(value, list) else (name, value))
+    return rows + [(f"tense, {k} neurons", value) for k, value in results["curve"].items()]
+
+
+def _mean(values: list[Any]) -> Any:
+    first = values[0]
+    if isinstance(first, dict):
+        return {k: _mean([v[k] for v in values]) for k in first}
+    return (
+        [_mean(list(v)) for v in zip(*values, strict=True)]
+        if isinstance(first, list)
+        else round(float(np.mean(values)), 4)
+    )
