@@ -41,7 +41,7 @@ def draw(results: Scores, path: Path) -> None:
     axes[0][0].set_yticks(range(len(rows)), [NAMES.get(name, name) for name, _ in rows])
     for panel in axes[1]:
         panel.set_xlabel("% of sentences")
-    axes[0][1].legend(loc="lower right")
+    figure.legend(*axes[1][0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -1,6 +1,6 @@
 """Makes the demo's `tense` set from the model's training sentences: `make tense-set DATA=…`.
 
-The settings below were chosen on the dev pairs and on `split=valid` (`make evaluate SPLIT=dev`).
+The settings below were chosen on the dev pairs and on `split=valid` (`make evaluate DATA=… ARGS="--split dev"`).
 """
 
 from pathlib import Path
@@ -18,10 +18,10 @@ SETTINGS = Discovery(
     concept="tense",
     sites=("encoder.2.resid",),
     top=100,
-    max_rows=40_000,
-    readout=ReadOutSettings(strength=1.0, beta=1.0),
-    tuning=TuningSettings(steps=500, nested=(5, 10, 30)),
-    tuning_pairs=8000,
+    max_rows=30_000,
+    readout=ReadOutSettings(strength=1.0, beta=2.0),
+    tuning=TuningSettings(steps=450, nested=(5, 10, 30)),
+    tuning_pairs=12_000,
 )
 
 
@@ -29,7 +29,7 @@ def main(
     data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder"),
     model: Path = typer.Option(DEMO / "en-es", help="checkpoint"),
     out: Path = typer.Option(DEMO / "sets" / "tense.safetensors", help="receives the set"),
-    limit: int = typer.Option(12_000, help="minimal pairs to use"),
+    limit: int = typer.Option(14_000, help="minimal pairs to use"),
 ) -> None:
     """Discovers, tunes and writes the demo's tense set."""
     found = discover(load_model(model), tense_corpus(data, limit), SETTINGS)
