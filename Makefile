@@ -54,7 +54,8 @@ bench: $(VENV)/.dev ## runs the benchmarks: each prints a table and writes JSON
 	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python "$$bench"; done
 
 train-demo: $(VENV)/.dev need-data ## trains the demo model: DATA=folder, ARGS="--minutes 60"
-	@$(BIN)/python -m neurodial.deploy.demo.training --data "$(DATA)" $(ARGS)
+	@MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000 \
+		$(BIN)/python -m neurodial.deploy.demo.training --data "$(DATA)" $(ARGS)
 
 tense-set: $(VENV)/.dev need-data ## makes the demo's tense set from the training sentences: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.tense_set --data "$(DATA)" $(ARGS)

@@ -37,16 +37,16 @@ class Control(_Strict):
     and `op` and `value` say what happens there. Strength s means x' = x + s·(op(x) − x).
     """
 
-    set: str | None = Field(None, description="name of a neuron set, such as tense or tense@sha256:ab12…", min_length=1)
-    to: str | None = Field(None, description="the set's label to move to")
-    top: int | None = Field(None, description="how many of the set's neurons, best first", ge=1)
-    neurons: str | None = Field(None, description="an address, such as decoder.2.ffn[17,902]", max_length=20_000)
+    set: str | None = Field(default=None, description="a neuron set: tense or tense@sha256:ab12…", min_length=1)
+    to: str | None = Field(default=None, description="the set's label to move to")
+    top: int | None = Field(default=None, description="how many of the set's neurons, best first", ge=1)
+    neurons: str | None = Field(default=None, description="an address: decoder.2.ffn[17,902]", max_length=20_000)
     op: Operation | None = None
-    value: Finite | Literal["mean"] | None = Field(None, description="the operation's value; prune takes 0 or mean")
+    value: Finite | Literal["mean"] | None = Field(default=None, description="the operation's number; prune: 0, mean")
     strength: Finite | None = None
-    where: Literal["concept", "all"] | NeuronGate | None = Field(None, description="gate: the positions it acts on")
+    where: Literal["concept", "all"] | NeuronGate | None = Field(default=None, description="gate: positions it acts on")
     phase: Phase = "all"
-    steps: tuple[int, int] | None = Field(None, description="half-open window of generated tokens")
+    steps: tuple[int, int] | None = Field(default=None, description="half-open window of generated tokens")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Control":

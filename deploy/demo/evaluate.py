@@ -157,6 +157,7 @@ def evaluate(loaded: LoadedModel, found: NeuronSet, data: Path, split: str) -> S
             "digest": found.digest,
             "neurons_written": found.num_neurons,
             "neurons_read_by_gate": _gate_reads(found),
+            "neurons_read_by_maps": max((len(m.read) for s in found.sites for m in s.maps.values()), default=0),
         },
         "translation": translation_quality(
             lambda t: generate_texts(loaded, t), data, {"dev": "valid"}.get(split, split)
