@@ -177,7 +177,7 @@ class Trainer:
     def run(self, checkpoint: Path, every: float = 120.0) -> None:
         """Trains until the time is up, writing `checkpoint` every so many seconds."""
         columns = (*Progress.get_default_columns(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
-        saved, average_at = self.seconds, self.recipe.averaged_from + self.num_averaged * self.averaging_interval
+        saved = self.seconds
         with Progress(*columns) as bar, pooled_dropout(self.recipe.seed + self.step):
             task = bar.add_task("training", total=1.0, note="")
             self.model.train()
@@ -190,9 +190,8 @@ class Trainer:
                     self.step, self.position = self.step + 1, self.position + 1
                     note = f"step {self.step} epoch {self.epoch} loss {loss:.3f} {self.tokens / self.seconds:.0f} tok/s"
                     bar.update(task, completed=self.progress, note=note)
-                    if self.progress >= average_at:
+                    if self.progress >= self.average_at:
                         self.add_to_average()
-                        average_at += self.averaging_interval
                     if self.seconds - saved > every or self.progress >= 1:
                         save_atomically(self.state_dict(), checkpoint)
                         saved = self.seconds
@@ -204,9 +203,10 @@ class Trainer:
                     self.epoch, self.position = self.epoch + 1, 0
 
     @property
-    def averaging_interval(self) -> float:
-        """Share of the run between two checkpoints that are averaged."""
-        return (1 - self.recipe.averaged_from) / self.recipe.averaged
+    def average_at(self) -> float:
+        """Share of the run at which the next checkpoint joins the average; the last one does at the end."""
+        start, steps = self.recipe.averaged_from, max(1, self.recipe.averaged - 1)
+        return start + (1 - start) * self.num_averaged / steps
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
