@@ -217,7 +217,7 @@ def test_bad_input_over_the_network(server: Server) -> None:
 
 def test_a_row_that_becomes_nan_fails_alone(server: Server) -> None:
     """500 with the reason; the request beside it is served."""
-    poison = [{"neurons": "decoder.1.resid[*]", "op": "amplify", "value": 3e38}]
+    poison = 2 * [{"neurons": "decoder.1.resid[*]", "op": "amplify", "value": 1e30}]
     with ThreadPoolExecutor(2) as pool:
         bad = pool.submit(complete, server, prompt=TEXT, controls=poison)
         good = pool.submit(complete, server, prompt=TEXT)
