@@ -1,6 +1,7 @@
 """Loading a checkpoint with its tokenizer, sites and fingerprint."""
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,6 +74,8 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32")
     """
     if dtype not in DTYPES:
         raise ModelError(f"{dtype!r} is not a dtype", hint=f"one of {', '.join(DTYPES)}")
+    if not Path(path).is_dir() and (str(path).count("/") > 1 or str(path).startswith((".", "/"))):
+        raise ModelError(f"{path}: there is no such folder")  # and it cannot be the name of a model on a hub
     try:
         with _quiet():
             config = AutoConfig.from_pretrained(path)
@@ -101,11 +104,15 @@ def _quiet() -> Iterator[None]:
     """Keeps loading silent: progress bars over weights and the tokenizer's advice are noise to a user."""
     bars = hub_logging.is_progress_bar_enabled()
     hub_logging.disable_progress_bar()
+    retries = logging.getLogger("huggingface_hub")  # what is left to say goes into our one line
+    level = retries.level
+    retries.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
             yield
     finally:
+        retries.setLevel(level)
         if bars:
             hub_logging.enable_progress_bar()
 

@@ -127,6 +127,12 @@ def evidence_lines(evidence: dict[str, Any]) -> list[str]:
             if isinstance(value, dict) and value.get("recall") is not None
         )
         lines.append(f"read-out at {site}: {scores['accuracy']:.1%} of held-out tokens right; recall {recall}")
+    for label, loss in evidence.get("tuning", {}).items():
+        if isinstance(loss, dict):
+            lines.append(
+                f"moved to {label}: the model's own output for the other sentence costs {loss['loss']:.2f} nats "
+                f"a token, {loss['loss_uncontrolled']:.2f} without control"
+            )
     return lines
 
 

@@ -64,7 +64,7 @@ def test_inspect_a_model(tiny_marian_path: Path) -> None:
         ({"--corpus": "text:missing.txt"}, "no such file"),
         ({"--method": "magic"}, "no method 'magic'"),
         ({"--param": "depth=3"}, "no parameter 'depth'"),
-        ({"--model": "/nowhere"}, "cannot load the model"),
+        ({"--model": "/nowhere"}, "there is no such folder"),
         ({"--site": "encoder.0.nothing"}, "is not a site"),
         ({"--op": "explode"}, "not known"),
         ({"--out": "."}, "a folder"),
