@@ -4,10 +4,7 @@ Both sentences of a pair have the same words but for the finite verbs (`She open
 Everything is drawn from `interpret.lexicon`; the same seed writes the same pairs.
 """
 
-import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from neurodial.control.errors import BadInput
 from neurodial.interpret.phrases import Draw, Slot, Words
@@ -75,11 +72,3 @@ def generate_pairs(count: int, seed: int = 0) -> list[GrammarPair]:
     raise BadInput(
         f"the grammar found only {len(pairs)} distinct pairs of {count}", hint="ask for fewer pairs", param="count"
     )
-
-
-def write_tsv(pairs: Sequence[GrammarPair], path: Path) -> None:
-    """Writes pairs as tab-separated text with the header `present past kind lemma`."""
-    with path.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.writer(out, delimiter="\t", quoting=csv.QUOTE_NONE, quotechar=None, lineterminator="\n")
-        writer.writerow(("present", "past", "kind", "lemma"))
-        writer.writerows((pair.present, pair.past, pair.kind, pair.lemma) for pair in pairs)

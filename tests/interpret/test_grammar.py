@@ -1,9 +1,7 @@
-from pathlib import Path
-
 import pytest
 
 from neurodial.control.errors import BadInput
-from neurodial.interpret.grammar import generate_pairs, write_tsv
+from neurodial.interpret.grammar import generate_pairs
 from neurodial.interpret.rules import RULES
 from neurodial.interpret.verbs import VERBS
 from neurodial.interpret.words import differing_words, join_words, split_words
@@ -68,14 +66,6 @@ def test_contractions_have_a_full_past() -> None:
 def test_no_pair_or_too_many_is_refused() -> None:
     with pytest.raises(BadInput, match="at least one"):
         generate_pairs(0)
-
-
-def test_tsv(tmp_path: Path) -> None:
-    write_tsv(PAIRS[:3], tmp_path / "pairs.tsv")
-    lines = (tmp_path / "pairs.tsv").read_text(encoding="utf-8").splitlines()
-    assert lines[0].split("\t") == ["present", "past", "kind", "lemma"]
-    assert lines[1].split("\t")[:2] == [PAIRS[0].present, PAIRS[0].past]
-    assert len(lines) == 4
 
 
 @pytest.mark.parametrize(
