@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -104,7 +104,7 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
         infos = _deploy(config)
         yield Running(f"http://{config.host}:{config.port}", infos)
     finally:
-        with _uninterrupted():
+        with _uninterrupted(), nullcontext() if verbose else _muted():
             if ray.is_initialized():
                 shut_down: Any = serve.shutdown  # Ray leaves it untyped
                 shut_down()
@@ -171,6 +171,13 @@ def _absolute_python_path() -> None:
     """Ray's workers inherit PYTHONPATH but start elsewhere."""
     if path := os.environ.get("PYTHONPATH"):
         os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(part) for part in path.split(os.pathsep) if part)
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Drops what Ray's listeners print while it goes down: that its own actors were killed is no news."""
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 @contextmanager

@@ -139,15 +139,18 @@ class Engine:
             sequence.fail(Unavailable("the engine is shutting down", hint="try again in a moment"))
 
     def _schedule(self) -> list[Sequence]:
+        """The next batch, waited for; nothing once the engine is closed."""
         with self._changed:
-            self._beat()
-            was_idle = not self._scheduler.num_waiting
-            while not self._scheduler.num_waiting and not self._is_closed:
-                self._changed.wait()
-            if was_idle and not self._is_closed:
-                self._changed.wait_for(lambda: self._is_closed, self._window_s)
-            self._beat()
-            return self._scheduler.schedule()
+            while not self._is_closed:
+                self._beat()
+                was_idle = not self._scheduler.num_waiting
+                self._changed.wait_for(lambda: self._is_closed or self._scheduler.num_waiting > 0)
+                if was_idle:
+                    self._changed.wait_for(lambda: self._is_closed, self._window_s)
+                self._beat()
+                if batch := self._scheduler.schedule():  # what waited may have been cancelled meanwhile
+                    return batch
+            return []
 
     def _step(self, batch: Items[Sequence]) -> None:
         """Runs a batch; if it fails as a whole, every row again alone, so that a fault costs its own row only."""

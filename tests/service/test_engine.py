@@ -57,6 +57,21 @@ def test_cancelling_waiting_and_running(engine: Engine, runner: FakeRunner) -> N
     assert engine.submit(Request("c", "abc")).result(30).text == "cba"
 
 
+def test_a_request_cancelled_before_its_batch_leaves_the_engine_running(runner: FakeRunner) -> None:
+    """While the engine waits for company, the only request is given up."""
+    engine = Engine(runner, window_s=0.3)
+    try:
+        alone = engine.submit(Request("a", "one"))
+        time.sleep(0.1)  # well inside the window
+        alone.cancel()
+        assert alone.result(30).reason == "cancelled"
+        time.sleep(0.5)
+        assert engine.stats().state == "ready"
+        assert engine.submit(Request("b", "abc")).result(30).text == "cba"
+    finally:
+        engine.close()
+
+
 def test_a_crash_costs_only_its_row(engine: Engine) -> None:
     """The batch is run again row by row; streamed text is not repeated."""
     rows = [Request("a", "one two three", stream=True), Request("b", "crash me now"), Request("c", "invalid")]
