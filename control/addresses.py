@@ -103,7 +103,7 @@ class Neurons:
         return Site._from(match)
 
     def __str__(self) -> str:
-        return f"{self.site}[{_compact(self.indices)}]"
+        return f"{self.site}[{compact_ranges(self.indices)}]"
 
 
 def _select(selection: str, limit: int | None, text: str) -> list[int]:
@@ -129,7 +129,13 @@ def _select(selection: str, limit: int | None, text: str) -> list[int]:
     return chosen
 
 
-def _compact(indices: Iterable[int]) -> str:
+def compact_ranges(indices: Iterable[int]) -> str:
+    """Writes numbers as an address does: `0-5,7,9,10`; the order is kept.
+
+    Example:
+        >>> compact_ranges([3, 4, 5, 9])
+        '3-5,9'
+    """
     runs: list[list[int]] = []
     for i in indices:
         if runs and i == runs[-1][1] + 1:
@@ -137,3 +143,12 @@ def _compact(indices: Iterable[int]) -> str:
         else:
             runs.append([i, i])
     return ",".join(str(a) if a == b else f"{a}-{b}" if b > a + 1 else f"{a},{b}" for a, b in runs)
+
+
+def expand_ranges(text: str) -> tuple[int, ...]:
+    """Reads what `compact_ranges` wrote.
+
+    Raises:
+        AddressError: if it is not a list of numbers and ranges.
+    """
+    return tuple(_select(text, None, text)) if text else ()

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,10 @@ from transformers import (
 )
 from transformers.utils import logging as hub_logging
 
+from neurodial.control.addresses import Site
 from neurodial.control.architectures import Family, ModelSites, sites_of
 from neurodial.control.errors import ModelError
+from neurodial.control.lineage import Lineage
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SAMPLES = 32  # values of each tensor that enter the fingerprint
@@ -40,6 +42,7 @@ class LoadedModel:
         name: for people.
         fingerprint: `sha256:` and 64 digits.
         sites: its architecture's sites.
+        lineage: of a checkpoint that Neurodial derived from another; None for an original.
     """
 
     model: PreTrainedModel
@@ -47,6 +50,7 @@ class LoadedModel:
     name: str
     fingerprint: str
     sites: ModelSites
+    lineage: Lineage | None = None
 
     @property
     def family(self) -> Family:
@@ -58,7 +62,20 @@ class LoadedModel:
         """Takes a model that is loaded already; the fingerprint is that of its checkpoint, if it came from one."""
         source = Path(model.name_or_path or "")
         name = source.name or type(model).__name__
-        return cls(model.eval(), tokenizer, name, fingerprint(model, source), sites_of(model))
+        lineage = Lineage.load(source) if source.is_dir() else None
+        return cls(model.eval(), tokenizer, name, fingerprint(model, source), sites_of(model), lineage)
+
+    def physical(self, site: Site, neurons: Sequence[int]) -> tuple[int, ...]:
+        """Places in this model's tensors of neurons given by their original numbers.
+
+        Raises:
+            AddressError: if one was removed from this model.
+        """
+        return self.lineage.physical(site, neurons) if self.lineage else tuple(int(n) for n in neurons)
+
+    def original(self, site: Site, places: Sequence[int]) -> tuple[int, ...]:
+        """Original numbers of neurons given by their places in this model's tensors."""
+        return self.lineage.original(site, places) if self.lineage else tuple(int(p) for p in places)
 
 
 def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32") -> LoadedModel:
