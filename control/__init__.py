@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from neurodial.control.hooks import Application, controlled
     from neurodial.control.loading import LoadedModel, load_model
     from neurodial.control.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
+    from neurodial.control.pruning.choosing import choose_kept
+    from neurodial.control.pruning.cost import Cost, cost
+    from neurodial.control.pruning.removal import prune_model
+    from neurodial.control.pruning.saving import load_pruned, save_pruned
+    from neurodial.control.pruning.support import support
     from neurodial.control.recording import capture
     from neurodial.control.sites import ModelSites, sites_of
 
@@ -33,6 +38,7 @@ _HOMES = {
     "Application": "hooks",
     "CompiledControls": "compiling",
     "Control": "controls",
+    "Cost": "pruning.cost",
     "LoadedModel": "loading",
     "ModelSites": "sites",
     "NeurodialError": "errors",
@@ -45,11 +51,17 @@ _HOMES = {
     "Site": "addresses",
     "SiteNeurons": "neuron_set",
     "capture": "recording",
+    "choose_kept": "pruning.choosing",
     "compile_controls": "compiling",
     "controlled": "hooks",
+    "cost": "pruning.cost",
     "load_model": "loading",
+    "load_pruned": "pruning.saving",
     "parse_controls": "controls",
+    "prune_model": "pruning.removal",
+    "save_pruned": "pruning.saving",
     "sites_of": "sites",
+    "support": "pruning.support",
 }
 
 __all__ = [
@@ -57,6 +69,7 @@ __all__ = [
     "Application",
     "CompiledControls",
     "Control",
+    "Cost",
     "LoadedModel",
     "ModelSites",
     "NeurodialError",
@@ -69,11 +82,17 @@ __all__ = [
     "Site",
     "SiteNeurons",
     "capture",
+    "choose_kept",
     "compile_controls",
     "controlled",
+    "cost",
     "load_model",
+    "load_pruned",
     "parse_controls",
+    "prune_model",
+    "save_pruned",
     "sites_of",
+    "support",
 ]
 
 

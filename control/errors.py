@@ -8,6 +8,7 @@ NeurodialError                500
 │   │   └── FingerprintError       wrong_model      a set made for another model
 │   ├── CorpusError                bad_corpus
 │   ├── ModelError                 bad_model        checkpoint or architecture that cannot be used
+│   ├── PruningError               cannot_prune     neurons or heads that cannot be removed
 │   ├── ConfigError                bad_config
 │   └── LimitError                 limit_exceeded
 ├── NotFound                  404
@@ -88,6 +89,12 @@ class ModelError(BadInput):
     """A checkpoint that cannot be loaded or an architecture that is not known."""
 
     code = "bad_model"
+
+
+class PruningError(BadInput):
+    """Neurons or heads that cannot be removed, or not in this way."""
+
+    code = "cannot_prune"
 
 
 class ConfigError(BadInput):
