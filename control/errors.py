@@ -6,6 +6,7 @@ NeurodialError                500
 │   ├── ControlError               bad_control
 │   ├── NeuronSetError             bad_neuron_set   truncated, foreign or inconsistent artifact
 │   │   └── FingerprintError       wrong_model      a set made for another model
+│   ├── CalibrationError           bad_calibration  truncated, foreign or inconsistent calibration
 │   ├── CorpusError                bad_corpus
 │   ├── ModelError                 bad_model        checkpoint or architecture that cannot be used
 │   ├── ConfigError                bad_config
@@ -76,6 +77,12 @@ class FingerprintError(NeuronSetError):
     """A neuron set that was made for another model."""
 
     code = "wrong_model"
+
+
+class CalibrationError(BadInput):
+    """A calibration file that is truncated, foreign or inconsistent, or was made for another model."""
+
+    code = "bad_calibration"
 
 
 class CorpusError(BadInput):

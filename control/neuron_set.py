@@ -1,7 +1,5 @@
 """The neuron set: a chosen top of a ranking with what is needed to read and to move its neurons. Schema version 1."""
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +9,7 @@ import numpy as np
 
 from neurodial.control.addresses import Neurons, Site
 from neurodial.control.errors import FingerprintError, NeuronSetError
-from neurodial.control.set_file import read_set_file, write_set_file
+from neurodial.control.set_file import content_digest, read_set_file, write_set_file
 
 SCHEMA_VERSION = 1
 NONE_CLASS = "none"
@@ -140,14 +138,7 @@ class NeuronSet:
     @cached_property
     def digest(self) -> str:
         """`sha256:` and 64 hexadecimal digits over all tensors and all metadata but the time of writing."""
-        tensors, metadata = self._tensors(), self._metadata()
-        metadata.pop("created")
-        content = hashlib.sha256(json.dumps(metadata, sort_keys=True, ensure_ascii=False).encode())
-        for name in sorted(tensors):
-            value = tensors[name]
-            content.update(f"\0{name}\0{value.dtype}\0{value.shape}\0".encode())
-            content.update(np.ascontiguousarray(value).tobytes())
-        return f"sha256:{content.hexdigest()}"
+        return content_digest(self._tensors(), self._metadata())
 
     @property
     def short(self) -> str:
