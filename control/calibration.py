@@ -13,6 +13,7 @@ import numpy as np
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import AddressError, CalibrationError
+from neurodial.control.lineage import check_origin
 from neurodial.control.set_file import CALIBRATION, content_digest, read_set_file, write_set_file
 
 if TYPE_CHECKING:
@@ -113,23 +114,16 @@ class Calibration:
             Whether it is inherited: made for a model that this one was derived from.
 
         Raises:
-            CalibrationError: if it was made for a model that is neither this one nor an ancestor of it.
+            FingerprintError: if it was made for a model that is neither this one nor an ancestor of it, or for an
+                ancestor whose weights were changed since.
         """
-        if loaded.fingerprint == self.fingerprint:
-            return False
-        lineage = loaded.lineage
-        if lineage is None or self.fingerprint not in lineage.ancestors:
-            raise CalibrationError(
-                f"the calibration was made for {self.model_name} ({self.fingerprint[:19]}…), not for {loaded.name} "
-                f"({loaded.fingerprint[:19]}…)",
-                hint="make one for this model: neurodial calibrate --model … --corpus … --out …",
-            )
-        if lineage.weights_changed and not allow_changed_weights:
-            raise CalibrationError(
-                f"the calibration was made for {self.model_name}, an ancestor of {loaded.name} whose weights changed",
-                hint="make one for this model, or allow changed weights",
-            )
-        return True
+        return check_origin(
+            loaded,
+            self.fingerprint,
+            what=f"the calibration was made for {self.model_name}",
+            remedy="make one for this model: neurodial calibrate --model … --corpus … --out …",
+            allow_changed_weights=allow_changed_weights,
+        )
 
     def save(self, path: str | Path) -> None:
         """Writes the calibration to one safetensors file, atomically."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurodial.control.addresses import Neurons, Site
-from neurodial.control.errors import FingerprintError, NeuronSetError
+from neurodial.control.errors import NeuronSetError
+from neurodial.control.lineage import check_origin
 from neurodial.control.set_file import content_digest, read_set_file, write_set_file
 
 if TYPE_CHECKING:
@@ -191,21 +192,13 @@ class NeuronSet:
         Raises:
             FingerprintError: if the set is of another model, or of one whose weights were changed since.
         """
-        if loaded.fingerprint == self.fingerprint:
-            return False
-        made_for = f"the neuron set {self.concept!r} was made for {self.model_name} ({self.fingerprint[:19]}…)"
-        lineage = loaded.lineage
-        if lineage is None or self.fingerprint not in lineage.ancestors:
-            raise FingerprintError(
-                f"{made_for}, not for this model ({loaded.fingerprint[:19]}…)",
-                hint="discover the concept on this model: neurodial discover --model …",
-            )
-        if lineage.changed_since(self.fingerprint) and not allow_changed_weights:
-            raise FingerprintError(
-                f"{made_for}; this model descends from it, but its weights were changed",
-                hint="discover the concept on this model, or allow changed weights (allow_changed_weights)",
-            )
-        return True
+        return check_origin(
+            loaded,
+            self.fingerprint,
+            what=f"the neuron set {self.concept!r} was made for {self.model_name}",
+            remedy="discover the concept on this model: neurodial discover --model …",
+            allow_changed_weights=allow_changed_weights,
+        )
 
     def save(self, path: str | Path) -> None:
         """Writes the set to one safetensors file, atomically."""
