@@ -1,6 +1,7 @@
 """Loading a checkpoint with its tokenizer, sites and fingerprint."""
 
 import hashlib
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -145,9 +146,13 @@ def fingerprint(model: PreTrainedModel, source: Path) -> str:
     """Identifies a checkpoint by names, shapes and sampled values of its tensors.
 
     It is computed from the checkpoint's own safetensors files where there are any, so that device, path and the dtype
-    it is loaded in do not matter; otherwise from the model's parameters.
+    it is loaded in do not matter; otherwise from the model's parameters. The history of a derived checkpoint enters
+    too: the samples may all have missed what it changed.
     """
     content = hashlib.sha256()
+    lineage = Lineage.load(source) if source.is_dir() else None
+    if lineage is not None:
+        content.update(json.dumps([lineage.ancestors, lineage.steps], sort_keys=True).encode())
     for name, value in sorted(_checkpoint_tensors(model, source), key=lambda item: item[0]):
         flat = value.flatten()
         places = torch.linspace(0, max(flat.numel() - 1, 0), min(SAMPLES, flat.numel()), dtype=torch.float64).long()
