@@ -15,7 +15,7 @@ import numpy as np
 from neurodial.control.errors import BadInput
 
 Array = np.ndarray[Any, Any]
-MODULES = ("probeless", "linear_probe", "mean_difference")  # of neurodial.interpret.methods
+MODULES = ("expert_units", "gaussian_probe", "linear_probe", "mean_difference", "probeless", "sparse_probing")
 MIN_ROWS = 4
 
 
