@@ -37,7 +37,7 @@ class Lineage:
     Attributes:
         ancestors: fingerprints from the parent to the original model.
         original_name: of the original model, for people.
-        steps: what was done, oldest first: `{"kind": "pruned", …settings}`.
+        steps: what was done to each ancestor, oldest first: `{"kind": "pruned", "weights_changed": false, …settings}`.
         weights_changed: whether weights that are left differ from the original's (baking, adaptation, recovery).
         kept: the sites that lost neurons, in numbers of the original model.
     """
@@ -72,10 +72,15 @@ class Lineage:
         return cls(
             ancestors=(fingerprint, *(parent.ancestors if parent else ())),
             original_name=parent.original_name if parent else name,
-            steps=(*(parent.steps if parent else ()), dict(step)),
+            steps=(*(parent.steps if parent else ()), {**step, "weights_changed": weights_changed}),
             weights_changed=weights_changed or (parent is not None and parent.weights_changed),
             kept={**(parent.kept if parent else {}), **(kept or {})},
         )
+
+    def changed_since(self, ancestor: str) -> bool:
+        """Whether weights that are left differ from those of one of the ancestors, given by its fingerprint."""
+        later = self.steps[len(self.steps) - 1 - self.ancestors.index(ancestor) :]
+        return any(step.get("weights_changed", self.weights_changed) for step in later)
 
     def physical(self, site: Site, neurons: Sequence[int]) -> tuple[int, ...]:
         """Places in this model of neurons given by their original numbers.

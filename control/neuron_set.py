@@ -5,13 +5,16 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neurodial.control.addresses import Neurons, Site
 from neurodial.control.errors import FingerprintError, NeuronSetError
 from neurodial.control.set_file import read_set_file, write_set_file
+
+if TYPE_CHECKING:
+    from neurodial.control.loading import LoadedModel
 
 SCHEMA_VERSION = 1
 NONE_CLASS = "none"
@@ -184,18 +187,34 @@ class NeuronSet:
         before = [r for r in self.readouts if r.site.stack == site.stack and r.site.order <= site.order]
         return max(before, key=lambda r: r.site.order, default=None)
 
-    def check_model(self, fingerprint: str) -> None:
-        """Refuses a model that the set was not made for.
+    def check_model(self, loaded: "LoadedModel", *, allow_changed_weights: bool = False) -> bool:
+        """Refuses a model that the set was not made for, nor for an ancestor of it.
+
+        Args:
+            loaded: the model.
+            allow_changed_weights: take a set of an ancestor even though weights were changed since.
+
+        Returns:
+            Whether the set is inherited: made for an ancestor of the model.
 
         Raises:
-            FingerprintError: if the fingerprints differ.
+            FingerprintError: if the set is of another model, or of one whose weights were changed since.
         """
-        if fingerprint != self.fingerprint:
+        if loaded.fingerprint == self.fingerprint:
+            return False
+        made_for = f"the neuron set {self.concept!r} was made for {self.model_name} ({self.fingerprint[:19]}…)"
+        lineage = loaded.lineage
+        if lineage is None or self.fingerprint not in lineage.ancestors:
             raise FingerprintError(
-                f"the neuron set {self.concept!r} was made for {self.model_name} ({self.fingerprint[:19]}…), "
-                f"not for this model ({fingerprint[:19]}…)",
+                f"{made_for}, not for this model ({loaded.fingerprint[:19]}…)",
                 hint="discover the concept on this model: neurodial discover --model …",
             )
+        if lineage.changed_since(self.fingerprint) and not allow_changed_weights:
+            raise FingerprintError(
+                f"{made_for}; this model descends from it, but its weights were changed",
+                hint="discover the concept on this model, or allow changed weights (allow_changed_weights)",
+            )
+        return True
 
     def save(self, path: str | Path) -> None:
         """Writes the set to one safetensors file, atomically."""

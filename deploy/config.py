@@ -34,6 +34,10 @@ class ModelSettings(_Settings):
     id: str = Field(min_length=1, description="what requests call the model")
     path: str = Field(description="checkpoint folder, relative to this file, or the name of one on a model hub")
     sets: dict[str, ExistingFile] = Field(default={}, description="neuron sets that requests may name: name → file")
+    allow_changed_weights: bool = Field(
+        default=False,
+        description="accept sets made for the model that this one derives from although its weights were changed since",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="number format of the weights"
     )

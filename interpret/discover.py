@@ -13,7 +13,14 @@ from neurodial.control.errors import AddressError, BadInput, CorpusError
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NONE_CLASS, NeuronSet, ReadOut, Recommended
 from neurodial.interpret.activations import Extraction
-from neurodial.interpret.assemble import QUANTILE_LEVELS, Gathered, Ranked, choose, site_neurons
+from neurodial.interpret.assemble import (
+    QUANTILE_LEVELS,
+    Gathered,
+    Ranked,
+    choose,
+    in_original_numbers,
+    site_neurons,
+)
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.evidence import Rows, probe_evidence
 from neurodial.interpret.maps import explained
@@ -98,6 +105,7 @@ def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery) -> NeuronSet:
         evidence["tuning"] = tuned.report
     elif maps := {str(p.site): _map_evidence(data, p.site, p.maps, p.indices) for p in parts if p.maps}:
         evidence["map_explained"] = maps
+    parts, readouts = in_original_numbers(loaded, parts, readouts)
     op = job.op or ("map" if data.pairs else "shift")
     usual = 1.0 if tuned and op == "map" else STRENGTHS.get(op, 1.0)
     strength = usual if job.strength is None else job.strength
