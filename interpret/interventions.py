@@ -73,14 +73,20 @@ def effects(
         size = max(1, max_rows // batch.rows)
         for first in range(0, len(members), size):
             some = members[first : first + size]
-            with _short_cut(loaded, outputs, start, len(some)) as more, ExitStack() as hooks:
+            with _short_cut(loaded, outputs, start, len(some)), ExitStack() as hooks:
                 for site in {site for n in some for site in units[n]}:
                     mask = _mask(loaded, site, [units[n].get(site, ()) for n in some], batch.rows)
                     hooks.callback(hook_site(loaded.sites.info(site), _changing(site, mask, change)).remove)
                 wide = batch.repeat(len(some))
-                score = wide.score(forward(loaded, wide, **more), measure)
+                score = wide.score(forward(loaded, wide), measure)
             moved[some] = (score.view(batch.rows, len(some)) - base[:, None]).T
     return moved
+
+
+@torch.inference_mode()
+def plain_scores(loaded: LoadedModel, batch: Batch, measure: Measure = "log-probability") -> torch.Tensor:
+    """(rows,) scores with nothing changed."""
+    return batch.score(forward(loaded, batch), measure)
 
 
 def values_at(loaded: LoadedModel, batch: Batch, sites: Sequence[Site]) -> dict[Site, torch.Tensor]:
@@ -145,7 +151,7 @@ def _recorded_layers(loaded: LoadedModel) -> Iterator[dict[nn.Module, Any]]:
 @contextmanager
 def _short_cut(
     loaded: LoadedModel, outputs: dict[nn.Module, Any], start: tuple[Stack, int], times: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[None]:
     """Makes the layers before a start return what they returned before, each row `times` times."""
     stack, first = start
     skipped = [info.module for info in loaded.sites.layers[stack][:first]]
@@ -153,8 +159,8 @@ def _short_cut(
         skipped += [info.module for info in loaded.sites.layers["encoder"]]
     try:
         for layer in skipped:
-            layer.forward = _returning(_widened(outputs[layer], times))  # type: ignore[method-assign]
-        yield {}
+            layer.forward = _returning(_widened(outputs[layer], times))
+        yield
     finally:
         for layer in skipped:
             del layer.forward

@@ -7,19 +7,28 @@ validates and returns the method, and what it learns ends in an underscore.
 import importlib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 
+from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
+from neurodial.control.loading import LoadedModel
+from neurodial.interpret.tasks import Batch
 
 Array = np.ndarray[Any, Any]
 MODULES = (  # of neurodial.interpret.methods
+    "ablation",
+    "activation_patching",
+    "attribution_patching",
     "clustering",
     "expert_units",
     "gaussian_probe",
+    "gradient_activation",
+    "knowledge_attribution",
+    "layer_conductance",
     "linear_probe",
     "mean_difference",
     "multi_model",
@@ -123,6 +132,59 @@ class RankingMethod(Method):
         self.ranking_ = np.lexsort((np.arange(len(size)), -size))
 
 
+class CausalMethod(Method):
+    """A method that ranks neurons by what changing them does to a task's score; it needs the model itself.
+
+    Attributes:
+        sites_: the sites, in the order in which their neurons are ranked.
+        scores_: (neurons,) signed: positive where the neuron supports the score. The sites' neurons follow each other.
+        ranking_: (neurons,) numbers into `scores_`, largest magnitude first.
+    """
+
+    sites_: tuple[Site, ...]
+    scores_: Array
+    ranking_: Array
+
+    @abstractmethod
+    def fit(self, loaded: LoadedModel, task: Sequence[Batch], sites: Sequence[Site]) -> "CausalMethod":
+        """Ranks the neurons of sites.
+
+        Args:
+            loaded: the model.
+            task: batches with their score (`interpret.tasks`).
+            sites: whose neurons are ranked.
+
+        Raises:
+            AddressError: if the model has no such site.
+            BadInput: for an empty task, no sites, or scores that are not numbers.
+        """
+
+    def by_site(self) -> dict[Site, Array]:
+        """The scores, site by site."""
+        return dict(zip(self.sites_, np.split(self.scores_, np.cumsum(self._widths)[:-1]), strict=True))
+
+    def top(self, count: int) -> list[tuple[Site, int]]:
+        """The best neurons: site and place in it."""
+        starts = np.cumsum([0, *self._widths])
+        found = np.searchsorted(starts, self.ranking_[:count], side="right") - 1
+        return [(self.sites_[s], int(n - starts[s])) for s, n in zip(found, self.ranking_[:count], strict=True)]
+
+    def _check(self, loaded: LoadedModel, task: Sequence[Batch], sites: Sequence[Site]) -> tuple[Site, ...]:
+        if not task or not sites:
+            raise BadInput("a causal method needs a task with examples and at least one site")
+        for site in sites:
+            loaded.sites.info(site)
+        return tuple(dict.fromkeys(sites))
+
+    def _rank_sites(self, scores: Mapping[Site, Array]) -> None:
+        self.sites_ = tuple(scores)
+        self._widths = [len(part) for part in scores.values()]
+        self.scores_ = np.concatenate([np.asarray(part, dtype=np.float64) for part in scores.values()])
+        if not np.isfinite(self.scores_).all():
+            raise BadInput("the model's scores on this task hold NaN or infinity")
+        self.ranking_ = np.lexsort((np.arange(len(self.scores_)), -np.abs(self.scores_)))
+
+
 class GroupMethod(Method):
     """A method that groups neurons by what they do together.
 
@@ -188,6 +250,11 @@ def methods() -> dict[str, type[RankingMethod]]:
 def group_methods() -> dict[str, type[GroupMethod]]:
     """The registered methods that group neurons, by slug."""
     return {slug: method for slug, method in all_methods().items() if issubclass(method, GroupMethod)}
+
+
+def causal_methods() -> dict[str, type[CausalMethod]]:
+    """The registered methods that change neurons and watch a score, by slug."""
+    return {slug: method for slug, method in all_methods().items() if issubclass(method, CausalMethod)}
 
 
 def make_method(slug: str, **params: Any) -> RankingMethod:

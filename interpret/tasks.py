@@ -1,4 +1,4 @@
-"""Tasks: inputs together with a score of what the model says there. Causal methods change neurons and watch the score."""
+"""Tasks: inputs with a score of what the model says there. Causal methods change neurons and watch the score."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,11 +59,11 @@ class Batch:
         return Batch(inputs, self.labels[here], None if self.foils is None else self.foils[here])
 
 
-def forward(loaded: LoadedModel, batch: Batch, **more: Any) -> torch.Tensor:
+def forward(loaded: LoadedModel, batch: Batch) -> torch.Tensor:
     """(rows, tokens, vocabulary) logits of a batch."""
     model: Any = loaded.model
     cache = {} if loaded.family == "encoder-only" else {"use_cache": False}
-    logits: torch.Tensor = model(**{**batch.inputs, **cache, **more}).logits
+    logits: torch.Tensor = model(**batch.inputs, **cache).logits
     return logits
 
 
@@ -167,7 +167,9 @@ def _prompt(loaded: LoadedModel, prompt: str, answer: str, foil: str | None) -> 
     if loaded.family == "encoder-only":
         places = [n for n, token in enumerate(ids) if token == tokenizer.mask_token_id]
         if len(places) != 1:
-            raise BadInput(f"{prompt!r} must hold the mask token {tokenizer.mask_token!r} once, not {len(places)} times")
+            raise BadInput(
+                f"{prompt!r} must hold the mask token {tokenizer.mask_token!r} once, not {len(places)} times"
+            )
         first = [tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (answer, foil) if text]
         position = places[0]
     else:
