@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from neurodial.control.addresses import Neurons, Site
+    from neurodial.control.calibration import Calibration
     from neurodial.control.catalogue import SetCatalogue
     from neurodial.control.compiling import CompiledControls, compile_controls
     from neurodial.control.controls import Control, NeuronGate, parse_controls
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AffineMap": "neuron_set",
     "Application": "hooks",
+    "Calibration": "calibration",
     "CompiledControls": "compiling",
     "Control": "controls",
     "LoadedModel": "loading",
@@ -55,6 +57,7 @@ _HOMES = {
 __all__ = [
     "AffineMap",
     "Application",
+    "Calibration",
     "CompiledControls",
     "Control",
     "LoadedModel",
