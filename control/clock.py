@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from neurodial.control.addresses import Stack
 from neurodial.control.architectures import Family
+from neurodial.control.loading import LoadedModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +112,13 @@ def _last(valid: torch.Tensor) -> torch.Tensor:
     return places.masked_fill(~valid, -1).amax(1)
 
 
-def padding_token(model: PreTrainedModel) -> int | None:
+def padding_token(loaded: LoadedModel) -> int | None:
     """What `generate` feeds to rows that have finished."""
-    generation: Any = getattr(model, "generation_config", None)
+    generation: Any = getattr(loaded.model, "generation_config", None)
     eos: Any = getattr(generation, "eos_token_id", None)
     choices: tuple[Any, ...] = (
         getattr(generation, "pad_token_id", None),
-        getattr(model.config, "pad_token_id", None),
+        loaded.pad_token_id,
         eos[0] if isinstance(eos, list) and eos else eos,
     )
     return next((int(c) for c in choices if c is not None), None)

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from neurodial.control.addresses import Neurons, Site
-from neurodial.control.architectures import ModelSites
 from neurodial.control.controls import NeuronGate
 from neurodial.control.errors import AddressError, ControlError
 from neurodial.control.neuron_set import NeuronSet, ReadOut
+from neurodial.control.sites import ModelSites
 
 
 @dataclass(frozen=True)

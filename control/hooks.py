@@ -57,7 +57,7 @@ def controlled(loaded: LoadedModel, rows: Sequence[CompiledControls | None]) -> 
     with ControlledRows(loaded, len(rows)) as slots, ExitStack() as hooks:
         for slot, compiled in enumerate(rows):
             slots.place(slot, compiled)
-        pad = padding_token(loaded.model)
+        pad = padding_token(loaded)
         for stack in {e.site.stack for r in rows if r for c in r.controls for e in c.effects}:
             container = loaded.sites.containers[stack]
             follow = _Follower(slots, stack, Clock(container, loaded.family, stack, pad))

@@ -131,9 +131,6 @@ class SiteTables:
         """The site's new value, or None where nothing writes."""
         if not self.stages and not self.readers:
             return None
-        if x.dim() == 2:  # some modules are given all rows' positions in one axis
-            new = self(x.view(self._rows, -1, x.shape[-1]))
-            return None if new is None else new.view(x.shape)
         if x.shape[0] != self._rows:
             raise InternalError(f"a batch of {x.shape[0]} rows does not fit controls for {self._rows}")
         for reader in self.readers:
