@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch.nn import functional
@@ -83,8 +84,9 @@ class ThresholdReader(GateReader):
         else:
             value = x[self.every_row, :, self.neurons]
         value = value.float()
-        fired = value > self.above if self.above is not None else value < self.below
-        return fired if self.above is None or self.below is None else fired & (value < self.below)
+        if self.above is None or self.below is None:
+            return value > self.above if self.above is not None else torch.lt(value, cast(torch.Tensor, self.below))
+        return (value > self.above) & (value < self.below)
 
 
 def _bounds(values: Sequence[float | None], missing: float, device: torch.device) -> torch.Tensor | None:

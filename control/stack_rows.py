@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 
 import torch
-from torch.utils.hooks import RemovableHandle
 
 from neurodial.control.addresses import Site, Stack
 from neurodial.control.compiling import CompiledControls
 from neurodial.control.layout import Lane, Layout, arrange
 from neurodial.control.loading import LoadedModel
 from neurodial.control.masks import PassMasks
-from neurodial.control.sitehooks import hook_site
+from neurodial.control.sitehooks import SiteHook, hook_site
 from neurodial.control.stages import Condition, Window, stages_of
 from neurodial.control.tables import SiteTables
 from neurodial.control.tally import Counts, Tally
@@ -30,7 +29,7 @@ class StackRows:
         self._loaded, self._stack = loaded, stack
         self._lanes: dict[int, Lane] = {}
         self._sites: dict[Site, SiteTables] = {}
-        self._hooks: dict[Site, RemovableHandle] = {}
+        self._hooks: dict[Site, SiteHook] = {}
         self._masks, self._tally = PassMasks(), Tally()
         self._layout: Layout | None = None
         self._key: object = None

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from neurodial.control.addresses import Site
-from neurodial.control.compiling import FOREVER, Effect, LinearPart
+from neurodial.control.compiling import FOREVER, Effect
 from neurodial.control.gates import Gate
 from neurodial.control.neuron_set import Array
 
@@ -37,21 +37,20 @@ ALWAYS = Condition()
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One update of a row at a site: x' = scale·x + shift (+ a linear part at `neurons`) where the condition holds.
+    """One update of a row at a site: x' = scale·x + shift (+ what a map adds) where the condition holds.
 
     Attributes:
         condition: of all effects in it.
         scale: (width,) float32, 1 at untouched neurons.
         shift: (width,) float32, −0 at untouched neurons.
-        neurons: (k,) of the linear part.
-        linear: of a `map`.
+        map: the effect whose linear part and offset are added; its tensors stay as they are, so that they can be
+            learned by gradient.
     """
 
     condition: Condition
     scale: torch.Tensor
     shift: torch.Tensor
-    neurons: torch.Tensor
-    linear: LinearPart | None
+    map: Effect | None
 
 
 class _Run:
@@ -61,20 +60,20 @@ class _Run:
         self.condition = condition
         self.scale = np.ones(width)
         self.shift = np.full(width, -0.0)  # x·1 + (−0) is x to the bit, also for −0
-        self.neurons = torch.empty(0, dtype=torch.long)
-        self.linear: LinearPart | None = None
+        self.map: Effect | None = None
 
     def add(self, effect: Effect) -> None:
         """Composes in float64, so that folding rounds once."""
         at = effect.neurons.numpy()
         scale = effect.scale.numpy().astype(np.float64)
-        self.shift[at] = self.shift[at] * scale + effect.shift.numpy()
         self.scale[at] *= scale
         if effect.linear is not None:
-            self.neurons, self.linear = effect.neurons, effect.linear
+            self.map = effect
+        else:
+            self.shift[at] = self.shift[at] * scale + effect.shift.numpy()
 
     def stage(self) -> Stage:
-        return Stage(self.condition, _row(self.scale), _row(self.shift), self.neurons, self.linear)
+        return Stage(self.condition, _row(self.scale), _row(self.shift), self.map)
 
 
 def _row(values: Array) -> torch.Tensor:
@@ -92,7 +91,7 @@ def stages_of(effects: Iterable[tuple[Condition, Effect]], widths: Mapping[Site,
     runs: dict[Site, list[_Run]] = {}
     for condition, effect in effects:
         here = runs.setdefault(effect.site, [])
-        fits = here and here[-1].condition == condition and here[-1].linear is None and effect.linear is None
+        fits = here and here[-1].condition == condition and here[-1].map is None and effect.linear is None
         if not fits:
             here.append(_Run(condition, widths[effect.site]))
         here[-1].add(effect)

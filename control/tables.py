@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch.nn import functional
 
-from neurodial.control.compiling import LinearPart
+from neurodial.control.compiling import Effect, LinearPart
 from neurodial.control.errors import InternalError
 from neurodial.control.masks import GateReader, PassMasks
 from neurodial.control.stages import Stage
@@ -18,12 +19,26 @@ Selector = slice | torch.Tensor  # of rows
 
 
 @dataclass(frozen=True, eq=False)
-class _LinearRows:
+class _MapRows:
     """A map that some rows of the batch share."""
 
-    part: LinearPart
-    rows: torch.Tensor  # (r, 1)
-    neurons: torch.Tensor  # (1, k)
+    rows: torch.Tensor  # (r,)
+    neurons: torch.Tensor  # (k,)
+    read: torch.Tensor  # (n,)
+    weight: torch.Tensor  # (k, n)
+    center: torch.Tensor  # (n,)
+    offset: torch.Tensor  # (k,)
+
+    @classmethod
+    def of(cls, effect: Effect, part: LinearPart, rows: list[int], device: torch.device) -> "_MapRows":
+        parts = effect.neurons, part.read, part.weight, part.center, effect.shift
+        return cls(torch.tensor(rows, device=device), *(part.to(device) for part in parts))
+
+    def add_to(self, new: torch.Tensor, x: torch.Tensor) -> None:
+        """Adds what the map makes of x to the new values, both (rows, tokens, width)."""
+        read = x[self.rows][..., self.read].to(self.weight.dtype)
+        added = functional.linear(read - self.center, self.weight, self.offset)
+        new[self.rows[:, None], :, self.neurons] += added.transpose(1, 2).to(new.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,15 +48,13 @@ class StageView:
     scale: torch.Tensor
     shift: torch.Tensor
     mask: Selector | None
-    maps: tuple[_LinearRows, ...]
+    maps: tuple[_MapRows, ...]
 
     def apply(self, x: torch.Tensor, masks: PassMasks) -> torch.Tensor:
         """The new values of x (rows, tokens, width), in float32 or wider."""
         new = torch.addcmul(self.shift, x, self.scale)
         for m in self.maps:
-            read = x[m.rows[:, 0]][..., m.part.read].to(m.part.weight.dtype)
-            added = (read - m.part.center) @ m.part.weight.T
-            new[m.rows, :, m.neurons] += added.transpose(1, 2).to(new.dtype)
+            m.add_to(new, x)
         if self.mask is None:
             return new
         return torch.where(masks.of(self.mask, x.device), new, x)
@@ -111,21 +124,13 @@ class SiteTables:
             scale, shift = (_select(table, rows) for table in self._tables[number])
             self.stages.append(StageView(scale, shift, mask, self._maps(slots, number)))
 
-    def _maps(self, slots: Sequence[int], number: int) -> tuple[_LinearRows, ...]:
-        shared: dict[int, tuple[Stage, list[int]]] = {}
+    def _maps(self, slots: Sequence[int], number: int) -> tuple[_MapRows, ...]:
+        shared: dict[int, tuple[Effect, list[int]]] = {}
         for row, slot in enumerate(slots):
-            stage = self.stages_of(slot)[number : number + 1]
-            if stage and stage[0].linear is not None:
-                shared.setdefault(id(stage[0].linear), (stage[0], []))[1].append(row)
-        return tuple(self._linear_rows(stage, rows) for stage, rows in shared.values())
-
-    def _linear_rows(self, stage: Stage, rows: list[int]) -> _LinearRows:
-        if stage.linear is None:
-            raise InternalError("a stage without a map was taken for one with a map")
-        part, device = stage.linear, self.device
-        moved = LinearPart(part.read.to(device), part.weight.to(device), part.center.to(device))
-        neurons = stage.neurons.to(device)[None]
-        return _LinearRows(moved, torch.tensor(rows, device=device)[:, None], neurons)
+            for stage in self.stages_of(slot)[number : number + 1]:
+                if stage.map is not None:
+                    shared.setdefault(id(stage.map), (stage.map, []))[1].append(row)
+        return tuple(_MapRows.of(m, m.linear, rows, self.device) for m, rows in shared.values() if m.linear)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor | None:
         """The site's new value, or None where nothing writes."""
