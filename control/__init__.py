@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from neurodial.control.addresses import Neurons, Site
+    from neurodial.control.calibration import Calibration
     from neurodial.control.catalogue import SetCatalogue
     from neurodial.control.compiling import CompiledControls, compile_controls
     from neurodial.control.controls import Control, NeuronGate, parse_controls
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
     from neurodial.control.loading import LoadedModel, load_model
     from neurodial.control.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
     from neurodial.control.recording import capture
+    from neurodial.control.rows import ControlledRows
     from neurodial.control.sites import ModelSites, sites_of
 
 _HOMES = {
     "AffineMap": "neuron_set",
     "Application": "hooks",
+    "Calibration": "calibration",
     "CompiledControls": "compiling",
     "Control": "controls",
+    "ControlledRows": "rows",
     "LoadedModel": "loading",
     "ModelSites": "sites",
     "NeurodialError": "errors",
@@ -55,8 +59,10 @@ _HOMES = {
 __all__ = [
     "AffineMap",
     "Application",
+    "Calibration",
     "CompiledControls",
     "Control",
+    "ControlledRows",
     "LoadedModel",
     "ModelSites",
     "NeurodialError",
