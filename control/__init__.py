@@ -18,6 +18,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from neurodial.control.addresses import Neurons, Site
+    from neurodial.control.architectures import (
+        ArchitectureRow,
+        AttentionRow,
+        FfnRow,
+        StackRow,
+        register_architecture,
+    )
     from neurodial.control.calibration import Calibration
     from neurodial.control.catalogue import SetCatalogue
     from neurodial.control.compiling import CompiledControls, compile_controls
@@ -33,10 +40,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "AffineMap": "neuron_set",
     "Application": "hooks",
+    "ArchitectureRow": "architectures",
+    "AttentionRow": "architectures",
     "Calibration": "calibration",
     "CompiledControls": "compiling",
     "Control": "controls",
     "ControlledRows": "rows",
+    "FfnRow": "architectures",
     "LoadedModel": "loading",
     "ModelSites": "sites",
     "NeurodialError": "errors",
@@ -48,21 +58,26 @@ _HOMES = {
     "SetCatalogue": "catalogue",
     "Site": "addresses",
     "SiteNeurons": "neuron_set",
+    "StackRow": "architectures",
     "capture": "recording",
     "compile_controls": "compiling",
     "controlled": "hooks",
     "load_model": "loading",
     "parse_controls": "controls",
+    "register_architecture": "architectures",
     "sites_of": "sites",
 }
 
 __all__ = [
     "AffineMap",
     "Application",
+    "ArchitectureRow",
+    "AttentionRow",
     "Calibration",
     "CompiledControls",
     "Control",
     "ControlledRows",
+    "FfnRow",
     "LoadedModel",
     "ModelSites",
     "NeurodialError",
@@ -74,11 +89,13 @@ __all__ = [
     "SetCatalogue",
     "Site",
     "SiteNeurons",
+    "StackRow",
     "capture",
     "compile_controls",
     "controlled",
     "load_model",
     "parse_controls",
+    "register_architecture",
     "sites_of",
 ]
 

@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as hub_logging
 
 from neurodial.control.addresses import Site
@@ -29,6 +30,7 @@ from neurodial.control.architectures import Family
 from neurodial.control.errors import ModelError
 from neurodial.control.lineage import Lineage
 from neurodial.control.sites import ModelSites, sites_of
+from neurodial.control.weights import check_weights_can_change
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SAMPLES = 32  # values of each tensor that enter the fingerprint
@@ -59,6 +61,17 @@ class LoadedModel:
         """encoder-decoder, decoder-only or encoder-only."""
         return self.sites.family
 
+    def check_weights_can_change(self, what: str) -> None:
+        """Refuses to edit weights that cannot be edited exactly: packed by quantisation, sharded or offloaded.
+
+        Args:
+            what: what would be done, such as `pruning`.
+
+        Raises:
+            ModelError: with the reason.
+        """
+        check_weights_can_change(self.model, what)
+
     @property
     def pad_token_id(self) -> int | None:
         """The padding token's id; multimodal models keep it in their text part's config."""
@@ -68,9 +81,9 @@ class LoadedModel:
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "LoadedModel":
         """Takes a model that is loaded already; the fingerprint is that of its checkpoint, if it came from one."""
-        source = Path(model.name_or_path or "")
-        name = source.name or type(model).__name__
-        lineage = Lineage.load(source) if source.is_dir() else None
+        source = Path(model.name_or_path) if model.name_or_path else None
+        name = source.name if source else type(model).__name__
+        lineage = Lineage.load(source) if source and source.is_dir() else None
         return cls(model.eval(), tokenizer, name, fingerprint(model, source), sites_of(model), lineage)
 
     def physical(self, site: Site, neurons: Sequence[int]) -> tuple[int, ...]:
@@ -106,7 +119,8 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32")
             config = AutoConfig.from_pretrained(path)
             model = _auto_class(config).from_pretrained(path, dtype=DTYPES[dtype])
             tokenizer = AutoTokenizer.from_pretrained(path)
-        model = model.to(device)
+        if getattr(model, "hf_quantizer", None) is None:  # a quantised model is where its quantiser put it
+            model = model.to(device)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
@@ -119,7 +133,8 @@ def _auto_class(config: Any) -> Any:
     if config.is_encoder_decoder:
         return AutoModelForSeq2SeqLM
     architecture = (config.architectures or [""])[0]
-    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+    causal = architecture == MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)  # Gemma3ForConditionalGeneration
+    if causal or architecture.endswith(("ForCausalLM", "LMHeadModel")):
         return AutoModelForCausalLM
     return AutoModelForMaskedLM if architecture.endswith("ForMaskedLM") else AutoModel
 
@@ -142,7 +157,7 @@ def _quiet() -> Iterator[None]:
             hub_logging.enable_progress_bar()
 
 
-def fingerprint(model: PreTrainedModel, source: Path) -> str:
+def fingerprint(model: PreTrainedModel, source: Path | None) -> str:
     """Identifies a checkpoint by names, shapes and sampled values of its tensors.
 
     It is computed from the checkpoint's own safetensors files where there are any, so that device, path and the dtype
@@ -150,7 +165,7 @@ def fingerprint(model: PreTrainedModel, source: Path) -> str:
     too: the samples may all have missed what it changed.
     """
     content = hashlib.sha256()
-    lineage = Lineage.load(source) if source.is_dir() else None
+    lineage = Lineage.load(source) if source and source.is_dir() else None
     if lineage is not None:
         content.update(json.dumps([lineage.ancestors, lineage.steps], sort_keys=True).encode())
     for name, value in sorted(_checkpoint_tensors(model, source), key=lambda item: item[0]):
@@ -161,11 +176,19 @@ def fingerprint(model: PreTrainedModel, source: Path) -> str:
     return f"sha256:{content.hexdigest()}"
 
 
-def _checkpoint_tensors(model: PreTrainedModel, source: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    files = sorted(source.glob("*.safetensors")) if source.is_dir() else []
+def _checkpoint_tensors(model: PreTrainedModel, source: Path | None) -> Iterator[tuple[str, torch.Tensor]]:
+    files = sorted(source.glob("*.safetensors")) if source and source.is_dir() else []
     if not files:
-        yield from model.state_dict().items()
+        yield from _own_tensors(model)
     for file in files:
         with safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118
                 yield name, opened.get_tensor(name)
+
+
+def _own_tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """The model's parameters; those that torch has quantised are packed in tuples."""
+    for name, value in model.state_dict().items():
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, torch.Tensor):
+                yield name, part.dequantize() if part.is_quantized else part

@@ -46,11 +46,12 @@ def row_from_structure(model: PreTrainedModel) -> ArchitectureRow:
     try:
         run = DryRun(model)
         lists = _lists_of_layers(run.base)
+        trace = run.trace(_watched(run.base, lists))
+        lists = [path for path in lists if f"{path}.0" in trace.calls]  # those of images and sounds do not run on text
         wanted = 2 if model.config.is_encoder_decoder else 1
         if len(lists) != wanted:
             raise Ambiguous(f"it has {len(lists)} lists of layers ({', '.join(lists) or 'none'}), not {wanted}")
-        trace = run.trace(_watched(run.base, lists))
-        lists.sort(key=lambda path: _first_call(trace, path))
+        lists.sort(key=lambda path: trace.calls.index(f"{path}.0"))
         family = _family(model, run, trace, lists)
         stacks: tuple[Stack, ...] = (
             ("encoder", "decoder") if wanted == 2 else ("decoder",) if family == "decoder-only" else ("encoder",)
@@ -87,13 +88,6 @@ def _watched(base: nn.Module, lists: Sequence[str]) -> list[str]:
                 if is_linear(module) and not (blocks and name.startswith(blocks))
             }
     return sorted(names)
-
-
-def _first_call(trace: Trace, path: str) -> int:
-    try:
-        return trace.calls.index(f"{path}.0")
-    except ValueError:
-        raise Ambiguous(f"{path} does not run on text alone") from None
 
 
 def _family(model: PreTrainedModel, run: DryRun, trace: Trace, lists: Sequence[str]) -> Family:

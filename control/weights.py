@@ -91,7 +91,7 @@ def _why_fixed(module: nn.Module) -> str | None:
     """Why one linear module's weights cannot be edited."""
     weight: Any = getattr(module, "weight", None)
     if not isinstance(weight, torch.Tensor):
-        return f"is quantised ({type(module).__module__.rpartition('.')[2]}.{type(module).__name__})"
+        return f"is quantised ({type(module).__module__}.{type(module).__name__})"
     if isinstance(weight, DTensor):
         return "is distributed over devices" if _is_sharded(module) else None
     if not weight.is_floating_point() or weight.is_quantized or weight.dim() != 2:
