@@ -29,6 +29,7 @@ from neurodial.control.addresses import Site
 from neurodial.control.architectures import Family
 from neurodial.control.errors import ModelError
 from neurodial.control.lineage import Lineage
+from neurodial.control.pruning.loader import read_pruned
 from neurodial.control.sites import ModelSites, sites_of
 from neurodial.control.weights import check_weights_can_change
 
@@ -84,7 +85,7 @@ class LoadedModel:
         source = Path(model.name_or_path) if model.name_or_path else None
         name = source.name if source else type(model).__name__
         lineage = Lineage.load(source) if source and source.is_dir() else None
-        return cls(model.eval(), tokenizer, name, fingerprint(model, source), sites_of(model), lineage)
+        return cls(model.eval(), tokenizer, name, fingerprint(model, source, lineage), sites_of(model), lineage)
 
     def physical(self, site: Site, neurons: Sequence[int]) -> tuple[int, ...]:
         """Places in this model's tensors of neurons given by their original numbers.
@@ -116,8 +117,7 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32")
         raise ModelError(f"{path}: there is no such folder")  # and it cannot be the name of a model on a hub
     try:
         with _quiet():
-            config = AutoConfig.from_pretrained(path)
-            model = _auto_class(config).from_pretrained(path, dtype=DTYPES[dtype])
+            model: Any = _read_model(path, DTYPES[dtype])
             tokenizer = AutoTokenizer.from_pretrained(path)
         if getattr(model, "hf_quantizer", None) is None:  # a quantised model is where its quantiser put it
             model = model.to(device)
@@ -127,6 +127,15 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32")
             f"{path}: cannot load the model ({line})", hint="a folder with config.json, weights and tokenizer is needed"
         ) from error
     return LoadedModel.wrap(model, tokenizer)
+
+
+def _read_model(path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+    lineage = Lineage.load(Path(path)) if Path(path).is_dir() else None
+    if lineage is not None and lineage.kept:
+        return read_pruned(Path(path), lineage, dtype)
+    config = AutoConfig.from_pretrained(path)
+    model: PreTrainedModel = _auto_class(config).from_pretrained(path, dtype=dtype)
+    return model
 
 
 def _auto_class(config: Any) -> Any:
@@ -157,15 +166,14 @@ def _quiet() -> Iterator[None]:
             hub_logging.enable_progress_bar()
 
 
-def fingerprint(model: PreTrainedModel, source: Path | None) -> str:
+def fingerprint(model: PreTrainedModel, source: Path | None, lineage: Lineage | None) -> str:
     """Identifies a checkpoint by names, shapes and sampled values of its tensors.
 
     It is computed from the checkpoint's own safetensors files where there are any, so that device, path and the dtype
-    it is loaded in do not matter; otherwise from the model's parameters. The history of a derived checkpoint enters
-    too: the samples may all have missed what it changed.
+    it is loaded in do not matter; otherwise from the model's parameters, as it would be saved. The history of a derived
+    checkpoint enters too: the samples may all have missed what it changed.
     """
     content = hashlib.sha256()
-    lineage = Lineage.load(source) if source and source.is_dir() else None
     if lineage is not None:
         content.update(json.dumps([lineage.ancestors, lineage.steps], sort_keys=True).encode())
     for name, value in sorted(_checkpoint_tensors(model, source), key=lambda item: item[0]):
@@ -187,8 +195,11 @@ def _checkpoint_tensors(model: PreTrainedModel, source: Path | None) -> Iterator
 
 
 def _own_tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """The model's parameters; those that torch has quantised are packed in tuples."""
+    """The model's parameters as they would be saved; those that torch has quantised are packed in tuples."""
+    unsaved = {*model.all_tied_weights_keys, *(model._keys_to_ignore_on_save or ())}
     for name, value in model.state_dict().items():
+        if name in unsaved:
+            continue
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, torch.Tensor):
                 yield name, part.dequantize() if part.is_quantized else part
