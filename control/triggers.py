@@ -94,7 +94,7 @@ class Switches:
         for row, column in enumerate(self.columns):
             if column is not None and (tokens - column if real is None else int(real[row, column:].sum())) > 1:
                 raise ControlError(
-                    "a trigger decides from one step to the next: it cannot act in a pass with several generated tokens",
+                    "a trigger decides from step to step: it cannot act in a pass with several generated tokens",
                     hint="generate with a cache, without an assistant model and without a given beginning",
                 )
 
