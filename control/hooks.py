@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from neurodial.control.addresses import Stack
-from neurodial.control.clock import Clock, padding_token
+from neurodial.control.clock import Clock, ending_tokens
 from neurodial.control.compiling import CompiledControls
 from neurodial.control.errors import InternalError
 from neurodial.control.loading import LoadedModel
@@ -58,10 +58,10 @@ def controlled(loaded: LoadedModel, rows: Sequence[CompiledControls | None]) -> 
     with ControlledRows(loaded, len(rows)) as slots, ExitStack() as hooks:
         for slot, compiled in enumerate(rows):
             slots.place(slot, compiled)
-        pad = padding_token(loaded)
+        ends = ending_tokens(loaded)
         for stack in {e.site.stack for r in rows if r for c in r.controls for e in c.effects}:
             container = loaded.sites.containers[stack]
-            follow = _Follower(slots, stack, Clock(container, loaded.family, stack, pad))
+            follow = _Follower(slots, stack, Clock(container, loaded.family, stack, ends))
             hooks.callback(follow.let_go)
             if loaded.family == "decoder-only" and container is not loaded.model:
                 hooks.callback(loaded.model.register_forward_pre_hook(follow.note_kept, with_kwargs=True).remove)
