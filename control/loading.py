@@ -116,7 +116,7 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32")
     if not Path(path).is_dir() and (str(path).count("/") > 1 or str(path).startswith((".", "/"))):
         raise ModelError(f"{path}: there is no such folder")  # and it cannot be the name of a model on a hub
     try:
-        with _quiet():
+        with quiet():
             model: Any = _read_model(path, DTYPES[dtype])
             tokenizer = AutoTokenizer.from_pretrained(path)
         if getattr(model, "hf_quantizer", None) is None:  # a quantised model is where its quantiser put it
@@ -149,7 +149,7 @@ def _auto_class(config: Any) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps loading silent: progress bars over weights and the tokenizer's advice are noise to a user."""
     bars = hub_logging.is_progress_bar_enabled()
     hub_logging.disable_progress_bar()
