@@ -42,7 +42,8 @@ def model_report(loaded: "LoadedModel") -> dict[str, Any]:
         },
         "weights_fixed_because": why_weights_are_fixed(loaded.model),
         "num_neurons": sites.num_neurons,
-        "stacks": {
+        "stacks": list(sites.stacks),
+        "by_stack": {
             stack: {
                 "layers": len(sites.layers[stack]),
                 "num_neurons": sum(info.width for info in sites.of(stack)),

@@ -52,7 +52,7 @@ def test_json_has_every_site(saved: Save) -> None:
     found = report(saved(tiny("qwen3")))
     assert found["kind"] == "model" and found["model_type"] == "qwen3" and found["in_table"]
     assert found["num_neurons"] == sum(site["width"] for site in found["sites"]) == 32 * 3 + 2 * 48 * 2
-    assert found["stacks"] == {"decoder": {"layers": 2, "num_neurons": 288, "num_sites": 7}}
+    assert found["by_stack"] == {"decoder": {"layers": 2, "num_neurons": 288, "num_sites": 7}}
     attn = {"heads": 4, "kv_heads": 2, "head_dim": 12, "module": "model.layers.1.self_attn.o_proj", "side": "input"}
     assert {"site": "decoder.1.attn", "width": 48} | attn in found["sites"]
     assert found["lineage"] is found["weights_fixed_because"] is None and found["refused"] == []
