@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from neurodial.control.recording import capture
     from neurodial.control.rows import ControlledRows
     from neurodial.control.sites import ModelSites, sites_of
+    from neurodial.control.static_rows import StaticRows
 
 _HOMES = {
     "AffineMap": "neuron_set",
@@ -48,6 +49,7 @@ _HOMES = {
     "SetCatalogue": "catalogue",
     "Site": "addresses",
     "SiteNeurons": "neuron_set",
+    "StaticRows": "static_rows",
     "capture": "recording",
     "compile_controls": "compiling",
     "controlled": "hooks",
@@ -74,6 +76,7 @@ __all__ = [
     "SetCatalogue",
     "Site",
     "SiteNeurons",
+    "StaticRows",
     "capture",
     "compile_controls",
     "controlled",
