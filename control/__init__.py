@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from neurodial.control.recording import capture
     from neurodial.control.rows import ControlledRows
     from neurodial.control.sites import ModelSites, sites_of
+    from neurodial.control.static_rows import StaticRows
 
 _HOMES = {
     "AffineMap": "neuron_set",
@@ -65,6 +66,7 @@ _HOMES = {
     "Site": "addresses",
     "SiteNeurons": "neuron_set",
     "StackRow": "architectures",
+    "StaticRows": "static_rows",
     "capture": "recording",
     "choose_kept": "pruning.choosing",
     "compile_controls": "compiling",
@@ -103,6 +105,7 @@ __all__ = [
     "Site",
     "SiteNeurons",
     "StackRow",
+    "StaticRows",
     "capture",
     "choose_kept",
     "compile_controls",
