@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from neurodial.control.hooks import Application, controlled
     from neurodial.control.loading import LoadedModel, load_model
     from neurodial.control.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
+    from neurodial.control.pruning.choosing import choose_kept
+    from neurodial.control.pruning.cost import Cost, cost
+    from neurodial.control.pruning.removal import prune_model
+    from neurodial.control.pruning.saving import load_pruned, save_pruned
+    from neurodial.control.pruning.support import support
     from neurodial.control.recording import capture
     from neurodial.control.sites import ModelSites, sites_of
 
@@ -35,6 +40,7 @@ _HOMES = {
     "Calibration": "calibration",
     "CompiledControls": "compiling",
     "Control": "controls",
+    "Cost": "pruning.cost",
     "LoadedModel": "loading",
     "ModelSites": "sites",
     "NeurodialError": "errors",
@@ -47,11 +53,17 @@ _HOMES = {
     "Site": "addresses",
     "SiteNeurons": "neuron_set",
     "capture": "recording",
+    "choose_kept": "pruning.choosing",
     "compile_controls": "compiling",
     "controlled": "hooks",
+    "cost": "pruning.cost",
     "load_model": "loading",
+    "load_pruned": "pruning.saving",
     "parse_controls": "controls",
+    "prune_model": "pruning.removal",
+    "save_pruned": "pruning.saving",
     "sites_of": "sites",
+    "support": "pruning.support",
 }
 
 __all__ = [
@@ -60,6 +72,7 @@ __all__ = [
     "Calibration",
     "CompiledControls",
     "Control",
+    "Cost",
     "LoadedModel",
     "ModelSites",
     "NeurodialError",
@@ -72,11 +85,17 @@ __all__ = [
     "Site",
     "SiteNeurons",
     "capture",
+    "choose_kept",
     "compile_controls",
     "controlled",
+    "cost",
     "load_model",
+    "load_pruned",
     "parse_controls",
+    "prune_model",
+    "save_pruned",
     "sites_of",
+    "support",
 ]
 
 
