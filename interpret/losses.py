@@ -99,7 +99,7 @@ def token_rows(
     if loaded.family != "encoder-decoder":
         return [TokenRow(source) for source in sources]
     if decoder == "own":
-        targets = generate_ids(loaded, texts)
+        targets = generate_ids(loaded, texts, max_new_tokens=max_length(loaded) - 1)
     else:
         missing = next((e for e in examples if e.target is None), None)
         if missing is not None:
@@ -170,6 +170,26 @@ def summed_loss(loaded: LoadedModel, batch: LossBatch) -> tuple[torch.Tensor, in
     Raises:
         ModelError: if the model has no language-model head.
     """
+    logits, wanted = _predictions(loaded, batch)
+    return functional.cross_entropy(logits, wanted, reduction="sum"), len(wanted)
+
+
+def summed_log_odds(loaded: LoadedModel, batch: LossBatch) -> tuple[torch.Tensor, int]:
+    """log(p / (1 − p)) of the predicted tokens, summed, and how many there are.
+
+    Where the model is sure, the loss is flat and its gradient vanishes; the log-odds' does not.
+
+    Raises:
+        ModelError: if the model has no language-model head.
+    """
+    logits, wanted = _predictions(loaded, batch)
+    chosen = logits.gather(1, wanted[:, None])
+    others = logits.scatter(1, wanted[:, None], float("-inf")).logsumexp(dim=1)
+    return (chosen[:, 0] - others).sum(), len(wanted)
+
+
+def _predictions(loaded: LoadedModel, batch: LossBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    """(predicted tokens, vocabulary) logits in float32 and the ids that they should predict."""
     model: Any = loaded.model
     uncached = {"use_cache": False} if loaded.family != "encoder-only" else {}
     logits = getattr(model(**batch.inputs, **uncached), "logits", None)
@@ -178,7 +198,5 @@ def summed_loss(loaded: LoadedModel, batch: LossBatch) -> tuple[torch.Tensor, in
             f"{loaded.name}: {type(model).__name__} has no language-model head to take a loss from",
             hint="rank by magnitude or activation",
         )
-    loss = functional.cross_entropy(
-        logits.flatten(0, 1).float(), batch.labels.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
-    return loss, int((batch.labels != IGNORED).sum())
+    predicted = batch.labels != IGNORED
+    return logits[predicted].float(), batch.labels[predicted]

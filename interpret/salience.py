@@ -5,15 +5,18 @@
 | `magnitude` | norm of its incoming weights × norm of its outgoing weights | nothing |
 | `activation` | root mean square of its activation × norm of its outgoing weights | a calibration, or a corpus |
 | `gradient` | mean over tokens of abs(h · ∂L/∂h), L being the model's own loss | a corpus |
+| `log-odds` | the same with L = log(p / (1 − p)), p being the predicted token's probability | a corpus |
 | `random` | drawn by the seed: the baseline | nothing |
 
 A head's score is that of its neurons together. `gradient` is the first-order estimate of what removal does to the loss
 (Molchanov et al. 2017, arXiv 1611.06440; Gu et al. 2021, section 3.2 of arXiv 2103.13009 for FFN neurons; Michel et al.
-2019, arXiv 1905.10650, for heads). Where neurons are to be held at their mean instead of zero, h is taken from its mean
-in `activation` and `gradient`: a neuron that is always on, and always as much, can then go.
+2019, arXiv 1905.10650, for heads). It overlooks the neurons behind what the model is sure of, such as the end of the
+text, since the loss is flat there; `log-odds` is the same estimate of a figure that never flattens. Where neurons are
+to be held at their mean instead of zero, h is taken from its mean in all three: a neuron that is always on, and always
+as much, can then go.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Literal, get_args
 
@@ -26,18 +29,19 @@ from neurodial.control.architectures import FfnRow
 from neurodial.control.calibration import Calibration
 from neurodial.control.errors import BadInput, CorpusError
 from neurodial.control.loading import LoadedModel
-from neurodial.control.pruning.cuts import Cut, qkv_rows, row_of
+from neurodial.control.pruning.cuts import Cut, num_units, qkv_rows, row_of
 from neurodial.control.pruning.support import Fill
 from neurodial.control.sitehooks import hook_site
 from neurodial.control.sites import SiteInfo
 from neurodial.interpret.calibration import calibrate_model, decoder_input
 from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.losses import LossBatch, loss_batches, summed_loss
+from neurodial.interpret.losses import LossBatch, loss_batches, summed_log_odds, summed_loss
 from neurodial.interpret.progress import progress
 
 Array = np.ndarray[Any, Any]
 Scores = dict[Site, Array]
-Measure = Literal["magnitude", "activation", "gradient", "random"]
+Measure = Literal["magnitude", "activation", "gradient", "log-odds", "random"]
+Objective = Callable[[LoadedModel, LossBatch], tuple[torch.Tensor, int]]
 MEASURES: tuple[Measure, ...] = get_args(Measure)
 
 
@@ -58,7 +62,8 @@ def salience(
         by: one of `MEASURES`.
         sites: what to score.
         corpus: text to score on, where the measure needs one.
-        calibration: of this model, instead of measuring one on the corpus.
+        calibration: of this model: what removed neurons will be held at, and for `activation`, if it is over all
+            tokens, instead of measuring on the corpus.
         to: what removed neurons will be held at.
         seed: of `random`, and of the tokens that are masked for an encoder-only model's loss.
 
@@ -68,7 +73,7 @@ def salience(
     Raises:
         BadInput: for a measure that does not exist, or scores that are not numbers.
         CorpusError: if the measure needs a corpus and there is none.
-        ModelError: for `gradient` on a model without a language-model head.
+        ModelError: for `gradient` and `log-odds` on a model without a language-model head.
     """
     if by not in MEASURES:
         raise BadInput(f"there is no salience measure {by!r}", hint=f"one of {', '.join(MEASURES)}")
@@ -78,13 +83,16 @@ def salience(
         draw = np.random.default_rng(seed)
         scores = {site: draw.random(num_units(loaded.sites.info(site))) for site in sites}
     else:
-        if calibration is None and (by == "activation" or to == "mean"):
+        if calibration is None and to == "mean":
             calibration = calibrate_model(loaded, _needed(corpus, by))
-        if by == "activation" and calibration is not None:
-            scores = {site: _activation(loaded, site, calibration, to) for site in sites}
+        centre = {site: _centre(loaded, site, calibration if to == "mean" else None) for site in sites}
+        if by == "activation":
+            known = calibration is not None and calibration.tokens == "all"
+            seen = calibration if calibration and known else calibrate_model(loaded, _needed(corpus, by))
+            scores = {site: _activation(loaded, site, seen, centre[site]) for site in sites}
         else:
-            centre = calibration if to == "mean" else None
-            scores = _gradient(loaded, sites, _needed(corpus, by), centre, seed)
+            objective = summed_loss if by == "gradient" else summed_log_odds
+            scores = _gradient(loaded, centre, _needed(corpus, by), objective, seed)
     for site, values in scores.items():
         if not np.isfinite(values).all():
             raise BadInput(f"{site}: a {by} score is not a number", hint="the checkpoint may be damaged")
@@ -93,13 +101,8 @@ def salience(
 
 def _needed(corpus: Corpus | None, by: str) -> Corpus:
     if corpus is None:
-        raise CorpusError(f"{by} scores need a corpus", hint="give --corpus, or rank by magnitude")
+        raise CorpusError(f"{by} scores need a corpus", hint="give a corpus (--corpus), or rank by magnitude")
     return corpus
-
-
-def num_units(info: SiteInfo) -> int:
-    """What is scored at a site: its neurons, or its heads."""
-    return info.num_heads or info.width
 
 
 def per_unit(info: SiteInfo, values: Array) -> Array:
@@ -118,10 +121,10 @@ def magnitude(loaded: LoadedModel, site: Site) -> Array:
             squares = _row_squares(layer.part(path))
             incoming += squares.reshape(2 if row.fused else 1, info.width).sum(axis=0)
     else:
-        squares = [_row_squares(layer.part(path)) for path in row.qkv]
+        parts = [_row_squares(layer.part(path)) for path in row.qkv]
         for head in range(num_units(info)):
             rows = qkv_rows(_one_head(info, layer, row, head), row)
-            incoming[head] = sum(float(s[list(r)].sum()) for s, r in zip(squares, rows, strict=True))
+            incoming[head] = sum(float(s[list(r)].sum()) for s, r in zip(parts, rows, strict=True))
     scores: Array = np.sqrt(incoming * per_unit(info, out_squares(loaded, site)))
     return scores
 
@@ -149,27 +152,35 @@ def _squares(module: Any, *, of: Literal["inputs", "outputs"]) -> Array:
     return squares
 
 
-def _activation(loaded: LoadedModel, site: Site, calibration: Calibration, to: Fill) -> Array:
+def _centre(loaded: LoadedModel, site: Site, calibration: Calibration | None) -> Array:
+    """(neurons,) what removed neurons are held at: zero, or their means."""
+    width = loaded.sites.info(site).width
+    if calibration is None:
+        return np.zeros(width, dtype=np.float32)
+    held: Array = calibration.mean(site)[list(loaded.original(site, range(width)))]
+    return held
+
+
+def _activation(loaded: LoadedModel, site: Site, seen: Calibration, centre: Array) -> Array:
     """Root mean square of what each neuron, or head, adds to the layer's output (for heads, without correlations)."""
     info = loaded.sites.info(site)
     places = list(loaded.original(site, range(info.width)))
-    mean, std = (x[places].astype(np.float64) for x in (calibration.mean(site), calibration.std(site)))
-    power = std**2 if to == "mean" else mean**2 + std**2
-    scores: Array = np.sqrt(per_unit(info, power * out_squares(loaded, site)))
+    mean, std = (x[places].astype(np.float64) for x in (seen.mean(site), seen.std(site)))
+    scores: Array = np.sqrt(per_unit(info, ((mean - centre) ** 2 + std**2) * out_squares(loaded, site)))
     return scores
 
 
 def _gradient(
-    loaded: LoadedModel, sites: Sequence[Site], corpus: Corpus, centre: Calibration | None, seed: int
+    loaded: LoadedModel, centre: Mapping[Site, Array], corpus: Corpus, objective: Objective, seed: int
 ) -> Scores:
     decoder = decoder_input(loaded, corpus, None)
-    rest = {site: _centre(loaded, site, centre) for site in sites}
-    totals = {site: np.zeros(num_units(loaded.sites.info(site))) for site in sites}
-    tokens = dict.fromkeys(sites, 0)
+    held = {site: torch.from_numpy(values).to(loaded.model.device) for site, values in centre.items()}
+    totals = {site: np.zeros(num_units(loaded.sites.info(site))) for site in held}
+    tokens = dict.fromkeys(held, 0)
     with progress("Gradients", len(corpus)) as advance:
         for batch, rows in loss_batches(loaded, corpus, decoder=decoder, seed=seed):
-            for site, (h, g) in _with_gradients(loaded, sites, batch).items():
-                change = ((h - rest[site]) * g)[batch.masks[site.stack]]
+            for site, (h, g) in _with_gradients(loaded, list(held), batch, objective).items():
+                change = ((h - held[site]) * g)[batch.masks[site.stack]]
                 units = change.reshape(len(change), num_units(loaded.sites.info(site)), -1).sum(dim=2)
                 totals[site] += units.abs().sum(dim=0).double().cpu().numpy()
                 tokens[site] += len(change)
@@ -177,18 +188,10 @@ def _gradient(
     return {site: total / tokens[site] for site, total in totals.items()}
 
 
-def _centre(loaded: LoadedModel, site: Site, centre: Calibration | None) -> torch.Tensor:
-    """What h is taken from: nothing, or the mean of each neuron."""
-    if centre is None:
-        return torch.zeros((), device=loaded.model.device)
-    places = list(loaded.original(site, range(loaded.sites.info(site).width)))
-    return torch.from_numpy(centre.mean(site)[places]).to(loaded.model.device)
-
-
 def _with_gradients(
-    loaded: LoadedModel, sites: Sequence[Site], batch: LossBatch
+    loaded: LoadedModel, sites: Sequence[Site], batch: LossBatch, objective: Objective
 ) -> dict[Site, tuple[torch.Tensor, torch.Tensor]]:
-    """Site → its activations and the gradients of the batch's summed loss by them, in float32."""
+    """Site → its activations and the gradients of the batch's sum by them, in float32."""
     recorded: dict[Site, torch.Tensor] = {}
 
     def recorder(site: Site) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -202,6 +205,6 @@ def _with_gradients(
     with ExitStack() as hooks, torch.enable_grad():
         for site in sites:
             hooks.callback(hook_site(loaded.sites.info(site), recorder(site)).remove)
-        loss, _ = summed_loss(loaded, batch)
-        gradients = torch.autograd.grad(loss, [recorded[site] for site in sites])
+        total, _ = objective(loaded, batch)
+        gradients = torch.autograd.grad(total, [recorded[site] for site in sites])
     return {s: (recorded[s].detach().float(), g.float()) for s, g in zip(sites, gradients, strict=True)}

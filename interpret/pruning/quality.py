@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from neurodial.control.loading import LoadedModel
+from neurodial.interpret.activations import max_length
 from neurodial.interpret.calibration import decoder_input
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.generation import generate_texts
@@ -17,15 +18,15 @@ from neurodial.interpret.translation_scores import bleu, chrf, scorer
 
 
 class Quality(Protocol):
-    """A measurement on fixed text.
+    """A measurement on fixed text."""
 
-    Attributes:
-        name: of the figure that decides.
-        higher_is_better: whether more of it is better.
-    """
+    @property
+    def name(self) -> str:
+        """Of the figure that decides."""
 
-    name: str
-    higher_is_better: bool
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether more of it is better."""
 
     def measure(self, loaded: LoadedModel) -> dict[str, float]:
         """The figures of one model, `name` among them."""
@@ -53,22 +54,24 @@ class TranslationQuality:
     """BLEU and chrF of greedy translations; sentences that occur several times have several references."""
 
     references: dict[str, list[str]]
+    max_new_tokens: int = 128
     name: str = "bleu"
     higher_is_better: bool = True
 
     @classmethod
-    def of(cls, corpus: Corpus) -> "TranslationQuality":
+    def of(cls, corpus: Corpus, max_new_tokens: int = 128) -> "TranslationQuality":
         """Groups a parallel corpus by its source side."""
         scorer()  # refused before anything slow happens
         grouped: dict[str, list[str]] = defaultdict(list)
         for example in corpus:
             if example.target is not None:
                 grouped[example.source.text].append(example.target.text)
-        return cls(dict(grouped))
+        return cls(dict(grouped), max_new_tokens)
 
     def measure(self, loaded: LoadedModel) -> dict[str, float]:
         """BLEU and chrF."""
-        outputs = generate_texts(loaded, list(self.references))
+        limit = min(self.max_new_tokens, max_length(loaded) - 1)
+        outputs = generate_texts(loaded, list(self.references), max_new_tokens=limit)
         references = list(self.references.values())
         return {"bleu": bleu(outputs, references), "chrf": chrf(outputs, references)}
 
