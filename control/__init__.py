@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from neurodial.control.pruning.saving import load_pruned, save_pruned
     from neurodial.control.pruning.support import support
     from neurodial.control.recording import capture
+    from neurodial.control.rows import ControlledRows
     from neurodial.control.sites import ModelSites, sites_of
 
 _HOMES = {
@@ -40,6 +41,7 @@ _HOMES = {
     "Calibration": "calibration",
     "CompiledControls": "compiling",
     "Control": "controls",
+    "ControlledRows": "rows",
     "Cost": "pruning.cost",
     "LoadedModel": "loading",
     "ModelSites": "sites",
@@ -72,6 +74,7 @@ __all__ = [
     "Calibration",
     "CompiledControls",
     "Control",
+    "ControlledRows",
     "Cost",
     "LoadedModel",
     "ModelSites",
