@@ -51,6 +51,7 @@ class AttentionRow:
         head_dim: the config's attribute that holds the width of a head; where it is None or not set, hidden / heads.
         per_head: further modules with one block of output rows a head; they need not be there.
         all_heads: why the heads belong together, so that none can be removed; None where they are independent.
+        all_heads_if: the config's attribute that must be set for that.
         reads_config: the module reads the number of heads from the config while it runs.
     """
 
@@ -62,6 +63,7 @@ class AttentionRow:
     head_dim: str | None = None
     per_head: tuple[str, ...] = ()
     all_heads: str | None = None
+    all_heads_if: str | None = None
     reads_config: bool = False
 
 
@@ -151,18 +153,14 @@ _FALCON_FFN = FfnRow(_FOUR_H_OUT, _FOUR_H_INTO, "ffn_hidden_size")
 
 
 def _query_key_value(
-    module: str,
-    heads: str,
-    layout: Layout = "per-head",
-    kv_heads: str | int | None = None,
-    all_heads: str | None = None,
+    module: str, heads: str, layout: Layout = "per-head", kv_heads: str | int | None = None
 ) -> AttentionRow:
-    return AttentionRow(f"{module}.dense", (f"{module}.query_key_value",), heads, layout, kv_heads, all_heads=all_heads)
+    return AttentionRow(f"{module}.dense", (f"{module}.query_key_value",), heads, layout, kv_heads)
 
 
 def _falcon(when: Mapping[str, object], layout: Layout, kv_heads: str | int | None = None) -> ArchitectureRow:
-    all_heads = _ALIBI if when.get("alibi") else None
-    attn = _query_key_value("self_attention", "num_attention_heads", layout, kv_heads, all_heads)
+    attn = _query_key_value("self_attention", "num_attention_heads", layout, kv_heads)
+    attn = replace(attn, all_heads=_ALIBI, all_heads_if="alibi")
     return _decoder("h", _FALCON_FFN, attn, when=when)
 
 
@@ -266,15 +264,12 @@ ARCHITECTURES: dict[str, tuple[ArchitectureRow, ...]] = {
         _decoder(
             "h",
             FfnRow(_FOUR_H_OUT, _FOUR_H_INTO, None),
-            _query_key_value("self_attention", "n_head", all_heads=_ALIBI),
+            replace(_query_key_value("self_attention", "n_head"), all_heads=_ALIBI),
         ),
     ),
     "falcon": (
-        _falcon({"new_decoder_architecture": True, "alibi": True}, "grouped", "num_kv_heads"),
         _falcon({"new_decoder_architecture": True}, "grouped", "num_kv_heads"),
-        _falcon({"multi_query": True, "alibi": True}, "grouped", 1),
         _falcon({"multi_query": True}, "grouped", 1),
-        _falcon({"alibi": True}, "per-head"),
         _falcon({}, "per-head"),
     ),
     "llama": (_LLAMA,),

@@ -9,6 +9,7 @@ from neurodial.control.addresses import Site, SiteKind, Stack
 from neurodial.control.errors import PruningError
 from neurodial.control.loading import LoadedModel
 from neurodial.control.pruning.cuts import row_of
+from neurodial.control.pruning.numbering import of_present, original_width
 from neurodial.control.pruning.support import Mode
 
 
@@ -29,8 +30,8 @@ def choose_kept(
 
     Args:
         loaded: the model that the scores are of.
-        scores: one score a neuron, higher is kept first, in the order of the site as it is in `loaded`; for `attn` and
-            `cross` one a neuron (a head's score is their sum) or one a head.
+        scores: one score a neuron by original number, higher is kept first; for `attn` and `cross` one a neuron (a
+            head's score is their sum) or one a head. Scores of neurons that were removed before are not read.
         keep: the share that is kept, between 0 and 1.
         mode: `uniform` or `adaptive`.
         round_to: FFN widths are multiples of it; heads are counted, not rounded.
@@ -61,13 +62,14 @@ def choose_kept(
 def _unit_scores(loaded: LoadedModel, site: Site, values: torch.Tensor) -> torch.Tensor:
     """One score for each neuron, or for each group of heads that go together."""
     row_of(loaded.sites, site)
-    info = loaded.sites.info(site)
-    flat = torch.as_tensor(values).detach().to("cpu", torch.float64)
-    if flat.shape not in {(info.width,), (info.num_heads or info.width,)}:
-        raise PruningError(f"{site}: scores of shape {tuple(flat.shape)} for {info.width} neurons: of another model?")
-    if not bool(torch.isfinite(flat).all()):
+    head_dim = loaded.sites.info(site).head_dim
+    scores = torch.as_tensor(values).detach().to("cpu", torch.float64)
+    if head_dim and tuple(scores.shape) == (original_width(loaded, site) // head_dim,):
+        scores = (scores / head_dim).repeat_interleave(head_dim)
+    scores = of_present(loaded, site, scores, "scores")
+    if not bool(torch.isfinite(scores).all()):
         raise PruningError(f"{site}: a score is not a finite number")
-    return flat.reshape(_num_groups(loaded, site), -1).sum(1)
+    return scores.reshape(_num_groups(loaded, site), -1).sum(1)
 
 
 def _num_groups(loaded: LoadedModel, site: Site) -> int:

@@ -15,10 +15,11 @@ from neurodial.control.lineage import KeptNeurons, Lineage
 from neurodial.control.loading import LoadedModel, fingerprint
 from neurodial.control.pruning.cuts import Cut, apply_cut, cut_of, num_units, row_of
 from neurodial.control.pruning.loader import plain_class
+from neurodial.control.pruning.numbering import of_present, original_width
 from neurodial.control.pruning.support import Fill, Mode, check_weights, prunable, refusal
 from neurodial.control.sites import ModelSites, sites_of
 
-_ADAPTIVE = 'mode="adaptive" (--adaptive) keeps the widths beside the checkpoint instead'
+_ADAPTIVE = 'mode="adaptive" can do it: its widths are kept beside the checkpoint'
 
 
 def prune_model(
@@ -39,7 +40,8 @@ def prune_model(
         mode: `uniform` changes the config, so that plain transformers loads the checkpoint: every layer that a config
             attribute sizes must keep the same number. `adaptive` leaves each layer its own width.
         to: what the removed neurons are held at: `zero`, or the `mean`, which goes into the output projection's bias.
-        means: for `mean`: each pruned site's (width,) means, of the site as it is in `loaded`.
+        means: for `mean`: each pruned site's means, one a neuron by original number (`Calibration.mean`); those of
+            neurons that stay are not read.
         settings: how `kept` came about, for the lineage.
 
     Returns:
@@ -55,13 +57,11 @@ def prune_model(
     check_weights(loaded.model, loaded.sites)
     units = {site: _present(loaded, site, wanted) for site, wanted in kept.items()}
     for site in units:
-        reason = refusal(loaded.sites, site, mode, to)
-        if reason is not None:
-            raise PruningError(f"{site} cannot be pruned, {mode} to {to}: {reason}", hint=_instead(mode, reason))
+        _check_way(loaded, site, mode, to)
     if not any(len(left) < num_units(loaded.sites.info(site)) for site, left in units.items()):
         raise PruningError("everything is kept, there is nothing to prune")
     plan = {site: cut_of(loaded.sites, site, left) for site, left in units.items()}
-    values = {site: _mean_of(cut, means) for site, cut in plan.items()} if to == "mean" else {}
+    values = {site: _mean_of(loaded, cut, means) for site, cut in plan.items()} if to == "mean" else {}
     sizes = _uniform_sizes(loaded.sites, plan) if mode == "uniform" else {}
     small = copy.deepcopy(loaded.model)
     small.name_or_path = ""  # it is not the checkpoint that it was copied from
@@ -71,7 +71,7 @@ def prune_model(
     if mode == "uniform":
         _set_sizes(small, sizes)
         _check_plain(small)
-    step = {"kind": "pruned", "mode": mode, "to": to, **(settings or {})}
+    step = {**(settings or {}), "kind": "pruned", "mode": mode, "to": to}
     lineage = Lineage.derive(
         loaded.lineage,
         fingerprint=loaded.fingerprint,
@@ -89,8 +89,18 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise PruningError(f"{name} {value!r}: not known", hint=f"one of {', '.join(choices)}")
 
 
-def _instead(mode: Mode, reason: str) -> str | None:
-    return _ADAPTIVE if mode == "uniform" and "transformers" in reason else None
+def _check_way(loaded: LoadedModel, site: Site, mode: Mode, to: Fill) -> None:
+    """Refuses what the architecture does not allow, and says what it does."""
+    config = loaded.model.config.get_text_config()
+    reason = refusal(config, loaded.sites, site, mode, to)
+    if reason is None:
+        return
+    hint = None
+    if mode == "uniform" and refusal(config, loaded.sites, site, "adaptive", to) is None:
+        hint = _ADAPTIVE
+    elif to == "mean" and refusal(config, loaded.sites, site, mode, "zero") is None:
+        hint = 'to="zero" is exact for this model'
+    raise PruningError(f"{site} cannot be pruned, {mode} to {to}: {reason}", hint=hint)
 
 
 def _present(loaded: LoadedModel, site: Site, wanted: Iterable[int]) -> tuple[int, ...]:
@@ -106,30 +116,26 @@ def _present(loaded: LoadedModel, site: Site, wanted: Iterable[int]) -> tuple[in
     if len(set(numbers)) != len(numbers):
         raise AddressError(f"{site}: names one of its {what} twice")
     size = info.head_dim or 1
-    original = loaded.lineage.kept.get(site) if loaded.lineage else None
-    last = (original.original_width if original else info.width) // size - 1
+    last = original_width(loaded, site) // size - 1
     if max(numbers) > last:
         raise AddressError(f"{site}: there is no {max(numbers)} among its {what}, the last one is {last}")
     places = loaded.physical(site, [n * size for n in numbers])
     return tuple(sorted(place // size for place in places))
 
 
-def _mean_of(cut: Cut, means: Mapping[Site, torch.Tensor] | None) -> torch.Tensor:
+def _mean_of(loaded: LoadedModel, cut: Cut, means: Mapping[Site, torch.Tensor] | None) -> torch.Tensor:
     site = cut.info.site
     if means is None or site not in means:
         raise PruningError(f"{site}: pruning to the mean needs the means of its neurons", hint="neurodial calibrate")
-    mean = torch.as_tensor(means[site])
-    if tuple(mean.shape) != (cut.info.width,):
-        raise PruningError(f"{site}: {tuple(mean.shape)} means for {cut.info.width} neurons: of another model?")
-    if not bool(torch.isfinite(mean).all()):
-        raise PruningError(f"{site}: a mean is not a finite number")
+    mean = of_present(loaded, site, torch.as_tensor(means[site]), "means")
+    if not bool(torch.isfinite(mean[list(cut.removed)]).all()):
+        raise PruningError(f"{site}: the mean of a removed neuron is not a finite number")
     return mean
 
 
 def _kept_neurons(loaded: LoadedModel, cut: Cut) -> KeptNeurons:
     site = cut.info.site
-    before = loaded.lineage.kept.get(site) if loaded.lineage else None
-    return KeptNeurons(before.original_width if before else cut.info.width, loaded.original(site, cut.neurons))
+    return KeptNeurons(original_width(loaded, site), loaded.original(site, cut.neurons))
 
 
 def _uniform_sizes(sites: ModelSites, plan: Mapping[Site, Cut]) -> dict[str, int]:

@@ -45,16 +45,17 @@ def support(model: PreTrainedModel, sites: ModelSites | None = None) -> dict[tup
     """
     sites = sites or sites_of(model)
     check_weights(model, sites)
+    config = model.config.get_text_config()
     ways = ((part, mode, to) for part in PARTS for mode in MODES for to in FILLS)
-    return {way: next(_refusals(sites, *way), None) for way in ways}
+    return {way: next(_refusals(config, sites, *way), None) for way in ways}
 
 
-def _refusals(sites: ModelSites, part: Part, mode: Mode, to: Fill) -> Iterator[str]:
+def _refusals(config: Any, sites: ModelSites, part: Part, mode: Mode, to: Fill) -> Iterator[str]:
     if part == "ffn" and sites.refused:
         yield next(iter(sites.refused.values()))
     for site in prunable(sites):
         if part_of(site) == part:
-            reason = refusal(sites, site, mode, to)
+            reason = refusal(config, sites, site, mode, to)
             if reason is not None:
                 yield reason
 
@@ -64,10 +65,10 @@ def prunable(sites: ModelSites) -> list[Site]:
     return [site for site in sites.sites if site.kind in ("ffn", "attn", "cross")]
 
 
-def refusal(sites: ModelSites, site: Site, mode: Mode, to: Fill) -> str | None:
-    """Why one site cannot be pruned in this way; None where it can."""
+def refusal(config: Any, sites: ModelSites, site: Site, mode: Mode, to: Fill) -> str | None:
+    """Why one site cannot be pruned in this way, given the model's text config; None where it can."""
     layer, row = row_of(sites, site)
-    reason = _ffn_refusal(row, mode) if isinstance(row, FfnRow) else _attention_refusal(row, mode)
+    reason = _ffn_refusal(row, mode) if isinstance(row, FfnRow) else _attention_refusal(config, row, mode)
     if reason is None and to == "mean" and layer.part(row.out).bias is None:
         reason = "its output projection has no bias that a mean could be folded into"
     return reason
@@ -79,8 +80,8 @@ def _ffn_refusal(row: FfnRow, mode: Mode) -> str | None:
     return None
 
 
-def _attention_refusal(row: AttentionRow, mode: Mode) -> str | None:
-    if row.all_heads is not None:
+def _attention_refusal(config: Any, row: AttentionRow, mode: Mode) -> str | None:
+    if row.all_heads is not None and (row.all_heads_if is None or getattr(config, row.all_heads_if)):
         return row.all_heads
     if mode == "uniform" and row.head_dim is None:
         return "transformers derives the size of a head from the number of heads"
@@ -111,9 +112,10 @@ def check_weights(model: PreTrainedModel, sites: ModelSites) -> None:
 
 def _check_module(name: str, module: nn.Module) -> None:
     weight: Any = getattr(module, "weight", None)
-    plain = type(weight) in (nn.Parameter, torch.Tensor) and weight.dtype in _FLOATS  # not a quantised subclass
-    if not isinstance(module, nn.Linear | Conv1D) or not plain:
+    own = type(weight) not in (nn.Parameter, torch.Tensor)  # as quantisers and distributed tensors have
+    if own or weight.dtype not in _FLOATS or not isinstance(module, nn.Linear | Conv1D):
+        kind = type(weight).__name__ if own else weight.dtype
         raise ModelError(
-            f"{name} is a {type(module).__name__} of {type(weight).__name__}, not a plain matrix, and cannot be cut",
+            f"{name} is a {type(module).__name__} of {kind}, not a plain matrix of numbers, and cannot be cut",
             hint="prune before quantising or distributing the model, and merge adapters into it first",
         )
