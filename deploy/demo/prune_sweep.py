@@ -41,6 +41,7 @@ class Sweep:
     def __init__(self, loaded: LoadedModel, scoring: Corpus, calibration: Calibration, say: Callable[[str], None]):
         self.loaded, self.scoring, self.calibration, self.say = loaded, scoring, calibration, say
         self._scores: dict[tuple[str, str, int], Scores] = {}
+        self._measured: dict[tuple[Way, float, int], Results] = {}
 
     def pruned(self, way: Way, keep: float) -> LoadedModel:
         """The model, cut."""
@@ -51,11 +52,14 @@ class Sweep:
         return prune_to(self.loaded, self._scores[key], keep, way, self.calibration)
 
     def measure(self, way: Way, keep: float, quality: TranslationQuality) -> Results:
-        """BLEU and chrF of one cut model."""
-        small = self.pruned(way, keep)
-        figures = quality.measure(small)
-        self.say(f"{way.by} {way.mode} {way.to} seed {way.seed} keep {keep:g}: {figures}")
-        return {**way.settings, "keep": keep, **figures, "left": left_of(self.loaded, small)}
+        """BLEU and chrF of one cut model; measured once."""
+        key = (way, keep, id(quality))
+        if key not in self._measured:
+            small = self.pruned(way, keep)
+            figures = quality.measure(small)
+            self.say(f"{way.by} {way.mode} {way.to} seed {way.seed} keep {keep:g}: {figures}")
+            self._measured[key] = {**way.settings, "keep": keep, **figures, "left": left_of(self.loaded, small)}
+        return self._measured[key]
 
 
 def run(
@@ -150,7 +154,7 @@ def main(
     data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder"),
     model: Path = typer.Option(DEMO_MODEL, help="checkpoint"),
     calibration: Path = typer.Option(DEMO_CALIBRATION, help="its calibration"),
-    scoring: int = typer.Option(800, help="training sentences for the scores"),
+    scoring: int = typer.Option(1000, help="training sentences for the scores"),
     sentences: int = typer.Option(300, help="sentences of the validation file, and twice as many of the test file"),
     out: Path = typer.Option(
         Path("build/prune-sweep/pruning.json"), help="receives the figures; a plot goes beside it"
@@ -167,9 +171,7 @@ def main(
         "dev": corpus("valid", sentences),
         "test": corpus("test", 2 * sentences),
     }
-    results = run(
-        load_model(model), corpora, Calibration.load(calibration), lambda line: console.print(f"[dim]{line}[/]")
-    )
+    results = run(load_model(model), corpora, Calibration.load(calibration), lambda line: typer.echo(line, err=True))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     quality = {"name": "bleu", "higher_is_better": True}

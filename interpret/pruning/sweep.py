@@ -13,13 +13,14 @@ from neurodial.control.errors import BadInput, CalibrationError
 from neurodial.control.loading import LoadedModel
 from neurodial.control.pruning.choosing import choose_kept
 from neurodial.control.pruning.cost import cost
+from neurodial.control.pruning.numbering import original_width
 from neurodial.control.pruning.removal import prune_model
 from neurodial.control.pruning.support import Fill, Mode, Part, part_of, prunable
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.pruning.quality import Quality
 from neurodial.interpret.pruning.speed import measure_speed
 from neurodial.interpret.ranking_file import Ranked, Ranking, rank_by
-from neurodial.interpret.salience import MEASURES, Scores, salience
+from neurodial.interpret.salience import MEASURES, Array, Scores, salience
 
 Point = dict[str, Any]
 WHAT: dict[str, tuple[Part, ...]] = {"ffn": ("ffn",), "heads": ("heads",), "both": ("ffn", "heads")}
@@ -93,32 +94,36 @@ def prune_to(
         PruningError: if the architecture cannot be cut in this way.
         CalibrationError: if the mean is wanted and the calibration has not measured the neurons.
     """
-    tensors = {site: torch.from_numpy(values) for site, values in scores.items()}
-    kept = choose_kept(loaded, tensors, keep, mode=way.mode, round_to=way.round_to)
+    numbered = {site: _by_original_number(loaded, site, values) for site, values in scores.items()}
+    kept = choose_kept(loaded, numbered, keep, mode=way.mode, round_to=way.round_to)
     means = means_of(loaded, calibration, kept) if way.to == "mean" else None
     return prune_model(
         loaded, kept, mode=way.mode, to=way.to, means=means, settings={"keep": keep} | way.settings
     )  # fmt: skip
 
 
+def _by_original_number(loaded: LoadedModel, site: Site, values: Array) -> torch.Tensor:
+    """(original width,) scores of neurons; a head's score is spread over its neurons, removed ones have none."""
+    width = loaded.sites.info(site).width
+    each = torch.from_numpy(values).repeat_interleave(width // len(values)) * (len(values) / width)
+    numbered = torch.zeros(original_width(loaded, site), dtype=each.dtype)
+    numbered[list(loaded.original(site, range(width)))] = each
+    return numbered
+
+
 def means_of(loaded: LoadedModel, calibration: Calibration | None, sites: Iterable[Site]) -> dict[Site, torch.Tensor]:
-    """Means of sites' neurons in the order of the model's tensors.
+    """Means of sites' neurons by original number.
 
     Raises:
-        CalibrationError: without a calibration, or with one that has not measured them.
+        CalibrationError: without a calibration, or with one that lacks a site.
+        FingerprintError: if it is of another model.
     """
     if calibration is None:
         raise CalibrationError(
             "pruning to the mean needs a calibration", hint="give --calibration, or a --corpus to measure one on"
         )
     calibration.check_model(loaded)
-    means = {}
-    for site in sites:
-        places = list(loaded.original(site, range(loaded.sites.info(site).width)))
-        means[site] = torch.from_numpy(calibration.mean(site)[places])
-        if bool(means[site].isnan().any()):
-            raise CalibrationError(f"the calibration has not measured all neurons of {site}")
-    return means
+    return {site: torch.from_numpy(calibration.mean(site)) for site in sites}
 
 
 def check_keeps(keeps: Iterable[float]) -> list[float]:

@@ -60,7 +60,7 @@ def test_a_pruned_model_is_the_ablated_one(name: str, mode: Any, to: Any) -> Non
     with torch.inference_mode():
         with controlled(loaded, rows):
             expected = loaded.model(**inputs).logits
-        found = pruned.model(**inputs).logits  # type: ignore[operator]
+        found = pruned.model(**inputs).logits
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
@@ -97,7 +97,7 @@ def test_perplexity_is_that_of_the_texts_one_by_one(name: str) -> None:
         each = []
         for example in text:
             ids = torch.tensor([loaded.tokenizer(example.source.text)["input_ids"]])
-            log_p = loaded.model(input_ids=ids).logits[0, :-1].log_softmax(-1)  # type: ignore[operator]
+            log_p = loaded.model(input_ids=ids).logits[0, :-1].log_softmax(-1)
             each.append(-log_p.gather(1, ids[0, 1:, None]).detach().squeeze(1))
         assert found["perplexity"] == pytest.approx(float(torch.cat(each).mean().exp()), rel=1e-3)
 

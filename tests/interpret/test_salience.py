@@ -14,7 +14,7 @@ from neurodial.control.recording import capture
 from neurodial.interpret.calibration import calibrate_model
 from neurodial.interpret.corpus import Corpus, Example, Sentence
 from neurodial.interpret.pruning.sweep import Way, prune_to, sites_to_prune
-from neurodial.interpret.salience import MEASURES, salience
+from neurodial.interpret.salience import MEASURES, out_squares, salience
 from tests.tiny import inputs_for
 from tests.word_tokenizer import MASK, sentences, tiny_with_text
 
@@ -65,7 +65,7 @@ def test_neurons_and_heads_without_outgoing_weights_come_last(name: str, by: str
     scale_outgoing(loaded, attn, range(size, 2 * size), 0.0)
     heads = scored(loaded, by, attn)
     assert heads.shape == (loaded.sites.info(attn).num_heads,)
-    assert (heads.argmin(), heads.min()) == (1, 0.0)
+    assert (int(heads.argmin()), float(heads.min())) == (1, 0.0)
 
 
 @pytest.mark.parametrize("by", ["magnitude", "activation", "gradient", "log-odds"])
@@ -120,7 +120,7 @@ def test_activation_takes_what_neurons_will_be_held_at_from_the_calibration() ->
     every = calibrate_model(loaded, corpus())
     held = SiteStatistics(1, every.mean(site) + 1, every.std(site))
     words = Calibration("tiny", loaded.fingerprint, {site: held}, {}, "words")
-    outgoing = np.linalg.norm(loaded.sites.info(site).module.weight.detach().numpy(), axis=1)
+    outgoing = np.sqrt(out_squares(loaded, site))
     found = scored(loaded, "activation", site, calibration=every, to="mean")
     np.testing.assert_allclose(found, every.std(site) * outgoing, rtol=1e-5)
     expected = np.sqrt(every.std(site) ** 2 + 1) * outgoing
@@ -151,7 +151,7 @@ def test_what_a_ranking_keeps_matters_and_what_a_shuffled_one_keeps_does_not(by:
 @torch.inference_mode()
 def change(loaded: LoadedModel, pruned: LoadedModel) -> float:
     inputs = inputs_for(loaded.model)
-    return float((loaded.model(**inputs).logits - pruned.model(**inputs).logits).abs().mean())  # type: ignore[operator]
+    return float((loaded.model(**inputs).logits - pruned.model(**inputs).logits).abs().mean())
 
 
 def test_every_masked_token_is_an_ordinary_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def test_mistakes_are_named(make_headless: Callable[[], LoadedModel]) -> None:
     with pytest.raises(ModelError, match="no language-model head"):
         salience(make_headless(), "gradient", [FFN["encoder"]], corpus=corpus())
     with torch.no_grad():
-        loaded.sites.info(site).module.weight[0] = float("nan")  # type: ignore[index]
+        next(loaded.sites.info(site).module.parameters())[0] = float("nan")
     with pytest.raises(BadInput, match="not a number"):
         salience(loaded, "magnitude", [site])
 
