@@ -5,6 +5,7 @@ best way that each ranking has there.
 """
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,7 +131,8 @@ def run(
 def losses(original: float, final: dict[str, list[Results]]) -> Results:
     """BLEU that each ranking loses on the test file, and its share of what random pruning loses on average."""
     lost = {by: original - float(np.mean([r["bleu"] for r in results])) for by, results in final.items()}
-    return {by: {"bleu": round(x, 2), "of_random": round(x / lost["random"], 4)} for by, x in lost.items()}
+    random = lost["random"] or math.nan
+    return {by: {"bleu": round(x, 2), "of_random": round(x / random, 4)} for by, x in lost.items()}
 
 
 def curves_of(results: Results) -> list[Curve]:
