@@ -8,12 +8,14 @@
 | `log-odds` | the same with L = log(p / (1 − p)), p being the predicted token's probability | a corpus |
 | `random` | drawn by the seed: the baseline | nothing |
 
-A head's score is that of its neurons together. `gradient` is the first-order estimate of what removal does to the loss
-(Molchanov et al. 2017, arXiv 1611.06440; Gu et al. 2021, section 3.2 of arXiv 2103.13009 for FFN neurons; Michel et al.
-2019, arXiv 1905.10650, for heads). It overlooks the neurons behind what the model is sure of, such as the end of the
-text, since the loss is flat there; `log-odds` is the same estimate of a figure that never flattens. Where neurons are
-to be held at their mean instead of zero, h is taken from its mean in all three: a neuron that is always on, and always
-as much, can then go.
+Several measures joined by `+`, such as `log-odds+activation`, give the geometric mean of their scores: what one of them
+overlooks, another may see. A head's score is that of its neurons together.
+
+`gradient` is the first-order estimate of what removal does to the loss (Molchanov et al. 2017, arXiv 1611.06440; Gu et
+al. 2021, section 3.2 of arXiv 2103.13009, for FFN neurons; Michel et al. 2019, arXiv 1905.10650, for heads). It
+overlooks the neurons behind what the model is sure of, such as the end of the text, since the loss is flat there;
+`log-odds` is the same estimate of a figure that never flattens. Where neurons are to be held at their mean instead of
+zero, h is taken from its mean in all three: a neuron that is always on, and always as much, can then go.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -59,7 +61,7 @@ def salience(
 
     Args:
         loaded: the model.
-        by: one of `MEASURES`.
+        by: one of `MEASURES`, or several joined by `+`.
         sites: what to score.
         corpus: text to score on, where the measure needs one.
         calibration: of this model: what removed neurons will be held at, and for `activation`, if it is over all
@@ -75,8 +77,11 @@ def salience(
         CorpusError: if the measure needs a corpus and there is none.
         ModelError: for `gradient` and `log-odds` on a model without a language-model head.
     """
-    if by not in MEASURES:
+    if not is_measure(by):
         raise BadInput(f"there is no salience measure {by!r}", hint=f"one of {', '.join(MEASURES)}")
+    if "+" in by:
+        options: dict[str, Any] = {"corpus": corpus, "calibration": calibration, "to": to, "seed": seed}
+        return combine([salience(loaded, part, sites, **options) for part in by.split("+")])
     if by == "magnitude":
         scores = {site: magnitude(loaded, site) for site in sites}
     elif by == "random":
@@ -97,6 +102,16 @@ def salience(
         if not np.isfinite(values).all():
             raise BadInput(f"{site}: a {by} score is not a number", hint="the checkpoint may be damaged")
     return scores
+
+
+def is_measure(by: str) -> bool:
+    """Whether a name is that of a measure, or of several joined by `+`."""
+    return all(part in MEASURES for part in by.split("+"))
+
+
+def combine(parts: Sequence[Scores]) -> Scores:
+    """The geometric mean of several measures' scores."""
+    return {site: np.prod([part[site] for part in parts], axis=0) ** (1 / len(parts)) for site in parts[0]}
 
 
 def _needed(corpus: Corpus | None, by: str) -> Corpus:

@@ -27,7 +27,9 @@ def prune(
     model: Annotated[str, typer.Option(help="Checkpoint folder, or demo.")],
     by: Annotated[
         str,
-        typer.Option(help="magnitude, activation, gradient, log-odds, random, a ranking file (.csv) or a neuron set."),
+        typer.Option(
+            help="magnitude, activation, gradient, log-odds, random, several (A+B), a ranking (.csv) or a set."
+        ),
     ],
     keep: Annotated[float, typer.Option(help="Share of the neurons (or heads) that is kept.")],
     out: Annotated[Path, typer.Option(help="New folder: the checkpoint, with the report in its folder pruning/.")],

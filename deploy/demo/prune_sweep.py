@@ -7,8 +7,9 @@ best way that each ranking has there.
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import typer
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from neurodial.control.calibration import Calibration
 from neurodial.control.loading import LoadedModel, load_model
+from neurodial.control.pruning.support import Fill, Mode
 from neurodial.deploy.config import DEMO_CALIBRATION, DEMO_MODEL
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.pruning.quality import TranslationQuality
@@ -23,14 +25,13 @@ from neurodial.interpret.pruning.report import Curve, draw
 from neurodial.interpret.pruning.speed import measure_speed
 from neurodial.interpret.pruning.sweep import Way, left_of, prune_to, rank_units
 from neurodial.interpret.readers import open_corpus
-from neurodial.interpret.salience import Scores
+from neurodial.interpret.salience import Scores, combine
 from neurodial.interpret.versions import package_versions
 
 KEEPS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 HEADLINE = 0.6  # 40 % of the FFN neurons removed
-RANKINGS = ("log-odds", "gradient", "activation", "magnitude")
+RANKINGS = ("log-odds+activation", "log-odds", "gradient", "activation", "magnitude")
 SEEDS = range(5)
-WAYS = [(mode, to) for mode in ("uniform", "adaptive") for to in ("zero", "mean")]
 MAX_NEW_TOKENS = 48  # the sentences are short; a broken model would go on for ever
 
 Results = dict[str, Any]
@@ -39,26 +40,36 @@ Results = dict[str, Any]
 class Sweep:
     """Prunes the demo model in many ways and measures each."""
 
-    def __init__(self, loaded: LoadedModel, scoring: Corpus, calibration: Calibration, say: Callable[[str], None]):
-        self.loaded, self.scoring, self.calibration, self.say = loaded, scoring, calibration, say
+    def __init__(
+        self, loaded: LoadedModel, corpora: dict[str, Corpus], calibration: Calibration, say: Callable[[str], None]
+    ) -> None:
+        self.loaded, self.scoring, self.calibration, self.say = loaded, corpora["scores"], calibration, say
+        self.quality = {split: TranslationQuality.of(corpora[split], MAX_NEW_TOKENS) for split in ("dev", "test")}
         self._scores: dict[tuple[str, str, int], Scores] = {}
-        self._measured: dict[tuple[Way, float, int], Results] = {}
+        self._measured: dict[tuple[Way, float, str], Results] = {}
+
+    def scores(self, by: str, to: Fill, seed: int) -> Scores:
+        """The scores of one measure, or of several together; worked out once."""
+        key = (by, to, seed)
+        if key not in self._scores and "+" in by:
+            self._scores[key] = combine([self.scores(part, to, seed) for part in by.split("+")])
+        elif key not in self._scores:
+            way = Way(by, to=to, seed=seed)
+            ranked = rank_units(self.loaded, way, corpus=self.scoring, calibration=self.calibration)
+            self._scores[key] = ranked.scores
+        return self._scores[key]
 
     def pruned(self, way: Way, keep: float) -> LoadedModel:
         """The model, cut."""
-        key = (way.by, way.to, way.seed)
-        if key not in self._scores:
-            ranked = rank_units(self.loaded, way, corpus=self.scoring, calibration=self.calibration)
-            self._scores[key] = ranked.scores
-        return prune_to(self.loaded, self._scores[key], keep, way, self.calibration)
+        return prune_to(self.loaded, self.scores(way.by, way.to, way.seed), keep, way, self.calibration)
 
-    def measure(self, way: Way, keep: float, quality: TranslationQuality) -> Results:
+    def measure(self, way: Way, keep: float, split: str) -> Results:
         """BLEU and chrF of one cut model; measured once."""
-        key = (way, keep, id(quality))
+        key = (way, keep, split)
         if key not in self._measured:
             small = self.pruned(way, keep)
-            figures = quality.measure(small)
-            self.say(f"{way.by} {way.mode} {way.to} seed {way.seed} keep {keep:g}: {figures}")
+            figures = self.quality[split].measure(small)
+            self.say(f"{split}: {way.by} {way.mode} {way.to} seed {way.seed} keep {keep:g}: {figures}")
             self._measured[key] = {**way.settings, "keep": keep, **figures, "left": left_of(self.loaded, small)}
         return self._measured[key]
 
@@ -84,48 +95,40 @@ def run(
         seeds: of random pruning.
         rounds: of the measurement of speed.
     """
-    dev, test = (TranslationQuality.of(corpora[split], MAX_NEW_TOKENS) for split in ("dev", "test"))
-    sweep = Sweep(loaded, corpora["scores"], calibration, say)
-    choices = {
-        by: [sweep.measure(Way(by, mode=mode, to=to), HEADLINE, dev) for mode, to in WAYS]  # type: ignore[arg-type]
-        for by in (*RANKINGS, "random")
-    }
+    sweep = Sweep(loaded, corpora, calibration, say)
+    choices = {by: [sweep.measure(way, HEADLINE, "dev") for way in _ways(by)] for by in (*RANKINGS, "random")}
     best = {by: max(tried, key=lambda r: float(r["bleu"])) for by, tried in choices.items()}
-    ways = {by: Way(by, mode=found["mode"], to=found["to"]) for by, found in best.items()}
-    curves: dict[str, list[Results]] = {}
-    for by, way in ways.items():
-        tried = [Way(by, mode=way.mode, to=way.to, seed=seed) for seed in (seeds if by == "random" else (0,))]
-        curves[by] = [sweep.measure(one, keep, dev) for keep in keeps for one in tried]
-    final = {
-        by: [
-            sweep.measure(Way(by, mode=way.mode, to=way.to, seed=seed), HEADLINE, test)
-            for seed in (seeds if by == "random" else (0,))
-        ]
-        for by, way in ways.items()
+    chosen = {
+        by: [Way(by, mode=found["mode"], to=found["to"], seed=seed) for seed in (seeds if by == "random" else (0,))]
+        for by, found in best.items()
     }
+    final = {by: [sweep.measure(way, HEADLINE, "test") for way in ways] for by, ways in chosen.items()}
+    original = {split: quality.measure(loaded) for split, quality in sweep.quality.items()}
     winner = max(RANKINGS, key=lambda by: float(best[by]["bleu"]))
-    speed = {
-        f"{mode}, keep {keep:g}": measure_speed(
-            loaded,
-            sweep.pruned(Way(winner, mode=mode, to=ways[winner].to), keep),
-            rounds=rounds,
-        )
-        for mode in ("uniform", "adaptive")
-        for keep in (HEADLINE, min(keeps))
-    }
-    original = {"dev": dev.measure(loaded), "test": test.measure(loaded)}
     return {
         "corpora": {name: {"name": c.name, "digest": c.digest, "size": c.size} for name, c in corpora.items()},
         "headline_keep": HEADLINE,
         "original": original,
         "choices_dev": choices,
-        "curves_dev": curves,
+        "curves_dev": {
+            by: [sweep.measure(way, keep, "dev") for keep in keeps for way in ways] for by, ways in chosen.items()
+        },
         "test": final,
         "winner": winner,
         "losses_test": losses(original["test"]["bleu"], final),
-        "speed": speed,
+        "speed": {
+            f"{mode}, keep {keep:g}": measure_speed(
+                loaded, sweep.pruned(replace(chosen[winner][0], mode=mode), keep), rounds=rounds
+            )
+            for mode in get_args(Mode)
+            for keep in (HEADLINE, min(keeps))
+        },
         "versions": package_versions(),
     }
+
+
+def _ways(by: str) -> list[Way]:
+    return [Way(by, mode=mode, to=to) for mode in get_args(Mode) for to in get_args(Fill)]
 
 
 def losses(original: float, final: dict[str, list[Results]]) -> Results:
@@ -156,8 +159,8 @@ def main(
     data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder"),
     model: Path = typer.Option(DEMO_MODEL, help="checkpoint"),
     calibration: Path = typer.Option(DEMO_CALIBRATION, help="its calibration"),
-    scoring: int = typer.Option(1000, help="training sentences for the scores"),
-    sentences: int = typer.Option(300, help="sentences of the validation file, and twice as many of the test file"),
+    scoring: int = typer.Option(500, help="training sentences for the scores"),
+    sentences: int = typer.Option(250, help="sentences of the validation file, and twice as many of the test file"),
     out: Path = typer.Option(
         Path("build/prune-sweep/pruning.json"), help="receives the figures; a plot goes beside it"
     ),

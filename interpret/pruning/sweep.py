@@ -20,7 +20,7 @@ from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.pruning.quality import Quality
 from neurodial.interpret.pruning.speed import measure_speed
 from neurodial.interpret.ranking_file import Ranked, Ranking, rank_by
-from neurodial.interpret.salience import MEASURES, Array, Scores, salience
+from neurodial.interpret.salience import MEASURES, Array, Scores, is_measure, salience
 
 Point = dict[str, Any]
 WHAT: dict[str, tuple[Part, ...]] = {"ffn": ("ffn",), "heads": ("heads",), "both": ("ffn", "heads")}
@@ -31,7 +31,7 @@ class Way:
     """How to prune; how much is said apart.
 
     Attributes:
-        by: a measure of `interpret.salience`, or a ranking file or neuron set.
+        by: a measure of `interpret.salience` or several joined by `+`, or a ranking file or neuron set.
         what: `ffn`, `heads` or `both`.
         mode: `uniform` or `adaptive` widths.
         to: what the removed neurons are held at, `zero` or `mean`.
@@ -49,7 +49,7 @@ class Way:
     @property
     def settings(self) -> dict[str, Any]:
         """For reports and the lineage: without folders of this machine."""
-        return asdict(self) | {"by": self.by if self.by in MEASURES else Path(self.by).name}
+        return asdict(self) | {"by": self.by if is_measure(self.by) else Path(self.by).name}
 
 
 def sites_to_prune(loaded: LoadedModel, what: str) -> list[Site]:
@@ -73,7 +73,7 @@ def rank_units(
         CorpusError: if the measure needs a corpus and there is none.
     """
     sites = sites_to_prune(loaded, way.what)
-    if way.by not in MEASURES:
+    if not is_measure(way.by):
         if Path(way.by).suffix not in (".csv", ".safetensors"):
             raise BadInput(
                 f"there is no ranking {way.by!r}",

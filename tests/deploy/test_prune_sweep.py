@@ -33,7 +33,7 @@ def test_the_sweep_compares_every_ranking_with_random_pruning(
     assert len(said) == len(set(said))
     json.dumps(results)
     curves = curves_of(results)
-    assert len(curves) == 5
+    assert len(curves) == 6
     assert len(curves[-1].spread) == 1
     draw(curves, 1.0, {"name": "bleu", "higher_is_better": True}, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000

@@ -128,6 +128,15 @@ def test_activation_takes_what_neurons_will_be_held_at_from_the_calibration() ->
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_several_measures_are_joined_by_their_geometric_mean() -> None:
+    loaded, site = tiny_with_text("gpt2"), FFN["decoder"]
+    joint = scored(loaded, "log-odds+activation", site)
+    each = scored(loaded, "log-odds", site) * scored(loaded, "activation", site)
+    np.testing.assert_allclose(joint, np.sqrt(each))
+    with pytest.raises(BadInput, match="no salience measure 'activation\\+size'"):
+        salience(loaded, "activation+size", [site])
+
+
 @pytest.mark.parametrize("by", MEASURES)
 def test_the_same_seed_gives_the_same_scores(by: str) -> None:
     loaded, site = tiny_with_text("bert"), FFN["encoder"]
