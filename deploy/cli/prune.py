@@ -1,7 +1,5 @@
 """`neurodial prune`: a smaller checkpoint, and a report of what that costs and gains."""
 
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +9,10 @@ from neurodial.control.errors import BadInput
 from neurodial.deploy.cli.output import one_line_errors, print_json
 
 if TYPE_CHECKING:
-    import torch
-
     from neurodial.control.calibration import Calibration
     from neurodial.control.loading import LoadedModel
     from neurodial.interpret.corpus import Corpus
+    from neurodial.interpret.pruning.job import Outcome
     from neurodial.interpret.pruning.sweep import Point, Way
 
 CHOICES = {"what": ("ffn", "heads", "both"), "to": ("zero", "mean")}
@@ -63,21 +60,25 @@ def prune(
     from neurodial.control.loading import load_model
     from neurodial.control.pruning.saving import new_folder
     from neurodial.deploy.cli.discover import checkpoint
-    from neurodial.interpret.pruning.sweep import Way, check_keeps
+    from neurodial.interpret.pruning.job import Job, run_job
+    from neurodial.interpret.pruning.sweep import Way, check_keeps, named_ranking
 
     if keep == 1.0:
         raise BadInput("--keep 1: nothing would be removed", hint="0.6 keeps 60 % and removes 40 %")
     keeps = check_keeps([keep, *_shares(sweep)])
     way = Way(by, what, "uniform" if uniform else "adaptive", to, round_to, seed)  # type: ignore[arg-type]
+    named_ranking(by)  # refused before anything slow happens
     scoring, testing = _corpora(corpus, test_corpus, limit, test_limit, seed, skip_bad)
     with new_folder(out, overwrite=overwrite) as beside:
         loaded = load_model(checkpoint(model), device=device, dtype=dtype)
-        measured = _calibration(loaded, model, way, calibration, scoring)
-        report = _prune(loaded, way, keep, keeps, (scoring, testing), measured, rounds, beside, quiet=as_json)
+        held_at = _calibration(loaded, model, way, calibration, scoring)
+        job = Job(way, keep, keeps, scoring, testing, held_at, rounds)
+        outcome = run_job(loaded, job, (lambda point: None) if as_json else _say)
+        _write(outcome, beside)
     if as_json:
-        print_json(report)
+        print_json(outcome.report)
     else:
-        _print(report, out)
+        _print(outcome.report, out)
 
 
 command = prune
@@ -123,87 +124,15 @@ def _calibration(
     return calibrate_model(loaded, corpus, tokens="words") if way.to == "mean" and corpus is not None else None
 
 
-def _prune(
-    loaded: "LoadedModel",
-    way: "Way",
-    keep: float,
-    keeps: list[float],
-    corpora: "tuple[Corpus | None, Corpus | None]",
-    calibration: "Calibration | None",
-    rounds: int,
-    folder: Path,
-    *,
-    quiet: bool,
-) -> dict[str, Any]:
-    """Ranks, measures every share, and writes checkpoint, ranking and report into a folder."""
-    from neurodial.control.pruning.cost import cost
-    from neurodial.interpret.pruning.quality import quality_on
-    from neurodial.interpret.pruning.report import FORMAT_VERSION, write_report
-    from neurodial.interpret.pruning.sweep import prune_to, rank_units, sweep
-    from neurodial.interpret.ranking_file import Ranking
-    from neurodial.interpret.versions import package_versions
-
-    scoring, testing = corpora
-    ranked = rank_units(loaded, way, corpus=scoring, calibration=calibration)
-    chosen = prune_to(loaded, ranked.scores, keep, way, calibration)  # refused before anything slow happens
-    quality = quality_on(loaded, testing, seed=way.seed) if testing else None
-    original: dict[str, Any] = {"cost": asdict(cost(loaded))}
-    if quality:
-        original["quality"] = quality.measure(loaded)
-    said = (lambda point: None) if quiet else _say
-    points = sweep(
-        loaded, ranked.scores, keeps, way, calibration=calibration, quality=quality, rounds=rounds, done=said
-    )  # fmt: skip
-    saved_as = _saved_dtype(loaded)
-    _scale_bytes([original, *points], loaded, saved_as)
-    texts = {"scores on": scoring, "quality on": testing}
-    report: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "model": {
-            "name": loaded.name,
-            "fingerprint": loaded.fingerprint,
-            "dtype": str(saved_as).removeprefix("torch."),
-        },
-        "way": way.settings,
-        "keep": keep,
-        "ranked": {"named": ranked.named, "total": ranked.total},
-        "corpora": {
-            name: {"name": text.name, "digest": text.digest, "size": text.size} for name, text in texts.items() if text
-        },
-        "original": original,
-        "points": points,
-        "versions": package_versions(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    if quality:
-        report["quality"] = {"name": quality.name, "higher_is_better": quality.higher_is_better}
-    _save(chosen, saved_as, folder)
-    (folder / REPORT_FOLDER).mkdir()
-    Ranking.of_scores(loaded, ranked.scores, way.settings["by"]).save(folder / REPORT_FOLDER / "ranking.csv")
-    write_report(folder / REPORT_FOLDER, report)
-    return report
-
-
-def _saved_dtype(loaded: "LoadedModel") -> "torch.dtype":
-    """The dtype of the checkpoint that the model was loaded from: the smaller one is written in the same."""
-    import torch
-    from transformers import AutoConfig
-
-    stated = getattr(AutoConfig.from_pretrained(str(loaded.model.name_or_path)), "dtype", None)
-    return stated if isinstance(stated, torch.dtype) else loaded.model.dtype
-
-
-def _scale_bytes(points: "list[Point]", loaded: "LoadedModel", saved_as: "torch.dtype") -> None:
-    """States bytes as they are in the checkpoint, not as they were loaded for measuring."""
-    for point in points:
-        point["cost"]["bytes"] = point["cost"]["bytes"] * saved_as.itemsize // loaded.model.dtype.itemsize
-
-
-def _save(pruned: "LoadedModel", saved_as: "torch.dtype", folder: Path) -> None:
+def _write(outcome: "Outcome", folder: Path) -> None:
+    """Checkpoint, ranking and report into a folder."""
     from neurodial.control.pruning.saving import save_pruned
+    from neurodial.interpret.pruning.report import write_report
 
-    pruned.model.to(saved_as)  # type: ignore[arg-type]
-    save_pruned(pruned, folder)
+    save_pruned(outcome.pruned, folder)
+    (folder / REPORT_FOLDER).mkdir()
+    outcome.ranking.save(folder / REPORT_FOLDER / "ranking.csv")
+    write_report(folder / REPORT_FOLDER, outcome.report)
 
 
 def _say(point: "Point") -> None:

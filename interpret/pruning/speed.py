@@ -40,6 +40,7 @@ def measure_speed(
         `ffn_efficiency`, their ratio.
     """
     models = {"original": original, "pruned": pruned}
+    rounds = min(rounds, max(1, (_positions(original) - tokens) // 2 - WARM_UP))  # each round makes two steps
     running = {name: _stages(loaded, rows, tokens) for name, loaded in models.items()}
     report: dict[str, Any] = {"rows": rows, "rounds": rounds, "threads": torch.get_num_threads()}
     for stage in running["original"]:
@@ -54,6 +55,12 @@ def measure_speed(
                     times[f"{name}_ffn_ms"].append(1000 * sum(ffn))
         report[stage] = _summary(times) | _ffn_ratio(original, pruned, STAGES[stage], times)
     return report
+
+
+def _positions(loaded: LoadedModel) -> int:
+    """Tokens that fit into the model; as many as one likes where it does not say."""
+    config = loaded.model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or 2**31)
 
 
 def _stages(loaded: LoadedModel, rows: int, tokens: int) -> dict[str, Callable[[], object]]:

@@ -73,16 +73,26 @@ def rank_units(
         CorpusError: if the measure needs a corpus and there is none.
     """
     sites = sites_to_prune(loaded, way.what)
-    if not is_measure(way.by):
-        if Path(way.by).suffix not in (".csv", ".safetensors"):
-            raise BadInput(
-                f"there is no ranking {way.by!r}",
-                hint=f"{', '.join(MEASURES)}, a ranking file (.csv) or a neuron set (.safetensors)",
-            )
-        return rank_by(loaded, Ranking.load(way.by), sites)
+    ranking = named_ranking(way.by)
+    if ranking is not None:
+        return rank_by(loaded, ranking, sites)
     scores = salience(loaded, way.by, sites, corpus=corpus, calibration=calibration, to=way.to, seed=way.seed)
     total = sum(len(values) for values in scores.values())
     return Ranked(scores, total, total)
+
+
+def named_ranking(by: str) -> Ranking | None:
+    """The ranking file or neuron set that `by` names, or None where it names measures.
+
+    Raises:
+        BadInput: if it is neither, or the file cannot be read.
+    """
+    if is_measure(by):
+        return None
+    if Path(by).suffix not in (".csv", ".safetensors"):
+        known = f"{', '.join(MEASURES)}, a ranking file (.csv) or a neuron set (.safetensors)"
+        raise BadInput(f"there is no ranking {by!r}", hint=known)
+    return Ranking.load(by)
 
 
 def prune_to(
