@@ -1,0 +1,301 @@
+"""Writing controls into the weights: what is the same for every request and at every position needs no hook.
+
+A control that is affine, x' = scale · x + shift at the input x of an output projection y = W x + b, becomes part of it:
+
+    W' = W · diag(scale),    b' = b + W · shift.
+
+That holds at `ffn`, `attn` and `cross`. Gates, phases, steps, triggers and maps need the running model, and the residual
+stream (`resid`, `embed`) goes on past every weight: these are refused, with the reason.
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from neurodial.control.addresses import Site
+from neurodial.control.catalogue import SetCatalogue
+from neurodial.control.compiling import CompiledControl, compile_controls
+from neurodial.control.controls import Control
+from neurodial.control.errors import ControlError, ModelError
+from neurodial.control.lineage import Lineage
+from neurodial.control.loading import LoadedModel, fingerprint
+from neurodial.control.sites import SiteInfo, sites_of
+
+BAKEABLE = ("ffn", "attn", "cross")
+# Attributes of transformers' configs that give projections a bias, where an architecture has them.
+_SWITCHES = ("mlp_bias", "attention_bias", "enable_bias", "bias")
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class SiteChange:
+    """What the controls of one site do together: x' = scale · x + shift.
+
+    Attributes:
+        info: where it is.
+        scale: (width,) float32.
+        shift: (width,) float32.
+        fields: control number → its field that names the neurons, such as `controls[0].neurons`.
+    """
+
+    info: SiteInfo
+    scale: torch.Tensor
+    shift: torch.Tensor
+    fields: dict[int, str]
+
+    @property
+    def num_neurons(self) -> int:
+        """How many neurons it moves."""
+        return int(((self.scale != 1) | (self.shift != 0)).sum())
+
+    @property
+    def needs_bias(self) -> bool:
+        """Whether weights alone cannot do it."""
+        return bool((self.shift != 0).any())
+
+
+@dataclass(frozen=True, eq=False)
+class BakingPlan:
+    """What baking would do, and what of it is refused.
+
+    Attributes:
+        controls: as they go into the lineage.
+        digest: of the controls, their sets and the model.
+        changes: by site.
+        switches: config attribute → names of the biases that a model gets when it is set.
+        refused: why a control cannot be baked; `param` names the field. Empty where everything can.
+    """
+
+    controls: tuple[dict[str, Any], ...]
+    digest: str
+    changes: tuple[SiteChange, ...]
+    switches: dict[str, frozenset[str]] = field(default_factory=dict)
+    refused: tuple[ControlError, ...] = ()
+
+
+def plan_baking(
+    loaded: LoadedModel,
+    controls: Sequence[Control],
+    sets: SetCatalogue | None = None,
+    *,
+    field: str = "controls",
+    allow_changed_weights: bool = False,
+) -> BakingPlan:
+    """Decides what would be written into which weights. Changes nothing and runs no model.
+
+    Args:
+        loaded: the model.
+        controls: in the order in which they apply.
+        sets: where names of neuron sets are looked up.
+        field: what the list is called, for error messages.
+        allow_changed_weights: take sets of an ancestor of the model although weights were changed since.
+
+    Raises:
+        ControlError, AddressError, FingerprintError: for controls that could not be applied to the model at all.
+        ModelError: for quantised or distributed weights.
+    """
+    if not controls:
+        raise ControlError(f"{field}: there is nothing to bake", param=field, hint="give at least one control")
+    compiled = compile_controls(loaded, controls, sets, field=field, allow_changed_weights=allow_changed_weights)
+    _check_model(loaded.model)
+    refused: list[ControlError] = []
+    changes: dict[Site, SiteChange] = {}
+    for number, (control, done) in enumerate(zip(controls, compiled.controls, strict=True)):
+        found = list(_refusals(control, done, f"{field}[{number}]"))
+        refused += found
+        if not found:
+            _compose(loaded, changes, number, done, f"{field}[{number}].{'set' if control.set else 'neurons'}")
+    weights = _Weights(loaded.model)
+    switches: dict[str, frozenset[str]] = {}
+    for change in changes.values():
+        reason = weights.refusal(change.info.module)
+        if reason is None and change.needs_bias and change.info.module.bias is None:
+            switch = weights.switch_for(change.info.module)
+            switches |= switch
+            reason = None if switch else _NO_BIAS
+        if reason is not None:
+            where = _field_of(change, compiled.controls) if reason == _NO_BIAS else next(iter(change.fields.values()))
+            hint = "scaling needs no bias: prune to zero and amplify can be baked here" if reason == _NO_BIAS else None
+            refused.append(ControlError(f"{where}: {change.info.site}: {reason}", param=where, hint=hint))
+    named = [c.model_dump(mode="json", exclude_none=True) for c in controls]
+    for document, done in zip(named, compiled.controls, strict=True):
+        if "set" in document:
+            document["set"] = done.facts["set"]
+    return BakingPlan(tuple(named), compiled.digest, tuple(changes.values()), switches, tuple(refused))
+
+
+def bake(loaded: LoadedModel, plan: BakingPlan) -> LoadedModel:
+    """Makes a copy of a model with a plan's controls in its weights; weights that do not change are shared.
+
+    The products are computed in float32 and then cast to the weights' dtype: in bfloat16 and float16 that rounding is
+    what sets the baked model apart from the hooked one.
+
+    Args:
+        loaded: the model that the plan was made for; it stays as it is.
+        plan: from `plan_baking`.
+
+    Returns:
+        The baked model with its lineage. `save_baked` writes it; the fingerprint of the saved checkpoint is its own.
+
+    Raises:
+        ControlError: if the plan refuses a control, or a weight would not be finite.
+
+    Example:
+        ```python
+        plan = plan_baking(loaded, parse_controls([{"neurons": "decoder.2.ffn[17,902]", "op": "prune"}]))
+        save_baked(bake(loaded, plan), "without-17-and-902")
+        ```
+    """
+    if plan.refused:
+        raise plan.refused[0]
+    model = copy.deepcopy(loaded.model, {id(p): p for p in loaded.model.parameters()})
+    model.name_or_path = ""  # it is not the checkpoint that it was copied from
+    for switch, biases in plan.switches.items():
+        setattr(model.config, switch, True)
+        for name in biases:
+            _add_bias(model.get_submodule(name.removesuffix(".bias")))
+    sites = sites_of(model)
+    for change in plan.changes:
+        _write(sites.info(change.info.site).module, change)
+    lineage = Lineage.derive(
+        loaded.lineage,
+        fingerprint=loaded.fingerprint,
+        name=loaded.name,
+        step={"kind": "baked", "controls": list(plan.controls), "digest": plan.digest},
+        weights_changed=True,
+    )
+    return replace(loaded, model=model, fingerprint=fingerprint(model, Path()), sites=sites, lineage=lineage)
+
+
+def _refusals(control: Control, compiled: CompiledControl, here: str) -> Iterator[ControlError]:
+    """What about one control needs the running model."""
+    if any(effect.gate is not None for effect in compiled.effects):
+        hint = 'add "where": "all" to act everywhere' if control.where in (None, "concept") else None
+        yield _refusal(f"{here}.where", "a gate looks at every position, a weight is the same at all of them", hint)
+    if any(effect.linear is not None for effect in compiled.effects):
+        yield _refusal(f"{here}.op", "a map mixes neurons; only operations on single neurons can be baked")
+    if control.phase != "all":
+        yield _refusal(f"{here}.phase", f"a weight cannot keep to the phase {control.phase!r}")
+    if control.steps is not None:
+        yield _refusal(f"{here}.steps", "a weight cannot keep to some steps")
+    if getattr(control, "when", None) is not None:
+        yield _refusal(f"{here}.when", "a weight cannot wait for a trigger")
+    for site in sorted({str(e.site) for e in compiled.effects if e.site.kind not in BAKEABLE}):
+        reason = "the residual stream goes on past every weight; only ffn, attn and cross can be baked"
+        yield _refusal(f"{here}.{'set' if control.set else 'neurons'}", f"{site}: {reason}")
+
+
+def _refusal(param: str, reason: str, hint: str | None = None) -> ControlError:
+    return ControlError(f"{param}: {reason}", param=param, hint=hint)
+
+
+def _compose(
+    loaded: LoadedModel, changes: dict[Site, SiteChange], number: int, compiled: CompiledControl, where: str
+) -> None:
+    """Adds one control after those before it, as the hooks do: a later one sees what an earlier one left."""
+    for effect in compiled.effects:
+        info = loaded.sites.info(effect.site)
+        if effect.site not in changes:
+            changes[effect.site] = SiteChange(info, torch.ones(info.width), torch.zeros(info.width), {})
+        change = changes[effect.site]
+        change.scale[effect.neurons] *= effect.scale
+        change.shift[effect.neurons] = effect.scale * change.shift[effect.neurons] + effect.shift
+        change.fields[number] = where
+
+
+_NO_BIAS = "the output projection has no bias to put a shift, a clamp or a mean in, nor can its config give it one"
+
+
+def _field_of(change: SiteChange, compiled: Sequence[CompiledControl]) -> str:
+    """The field of the last control that shifts something at the site."""
+    shifting = [
+        where
+        for number, where in change.fields.items()
+        if any(e.site == change.info.site and bool((e.shift != 0).any()) for e in compiled[number].effects)
+    ]
+    return shifting[-1]
+
+
+def _check_model(model: PreTrainedModel) -> None:
+    if getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False):
+        raise ModelError("a quantised model cannot be baked", hint="bake the original weights, then quantise the result")
+    if (getattr(model, "tp_size", None) or getattr(model, "_tp_size", None) or 1) > 1:
+        raise ModelError("a tensor-parallel model cannot be baked", hint="load it on one device")
+
+
+class _Weights:
+    """Who uses which weights of a model."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.names: dict[int, list[str]] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            self.names.setdefault(parameter.data_ptr(), []).append(name)
+
+    def refusal(self, module: nn.Module) -> str | None:
+        """Why a projection cannot be changed; None where it can."""
+        parameters = [p for p in (getattr(module, "weight", None), getattr(module, "bias", None)) if p is not None]
+        plain = all(type(p) is nn.Parameter and p.dtype in _DTYPES and p.device.type != "meta" for p in parameters)
+        if not isinstance(module, nn.Linear | Conv1D) or not plain:
+            return f"its output projection is a {type(module).__name__} that is not held as one plain matrix"
+        shared = next((names for p in parameters if len(names := self.names[p.data_ptr()]) > 1), None)
+        return f"{shared[0]} and {shared[1]} are one weight, so that neither can change alone" if shared else None
+
+    def switch_for(self, module: nn.Module) -> dict[str, frozenset[str]]:
+        """The config attribute that gives a projection its bias, with the biases that come with it; {} if none does."""
+        path = next(name for name, m in self.model.named_modules() if m is module)
+        return next(({s: names} for s, names in self._switches.items() if f"{path}.bias" in names), {})
+
+    @cached_property
+    def _switches(self) -> dict[str, frozenset[str]]:
+        """Config attribute → the biases that a model has more when it is set, tried on a model without values."""
+        present = set(self.model.state_dict())
+        found: dict[str, frozenset[str]] = {}
+        for switch in _SWITCHES:
+            if getattr(self.model.config, switch, None) is False:
+                config = copy.deepcopy(self.model.config)
+                setattr(config, switch, True)
+                with torch.device("meta"):
+                    names = set(type(self.model)(config).state_dict())
+                if present < names and all(self._is_bias(name) for name in names - present):
+                    found[switch] = frozenset(names - present)
+        return found
+
+    def _is_bias(self, name: str) -> bool:
+        owner = self.model.get_submodule(name.rpartition(".")[0])
+        return name.endswith(".bias") and isinstance(owner, nn.Linear | Conv1D)
+
+
+def _add_bias(module: nn.Module) -> None:
+    """A bias of zeros, with which the module computes what it did."""
+    weight: torch.Tensor = module.weight
+    module.bias = nn.Parameter(weight.new_zeros(weight.shape[0]), weight.requires_grad)
+
+
+def _write(module: nn.Module, change: SiteChange) -> None:
+    weight = module.weight.detach()
+    exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    scale, shift = change.scale.to(exact), change.shift.to(exact)
+    transposed = isinstance(module, Conv1D)  # it holds its weight as (in, out)
+    _replace(module, "weight", exact * (scale[:, None] if transposed else scale), change)
+    if change.needs_bias:
+        added = shift @ exact if transposed else exact @ shift
+        _replace(module, "bias", module.bias.detach().to(exact) + added, change)
+
+
+def _replace(module: nn.Module, name: str, value: torch.Tensor, change: SiteChange) -> None:
+    old: nn.Parameter = getattr(module, name)
+    new = value.to(old.dtype)
+    if not bool(torch.isfinite(new).all()):
+        where = list(change.fields.values())[-1]
+        dtype = str(old.dtype).removeprefix("torch.")
+        raise ControlError(f"{where}: {change.info.site}: its {name} would not be finite in {dtype}", param=where)
+    setattr(module, name, nn.Parameter(new, old.requires_grad))
