@@ -25,9 +25,10 @@ from transformers import (
 from transformers.utils import logging as hub_logging
 
 from neurodial.control.addresses import Site
-from neurodial.control.architectures import Family, ModelSites, sites_of
+from neurodial.control.architectures import Family
 from neurodial.control.errors import ModelError
 from neurodial.control.lineage import Lineage
+from neurodial.control.sites import ModelSites, sites_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SAMPLES = 32  # values of each tensor that enter the fingerprint
@@ -57,6 +58,12 @@ class LoadedModel:
     def family(self) -> Family:
         """encoder-decoder, decoder-only or encoder-only."""
         return self.sites.family
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """The padding token's id; multimodal models keep it in their text part's config."""
+        pad: int | None = getattr(self.model.config.get_text_config(), "pad_token_id", None)
+        return pad
 
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "LoadedModel":
