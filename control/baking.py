@@ -4,8 +4,8 @@ A control that is affine, x' = scale · x + shift at the input x of an output pr
 
     W' = W · diag(scale),    b' = b + W · shift.
 
-That holds at `ffn`, `attn` and `cross`. Gates, phases, steps, triggers and maps need the running model, and the residual
-stream (`resid`, `embed`) goes on past every weight: these are refused, with the reason.
+That holds at `ffn`, `attn` and `cross`. Gates, phases, steps, triggers and maps need the running model, and the
+residual stream (`resid`, `embed`) goes on past every weight: these are refused, with the reason.
 """
 
 import copy
@@ -27,6 +27,7 @@ from neurodial.control.controls import Control
 from neurodial.control.errors import ControlError, ModelError
 from neurodial.control.lineage import Lineage
 from neurodial.control.loading import LoadedModel, fingerprint
+from neurodial.control.pruning.saving import save_pruned
 from neurodial.control.sites import SiteInfo, sites_of
 
 BAKEABLE = ("ffn", "attn", "cross")
@@ -35,7 +36,7 @@ _SWITCHES = ("mlp_bias", "attention_bias", "enable_bias", "bias")
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class SiteChange:
     """What the controls of one site do together: x' = scale · x + shift.
 
@@ -43,13 +44,13 @@ class SiteChange:
         info: where it is.
         scale: (width,) float32.
         shift: (width,) float32.
-        fields: control number → its field that names the neurons, such as `controls[0].neurons`.
+        field: of the control that shifted last, or else of the last one: `controls[0].neurons`.
     """
 
     info: SiteInfo
     scale: torch.Tensor
     shift: torch.Tensor
-    fields: dict[int, str]
+    field: str
 
     @property
     def num_neurons(self) -> int:
@@ -109,26 +110,20 @@ def plan_baking(
     refused: list[ControlError] = []
     changes: dict[Site, SiteChange] = {}
     for number, (control, done) in enumerate(zip(controls, compiled.controls, strict=True)):
-        found = list(_refusals(control, done, f"{field}[{number}]"))
+        found = list(_control_refusals(control, done, f"{field}[{number}]"))
         refused += found
         if not found:
-            _compose(loaded, changes, number, done, f"{field}[{number}].{'set' if control.set else 'neurons'}")
+            _compose(loaded, changes, done, f"{field}[{number}].{'set' if control.set else 'neurons'}")
     weights = _Weights(loaded.model)
     switches: dict[str, frozenset[str]] = {}
     for change in changes.values():
-        reason = weights.refusal(change.info.module)
-        if reason is None and change.needs_bias and change.info.module.bias is None:
-            switch = weights.switch_for(change.info.module)
-            switches |= switch
-            reason = None if switch else _NO_BIAS
-        if reason is not None:
-            where = _field_of(change, compiled.controls) if reason == _NO_BIAS else next(iter(change.fields.values()))
-            hint = "scaling needs no bias: prune to zero and amplify can be baked here" if reason == _NO_BIAS else None
-            refused.append(ControlError(f"{where}: {change.info.site}: {reason}", param=where, hint=hint))
-    named = [c.model_dump(mode="json", exclude_none=True) for c in controls]
-    for document, done in zip(named, compiled.controls, strict=True):
-        if "set" in document:
-            document["set"] = done.facts["set"]
+        needed, problem = weights.switches_for(change)
+        switches |= needed
+        refused += [problem] if problem else []
+    named = [
+        control.model_dump(mode="json", exclude_none=True) | ({"set": done.facts["set"]} if control.set else {})
+        for control, done in zip(controls, compiled.controls, strict=True)
+    ]
     return BakingPlan(tuple(named), compiled.digest, tuple(changes.values()), switches, tuple(refused))
 
 
@@ -159,7 +154,7 @@ def bake(loaded: LoadedModel, plan: BakingPlan) -> LoadedModel:
     model = copy.deepcopy(loaded.model, {id(p): p for p in loaded.model.parameters()})
     model.name_or_path = ""  # it is not the checkpoint that it was copied from
     for switch, biases in plan.switches.items():
-        setattr(model.config, switch, True)
+        setattr(model.config.get_text_config(), switch, True)
         for name in biases:
             _add_bias(model.get_submodule(name.removesuffix(".bias")))
     sites = sites_of(model)
@@ -172,10 +167,26 @@ def bake(loaded: LoadedModel, plan: BakingPlan) -> LoadedModel:
         step={"kind": "baked", "controls": list(plan.controls), "digest": plan.digest},
         weights_changed=True,
     )
-    return replace(loaded, model=model, fingerprint=fingerprint(model, Path()), sites=sites, lineage=lineage)
+    identity = fingerprint(model, lineage=lineage)
+    return replace(loaded, model=model, fingerprint=identity, sites=sites, lineage=lineage)
 
 
-def _refusals(control: Control, compiled: CompiledControl, here: str) -> Iterator[ControlError]:
+def save_baked(baked: LoadedModel, folder: str | Path) -> Path:
+    """Writes a checkpoint that plain `from_pretrained` reads, with the tokenizer and the lineage.
+
+    The folder appears when everything is in it.
+
+    Args:
+        baked: from `bake`.
+        folder: new or empty.
+
+    Raises:
+        ModelError: if the folder is taken or cannot be written; nothing half-written is left.
+    """
+    return save_pruned(baked, folder)
+
+
+def _control_refusals(control: Control, compiled: CompiledControl, here: str) -> Iterator[ControlError]:
     """What about one control needs the running model."""
     if any(effect.gate is not None for effect in compiled.effects):
         hint = 'add "where": "all" to act everywhere' if control.where in (None, "concept") else None
@@ -197,36 +208,23 @@ def _refusal(param: str, reason: str, hint: str | None = None) -> ControlError:
     return ControlError(f"{param}: {reason}", param=param, hint=hint)
 
 
-def _compose(
-    loaded: LoadedModel, changes: dict[Site, SiteChange], number: int, compiled: CompiledControl, where: str
-) -> None:
+def _compose(loaded: LoadedModel, changes: dict[Site, SiteChange], compiled: CompiledControl, where: str) -> None:
     """Adds one control after those before it, as the hooks do: a later one sees what an earlier one left."""
     for effect in compiled.effects:
         info = loaded.sites.info(effect.site)
-        if effect.site not in changes:
-            changes[effect.site] = SiteChange(info, torch.ones(info.width), torch.zeros(info.width), {})
-        change = changes[effect.site]
+        new = SiteChange(info, torch.ones(info.width), torch.zeros(info.width), where)
+        change = changes.setdefault(effect.site, new)
         change.scale[effect.neurons] *= effect.scale
         change.shift[effect.neurons] = effect.scale * change.shift[effect.neurons] + effect.shift
-        change.fields[number] = where
-
-
-_NO_BIAS = "the output projection has no bias to put a shift, a clamp or a mean in, nor can its config give it one"
-
-
-def _field_of(change: SiteChange, compiled: Sequence[CompiledControl]) -> str:
-    """The field of the last control that shifts something at the site."""
-    shifting = [
-        where
-        for number, where in change.fields.items()
-        if any(e.site == change.info.site and bool((e.shift != 0).any()) for e in compiled[number].effects)
-    ]
-    return shifting[-1]
+        if not change.needs_bias or bool((effect.shift != 0).any()):
+            change.field = where
 
 
 def _check_model(model: PreTrainedModel) -> None:
     if getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False):
-        raise ModelError("a quantised model cannot be baked", hint="bake the original weights, then quantise the result")
+        raise ModelError(
+            "a quantised model cannot be baked", hint="bake the original weights, then quantise the result"
+        )
     if (getattr(model, "tp_size", None) or getattr(model, "_tp_size", None) or 1) > 1:
         raise ModelError("a tensor-parallel model cannot be baked", hint="load it on one device")
 
@@ -240,19 +238,29 @@ class _Weights:
         for name, parameter in model.named_parameters(remove_duplicate=False):
             self.names.setdefault(parameter.data_ptr(), []).append(name)
 
-    def refusal(self, module: nn.Module) -> str | None:
+    def switches_for(self, change: SiteChange) -> tuple[dict[str, frozenset[str]], ControlError | None]:
+        """What must be switched on in the config for a change, and why it is refused, if it is."""
+        needed: dict[str, frozenset[str]] = {}
+        module: Any = change.info.module
+        hint, reason = None, self._refusal(module)
+        if reason is None and change.needs_bias and module.bias is None:
+            bias = f"{change.info.path}.bias"
+            needed = next(({switch: names} for switch, names in self._switches.items() if bias in names), {})
+            if not needed:
+                reason = "its output projection has no bias, where a shift, a clamp or a mean would have to go"
+                hint = "only operations that scale can be baked here: amplify, and prune to zero"
+        return needed, _refusal(change.field, f"{change.info.site}: {reason}", hint) if reason else None
+
+    def _refusal(self, module: nn.Module) -> str | None:
         """Why a projection cannot be changed; None where it can."""
-        parameters = [p for p in (getattr(module, "weight", None), getattr(module, "bias", None)) if p is not None]
-        plain = all(type(p) is nn.Parameter and p.dtype in _DTYPES and p.device.type != "meta" for p in parameters)
-        if not isinstance(module, nn.Linear | Conv1D) or not plain:
+        parameters: list[Any] = [
+            p for p in (getattr(module, name, None) for name in ("weight", "bias")) if p is not None
+        ]
+        is_plain = all(type(p) is nn.Parameter and p.dtype in _DTYPES and not p.is_meta for p in parameters)
+        if not isinstance(module, nn.Linear | Conv1D) or not is_plain:
             return f"its output projection is a {type(module).__name__} that is not held as one plain matrix"
         shared = next((names for p in parameters if len(names := self.names[p.data_ptr()]) > 1), None)
         return f"{shared[0]} and {shared[1]} are one weight, so that neither can change alone" if shared else None
-
-    def switch_for(self, module: nn.Module) -> dict[str, frozenset[str]]:
-        """The config attribute that gives a projection its bias, with the biases that come with it; {} if none does."""
-        path = next(name for name, m in self.model.named_modules() if m is module)
-        return next(({s: names} for s, names in self._switches.items() if f"{path}.bias" in names), {})
 
     @cached_property
     def _switches(self) -> dict[str, frozenset[str]]:
@@ -260,9 +268,9 @@ class _Weights:
         present = set(self.model.state_dict())
         found: dict[str, frozenset[str]] = {}
         for switch in _SWITCHES:
-            if getattr(self.model.config, switch, None) is False:
+            if getattr(self.model.config.get_text_config(), switch, None) is False:
                 config = copy.deepcopy(self.model.config)
-                setattr(config, switch, True)
+                setattr(config.get_text_config(), switch, True)
                 with torch.device("meta"):
                     names = set(type(self.model)(config).state_dict())
                 if present < names and all(self._is_bias(name) for name in names - present):
@@ -276,12 +284,12 @@ class _Weights:
 
 def _add_bias(module: nn.Module) -> None:
     """A bias of zeros, with which the module computes what it did."""
-    weight: torch.Tensor = module.weight
+    weight: Any = module.weight
     module.bias = nn.Parameter(weight.new_zeros(weight.shape[0]), weight.requires_grad)
 
 
-def _write(module: nn.Module, change: SiteChange) -> None:
-    weight = module.weight.detach()
+def _write(module: Any, change: SiteChange) -> None:
+    weight: torch.Tensor = module.weight.detach()
     exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
     scale, shift = change.scale.to(exact), change.shift.to(exact)
     transposed = isinstance(module, Conv1D)  # it holds its weight as (in, out)
@@ -295,7 +303,7 @@ def _replace(module: nn.Module, name: str, value: torch.Tensor, change: SiteChan
     old: nn.Parameter = getattr(module, name)
     new = value.to(old.dtype)
     if not bool(torch.isfinite(new).all()):
-        where = list(change.fields.values())[-1]
         dtype = str(old.dtype).removeprefix("torch.")
-        raise ControlError(f"{where}: {change.info.site}: its {name} would not be finite in {dtype}", param=where)
+        reason = f"{change.info.site}: the output projection's {name} would not be finite in {dtype}"
+        raise _refusal(change.field, reason)
     setattr(module, name, nn.Parameter(new, old.requires_grad))

@@ -30,7 +30,7 @@ from neurodial.control.errors import ModelError
 from neurodial.control.lineage import Lineage
 from neurodial.control.sites import ModelSites, sites_of
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
 SAMPLES = 32  # values of each tensor that enter the fingerprint
 
 
@@ -68,10 +68,10 @@ class LoadedModel:
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "LoadedModel":
         """Takes a model that is loaded already; the fingerprint is that of its checkpoint, if it came from one."""
-        source = Path(model.name_or_path or "")
-        name = source.name or type(model).__name__
-        lineage = Lineage.load(source) if source.is_dir() else None
-        return cls(model.eval(), tokenizer, name, fingerprint(model, source), sites_of(model), lineage)
+        source = Path(model.name_or_path).absolute() if model.name_or_path else None
+        name = source.name if source else type(model).__name__
+        lineage = Lineage.load(source) if source else None
+        return cls(model.eval(), tokenizer, name, fingerprint(model, source, lineage), sites_of(model), lineage)
 
     def physical(self, site: Site, neurons: Sequence[int]) -> tuple[int, ...]:
         """Places in this model's tensors of neurons given by their original numbers.
@@ -92,7 +92,7 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32")
     Args:
         path: a folder that `from_pretrained` reads, or a hub id.
         device: such as `cpu` or `cuda:0`.
-        dtype: float32, bfloat16 or float16.
+        dtype: float32, bfloat16 or float16; auto is the checkpoint's own.
 
     Raises:
         ModelError: if it cannot be loaded or its architecture is not known.
@@ -142,7 +142,7 @@ def _quiet() -> Iterator[None]:
             hub_logging.enable_progress_bar()
 
 
-def fingerprint(model: PreTrainedModel, source: Path) -> str:
+def fingerprint(model: PreTrainedModel, source: Path | None = None, lineage: Lineage | None = None) -> str:
     """Identifies a checkpoint by names, shapes and sampled values of its tensors.
 
     It is computed from the checkpoint's own safetensors files where there are any, so that device, path and the dtype
@@ -150,7 +150,6 @@ def fingerprint(model: PreTrainedModel, source: Path) -> str:
     too: the samples may all have missed what it changed.
     """
     content = hashlib.sha256()
-    lineage = Lineage.load(source) if source.is_dir() else None
     if lineage is not None:
         content.update(json.dumps([lineage.ancestors, lineage.steps], sort_keys=True).encode())
     for name, value in sorted(_checkpoint_tensors(model, source), key=lambda item: item[0]):
@@ -161,8 +160,8 @@ def fingerprint(model: PreTrainedModel, source: Path) -> str:
     return f"sha256:{content.hexdigest()}"
 
 
-def _checkpoint_tensors(model: PreTrainedModel, source: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    files = sorted(source.glob("*.safetensors")) if source.is_dir() else []
+def _checkpoint_tensors(model: PreTrainedModel, source: Path | None) -> Iterator[tuple[str, torch.Tensor]]:
+    files = sorted(source.glob("*.safetensors")) if source else []
     if not files:
         yield from model.state_dict().items()
     for file in files:

@@ -35,13 +35,11 @@ def bake(
         raise BadInput("--out is missing", hint="name a new folder, or use --dry-run")
     listed = _controls(controls)
 
-    from neurodial.control.baking import bake, check_place, plan_baking, save_baked
+    from neurodial.control.baking import bake, plan_baking, save_baked
     from neurodial.control.controls import parse_controls
     from neurodial.control.loading import load_model
     from neurodial.deploy.cli.discover import checkpoint
 
-    if out is not None:
-        check_place(out)  # before anything slow happens
     parsed = parse_controls(listed)
     sets = _sets(model, set_ or [])
     loaded = load_model(checkpoint(model), dtype=dtype)
@@ -57,7 +55,7 @@ command = bake
 
 
 def _controls(given: str) -> Any:
-    """The list of controls: JSON on the command line, or a JSON or YAML file; `{"controls": […]}` and one control too."""
+    """The list of controls: JSON on the command line, or a file; `{"controls": […]}` or one control do as well."""
     if given.lstrip()[:1] in ("[", "{"):
         try:
             raw = json.loads(given)
@@ -126,6 +124,8 @@ def _print(sites: list[dict[str, Any]], plan: "BakingPlan", out: Path | None) ->
     for switch in plan.switches:
         console.print(f"{doing}: the config's {switch} is switched on, its other biases are zero")
     for error in plan.refused:
-        console.print(f"refused: {escape(error.message)}" + (f" [dim]({escape(error.hint)})[/dim]" if error.hint else ""))
+        console.print(
+            f"refused: {escape(error.message)}" + (f" [dim]({escape(error.hint)})[/dim]" if error.hint else "")
+        )
     if out:
         console.print(f"[bold]{escape(str(out))}[/bold]  [dim]{plan.digest[:19]}[/dim]")
