@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from neurodial.control.addresses import Neurons, Site
+    from neurodial.control.baking import BakingPlan, bake, plan_baking, save_baked
     from neurodial.control.catalogue import SetCatalogue
     from neurodial.control.compiling import CompiledControls, compile_controls
     from neurodial.control.controls import Control, NeuronGate, parse_controls
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AffineMap": "neuron_set",
     "Application": "hooks",
+    "BakingPlan": "baking",
     "CompiledControls": "compiling",
     "Control": "controls",
     "LoadedModel": "loading",
@@ -44,17 +46,21 @@ _HOMES = {
     "SetCatalogue": "catalogue",
     "Site": "addresses",
     "SiteNeurons": "neuron_set",
+    "bake": "baking",
     "capture": "recording",
     "compile_controls": "compiling",
     "controlled": "hooks",
     "load_model": "loading",
     "parse_controls": "controls",
+    "plan_baking": "baking",
+    "save_baked": "baking",
     "sites_of": "sites",
 }
 
 __all__ = [
     "AffineMap",
     "Application",
+    "BakingPlan",
     "CompiledControls",
     "Control",
     "LoadedModel",
@@ -68,11 +74,14 @@ __all__ = [
     "SetCatalogue",
     "Site",
     "SiteNeurons",
+    "bake",
     "capture",
     "compile_controls",
     "controlled",
     "load_model",
     "parse_controls",
+    "plan_baking",
+    "save_baked",
     "sites_of",
 ]
 
