@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from neurodial.control.addresses import Neurons, Site
     from neurodial.control.baking import BakingPlan, bake, plan_baking, save_baked
+    from neurodial.control.calibration import Calibration
     from neurodial.control.catalogue import SetCatalogue
     from neurodial.control.compiling import CompiledControls, compile_controls
     from neurodial.control.controls import Control, NeuronGate, parse_controls
@@ -33,6 +34,7 @@ _HOMES = {
     "AffineMap": "neuron_set",
     "Application": "hooks",
     "BakingPlan": "baking",
+    "Calibration": "calibration",
     "CompiledControls": "compiling",
     "Control": "controls",
     "LoadedModel": "loading",
@@ -61,6 +63,7 @@ __all__ = [
     "AffineMap",
     "Application",
     "BakingPlan",
+    "Calibration",
     "CompiledControls",
     "Control",
     "LoadedModel",

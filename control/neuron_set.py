@@ -1,7 +1,5 @@
 """The neuron set: a chosen top of a ranking with what is needed to read and to move its neurons. Schema version 1."""
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurodial.control.addresses import Neurons, Site
-from neurodial.control.errors import FingerprintError, NeuronSetError
-from neurodial.control.set_file import read_set_file, write_set_file
+from neurodial.control.errors import NeuronSetError
+from neurodial.control.lineage import check_origin
+from neurodial.control.set_file import content_digest, read_set_file, write_set_file
 
 if TYPE_CHECKING:
     from neurodial.control.loading import LoadedModel
@@ -143,14 +142,7 @@ class NeuronSet:
     @cached_property
     def digest(self) -> str:
         """`sha256:` and 64 hexadecimal digits over all tensors and all metadata but the time of writing."""
-        tensors, metadata = self._tensors(), self._metadata()
-        metadata.pop("created")
-        content = hashlib.sha256(json.dumps(metadata, sort_keys=True, ensure_ascii=False).encode())
-        for name in sorted(tensors):
-            value = tensors[name]
-            content.update(f"\0{name}\0{value.dtype}\0{value.shape}\0".encode())
-            content.update(np.ascontiguousarray(value).tobytes())
-        return f"sha256:{content.hexdigest()}"
+        return content_digest(self._tensors(), self._metadata())
 
     @property
     def short(self) -> str:
@@ -200,21 +192,13 @@ class NeuronSet:
         Raises:
             FingerprintError: if the set is of another model, or of one whose weights were changed since.
         """
-        if loaded.fingerprint == self.fingerprint:
-            return False
-        made_for = f"the neuron set {self.concept!r} was made for {self.model_name} ({self.fingerprint[:19]}…)"
-        lineage = loaded.lineage
-        if lineage is None or self.fingerprint not in lineage.ancestors:
-            raise FingerprintError(
-                f"{made_for}, not for this model ({loaded.fingerprint[:19]}…)",
-                hint="discover the concept on this model: neurodial discover --model …",
-            )
-        if lineage.changed_since(self.fingerprint) and not allow_changed_weights:
-            raise FingerprintError(
-                f"{made_for}; this model descends from it, but its weights were changed",
-                hint="discover the concept on this model, or allow changed weights (allow_changed_weights)",
-            )
-        return True
+        return check_origin(
+            loaded,
+            self.fingerprint,
+            what=f"the neuron set {self.concept!r} was made for {self.model_name}",
+            remedy="discover the concept on this model: neurodial discover --model …",
+            allow_changed_weights=allow_changed_weights,
+        )
 
     def save(self, path: str | Path) -> None:
         """Writes the set to one safetensors file, atomically."""

@@ -14,6 +14,7 @@ DEMO_FOLDER = Path(__file__).parent / "demo"
 DEMO_MODEL_ID = "en-es"
 DEMO_MODEL = DEMO_FOLDER / "en-es"
 DEMO_SETS = {"tense": DEMO_FOLDER / "sets" / "tense.safetensors"}
+DEMO_CALIBRATION = DEMO_FOLDER / "calibration" / "en-es.safetensors"
 
 ExistingFile = Annotated[Path, BeforeValidator(lambda value, info: _resolve(value, info))]
 

@@ -3,7 +3,6 @@
 import fnmatch
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import numpy as np
@@ -30,11 +29,11 @@ from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, 
 from neurodial.interpret.statistics import LabelMoments, PairSummary
 from neurodial.interpret.tuned import Tuned, tune
 from neurodial.interpret.tuning import TuningSettings
+from neurodial.interpret.versions import PACKAGES, package_versions
 
 Array = np.ndarray[Any, Any]
 MIN_LABELLED = 8  # words (or sentences) of a label in the training part
 STRENGTHS = {"map": 1.5, "shift": 2.0}
-PACKAGES = ("neurodial", "torch", "transformers", "numpy", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -313,12 +312,5 @@ def _provenance(
         "seed": job.seed,
         "settings": settings,
         "quantile_levels": list(QUANTILE_LEVELS),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": package_versions((*PACKAGES, "scikit-learn")),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

@@ -28,7 +28,7 @@ def test_bakes_what_a_file_says(tiny_marian_path: Path, tmp_path: Path) -> None:
     code, printed, _ = run("--model", str(tiny_marian_path), "--controls", str(file), "--out", str(out))
     assert code == 0
     assert printed.startswith("baked: 2 neurons at decoder.1.ffn into the output projection's weight\n")
-    weight = load_model(out).model.get_submodule("model.decoder.layers.1.fc2").weight
+    weight: Any = load_model(out).model.get_submodule("model.decoder.layers.1.fc2").weight
     assert (weight[:, 3:5] == 0).all()
 
 
