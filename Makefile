@@ -51,7 +51,7 @@ fresh: ## a clean clone, a new environment and the README's two set-up commands
 	@.ci/fresh
 
 bench: $(VENV)/.dev ## runs the benchmarks: each prints a table and writes JSON
-	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python "$$bench"; done
+	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python -m "tests.benchmarks.$$(basename "$$bench" .py)"; done
 
 train-demo: $(VENV)/.dev need-data ## trains the demo model: DATA=folder, ARGS="--minutes 60"
 	@MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000 \
