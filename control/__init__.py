@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from neurodial.control.loading import LoadedModel, load_model
     from neurodial.control.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
     from neurodial.control.recording import capture
+    from neurodial.control.rows import ControlledRows
     from neurodial.control.sites import ModelSites, sites_of
 
 _HOMES = {
@@ -37,6 +38,7 @@ _HOMES = {
     "Calibration": "calibration",
     "CompiledControls": "compiling",
     "Control": "controls",
+    "ControlledRows": "rows",
     "LoadedModel": "loading",
     "ModelSites": "sites",
     "NeurodialError": "errors",
@@ -66,6 +68,7 @@ __all__ = [
     "Calibration",
     "CompiledControls",
     "Control",
+    "ControlledRows",
     "LoadedModel",
     "ModelSites",
     "NeurodialError",
