@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from neurodial.control.hooks import Application, controlled
     from neurodial.control.loading import LoadedModel, load_model
     from neurodial.control.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
+    from neurodial.control.pruning.choosing import choose_kept
+    from neurodial.control.pruning.cost import Cost, cost
+    from neurodial.control.pruning.removal import prune_model
+    from neurodial.control.pruning.saving import load_pruned, save_pruned
+    from neurodial.control.pruning.support import support
     from neurodial.control.recording import capture
     from neurodial.control.rows import ControlledRows
     from neurodial.control.sites import ModelSites, sites_of
@@ -39,6 +44,7 @@ _HOMES = {
     "CompiledControls": "compiling",
     "Control": "controls",
     "ControlledRows": "rows",
+    "Cost": "pruning.cost",
     "LoadedModel": "loading",
     "ModelSites": "sites",
     "NeurodialError": "errors",
@@ -52,13 +58,19 @@ _HOMES = {
     "SiteNeurons": "neuron_set",
     "bake": "baking",
     "capture": "recording",
+    "choose_kept": "pruning.choosing",
     "compile_controls": "compiling",
     "controlled": "hooks",
+    "cost": "pruning.cost",
     "load_model": "loading",
+    "load_pruned": "pruning.saving",
     "parse_controls": "controls",
     "plan_baking": "baking",
     "save_baked": "baking",
+    "prune_model": "pruning.removal",
+    "save_pruned": "pruning.saving",
     "sites_of": "sites",
+    "support": "pruning.support",
 }
 
 __all__ = [
@@ -69,6 +81,7 @@ __all__ = [
     "CompiledControls",
     "Control",
     "ControlledRows",
+    "Cost",
     "LoadedModel",
     "ModelSites",
     "NeurodialError",
@@ -82,13 +95,19 @@ __all__ = [
     "SiteNeurons",
     "bake",
     "capture",
+    "choose_kept",
     "compile_controls",
     "controlled",
+    "cost",
     "load_model",
+    "load_pruned",
     "parse_controls",
     "plan_baking",
+    "prune_model",
     "save_baked",
+    "save_pruned",
     "sites_of",
+    "support",
 ]
 
 

@@ -28,9 +28,15 @@ from neurodial.control.addresses import Site
 from neurodial.control.architectures import Family
 from neurodial.control.errors import ModelError
 from neurodial.control.lineage import Lineage
+from neurodial.control.pruning.loader import read_pruned
 from neurodial.control.sites import ModelSites, sites_of
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "auto": "auto"}
+DTYPES: dict[str, torch.dtype | str] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "auto": "auto",
+}
 SAMPLES = 32  # values of each tensor that enter the fingerprint
 
 
@@ -103,8 +109,7 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32")
         raise ModelError(f"{path}: there is no such folder")  # and it cannot be the name of a model on a hub
     try:
         with _quiet():
-            config = AutoConfig.from_pretrained(path)
-            model = _auto_class(config).from_pretrained(path, dtype=DTYPES[dtype])
+            model: Any = _read_model(path, DTYPES[dtype])
             tokenizer = AutoTokenizer.from_pretrained(path)
         model = model.to(device)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
@@ -113,6 +118,15 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32")
             f"{path}: cannot load the model ({line})", hint="a folder with config.json, weights and tokenizer is needed"
         ) from error
     return LoadedModel.wrap(model, tokenizer)
+
+
+def _read_model(path: str | Path, dtype: torch.dtype | str) -> PreTrainedModel:
+    lineage = Lineage.load(Path(path)) if Path(path).is_dir() else None
+    if lineage is not None and lineage.kept:
+        return read_pruned(Path(path), lineage, dtype)
+    config = AutoConfig.from_pretrained(path)
+    model: PreTrainedModel = _auto_class(config).from_pretrained(path, dtype=dtype)
+    return model
 
 
 def _auto_class(config: Any) -> Any:
@@ -146,8 +160,8 @@ def fingerprint(model: PreTrainedModel, source: Path | None = None, lineage: Lin
     """Identifies a checkpoint by names, shapes and sampled values of its tensors.
 
     It is computed from the checkpoint's own safetensors files where there are any, so that device, path and the dtype
-    it is loaded in do not matter; otherwise from the model's parameters. The history of a derived checkpoint enters
-    too: the samples may all have missed what it changed.
+    it is loaded in do not matter; otherwise from the model's parameters, as it would be saved. The history of a derived
+    checkpoint enters too: the samples may all have missed what it changed.
     """
     content = hashlib.sha256()
     if lineage is not None:
@@ -161,9 +175,10 @@ def fingerprint(model: PreTrainedModel, source: Path | None = None, lineage: Lin
 
 
 def _checkpoint_tensors(model: PreTrainedModel, source: Path | None) -> Iterator[tuple[str, torch.Tensor]]:
-    files = sorted(source.glob("*.safetensors")) if source else []
+    files = sorted(source.glob("*.safetensors")) if source and source.is_dir() else []
     if not files:
-        yield from model.state_dict().items()
+        unsaved = {*model.all_tied_weights_keys, *(model._keys_to_ignore_on_save or ())}
+        yield from ((name, value) for name, value in model.state_dict().items() if name not in unsaved)
     for file in files:
         with safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118
