@@ -105,7 +105,8 @@ def bake(loaded: LoadedModel, plan: BakingPlan) -> LoadedModel:
         plan: from `plan_baking`.
 
     Returns:
-        The baked model with its lineage. `save_baked` writes it; the fingerprint of the saved checkpoint is its own.
+        The baked model with its lineage; `save_baked` writes it. A saved checkpoint's fingerprint is that of its files,
+        in which transformers renames some architectures' weights.
 
     Raises:
         ControlError: if the plan refuses a control, or a weight would not be finite.

@@ -174,6 +174,8 @@ def test_the_lineage_says_what_was_done(
     plan = plan_baking(tiny_marian, parse_controls(raw))
     save_baked(bake(tiny_marian, plan), tmp_path / "baked")
     child = load_model(tmp_path / "baked")
+    assert bake(tiny_marian, plan).model.name_or_path == ""
+    assert bake(tiny_marian, plan).fingerprint == child.fingerprint
     assert child.tokenizer(["She opens the door."]) == tiny_marian.tokenizer(["She opens the door."])
     assert child.lineage is not None
     assert child.lineage.ancestors == (tiny_marian.fingerprint,)
