@@ -7,6 +7,7 @@ transformers' default config, so that it says nothing that the code does not do.
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def outcomes(model_type: str, settings: Mapping[str, Any]) -> tuple[str | None, 
     return tuple(found[part, mode, to] for part in PARTS for mode in MODES for to in FILLS)
 
 
+@cache
 def support_table() -> str:
     """The table as Markdown; reasons are numbered notes below it."""
     groups: dict[tuple[str | None, ...], list[str]] = {}
