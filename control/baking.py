@@ -20,7 +20,7 @@ from neurodial.control.addresses import Site
 from neurodial.control.catalogue import SetCatalogue
 from neurodial.control.compiling import CompiledControl, compile_controls
 from neurodial.control.controls import Control
-from neurodial.control.errors import ControlError
+from neurodial.control.errors import ControlError, FingerprintError
 from neurodial.control.lineage import Lineage
 from neurodial.control.loading import LoadedModel, fingerprint
 from neurodial.control.projections import Projections, SiteChange, add_bias, check_model, write_change
@@ -35,6 +35,7 @@ class BakingPlan:
     """What baking would do, and what of it is refused.
 
     Attributes:
+        fingerprint: of the model that it was made for.
         controls: as they go into the lineage.
         digest: of the controls, their sets and the model.
         changes: by site.
@@ -42,6 +43,7 @@ class BakingPlan:
         refused: why a control cannot be baked; `param` names the field. Empty where everything can.
     """
 
+    fingerprint: str
     controls: tuple[dict[str, Any], ...]
     digest: str
     changes: tuple[SiteChange, ...]
@@ -91,7 +93,8 @@ def plan_baking(
         control.model_dump(mode="json", exclude_none=True) | ({"set": done.facts["set"]} if control.set else {})
         for control, done in zip(controls, compiled.controls, strict=True)
     ]
-    return BakingPlan(tuple(named), compiled.digest, tuple(changes.values()), switches, tuple(refused))
+    changed = tuple(changes.values())
+    return BakingPlan(loaded.fingerprint, tuple(named), compiled.digest, changed, switches, tuple(refused))
 
 
 def bake(loaded: LoadedModel, plan: BakingPlan) -> LoadedModel:
@@ -110,6 +113,7 @@ def bake(loaded: LoadedModel, plan: BakingPlan) -> LoadedModel:
 
     Raises:
         ControlError: if the plan refuses a control, or a weight would not be finite.
+        FingerprintError: if the plan was made for another model.
 
     Example:
         ```python
@@ -117,6 +121,8 @@ def bake(loaded: LoadedModel, plan: BakingPlan) -> LoadedModel:
         save_baked(bake(loaded, plan), "without-17-and-902")
         ```
     """
+    if plan.fingerprint != loaded.fingerprint:
+        raise FingerprintError(f"the plan was made for another model ({plan.fingerprint[:19]}…), not for {loaded.name}")
     if plan.refused:
         raise plan.refused[0]
     model = copy.deepcopy(loaded.model, {id(p): p for p in loaded.model.parameters()})

@@ -38,9 +38,12 @@ def bake(
     from neurodial.control.baking import bake, plan_baking, save_baked
     from neurodial.control.controls import parse_controls
     from neurodial.control.loading import load_model
+    from neurodial.control.pruning.saving import check_place
     from neurodial.deploy.cli.discover import checkpoint
 
     parsed = parse_controls(listed)
+    if out is not None and not dry_run:
+        check_place(out)
     sets = _sets(model, set_ or [])
     loaded = load_model(checkpoint(model), dtype=dtype)
     plan = plan_baking(loaded, parsed, sets, allow_changed_weights=allow_changed_weights)

@@ -161,6 +161,13 @@ def test_a_set_is_baked_by_its_values_and_its_gate_and_map_refused(
     assert done.controls[0]["set"] == found.short
 
 
+def test_a_plan_is_for_one_model() -> None:
+    first, second = wrap(tiny("gpt2")), wrap(tiny("gpt2", seed=1))
+    plan = plan_baking(first, parse_controls([{"neurons": "decoder.1.ffn[1]", "op": "prune"}]))
+    with pytest.raises(FingerprintError, match="another model"):
+        bake(second, plan)
+
+
 def test_impossible_controls_are_refused_as_everywhere(tiny_marian: LoadedModel) -> None:
     for raw, message in (([], "nothing to bake"), ([{"neurons": "encoder.0.ffn[999]", "op": "prune"}], "there is no")):
         with pytest.raises(NeurodialError, match=message):
@@ -248,13 +255,8 @@ def test_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
     unit = torch.finfo(dtype).eps * expected.abs().clamp(min=0.1)
     assert ((new.bias.double() - expected).abs() <= unit).all()
     with pytest.raises(ControlError, match="not be finite") as caught:
-        bake(wrap(tiny("gpt2", dtype=torch.float16)), _huge())
+        bake(loaded, plan_baking(loaded, parse_controls([raw[0] | {"op": "amplify", "value": 1e20}] * 2)))
     assert caught.value.param == "controls[0].neurons"
-
-
-def _huge() -> Any:
-    raw = [{"neurons": "decoder.1.ffn[0-20]", "op": "amplify", "value": 1e9}]
-    return plan_baking(wrap(tiny("gpt2", dtype=torch.float16)), parse_controls(raw))
 
 
 def test_a_saved_checkpoint_is_plain(tiny_marian: LoadedModel, tmp_path: Path) -> None:
