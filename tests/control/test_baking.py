@@ -256,7 +256,7 @@ def test_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
     assert ((new.bias.double() - expected).abs() <= unit).all()
     with pytest.raises(ControlError, match="not be finite") as caught:
         bake(loaded, plan_baking(loaded, parse_controls([raw[0] | {"op": "amplify", "value": 1e20}] * 2)))
-    assert caught.value.param == "controls[0].neurons"
+    assert caught.value.param == "controls[1].neurons"
 
 
 def test_a_saved_checkpoint_is_plain(tiny_marian: LoadedModel, tmp_path: Path) -> None:
