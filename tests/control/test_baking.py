@@ -93,10 +93,10 @@ def test_baked_equals_hooked_before_and_after_reloading(name: str, tmp_path: Pat
 def test_a_shift_without_a_bias_is_refused_with_the_reason(kind: str) -> None:
     for name in sorted(NO_BIAS[kind]):
         loaded = wrap(tiny(name))
-        raw = [{"neurons": f"decoder.1.{kind}[3]"} | op for op in (SCALES[0], *SHIFTS)]
+        raw = [{"neurons": f"decoder.1.{kind}[3]"} | op for op in (*SHIFTS, SCALES[0])]
         plan = plan_baking(loaded, parse_controls(raw))
         (error,) = plan.refused
-        assert error.param == "controls[2].neurons"
+        assert error.param == "controls[1].neurons"  # the last one that shifts
         assert "has no bias" in error.message
         assert "amplify" in error.hint
         with pytest.raises(ControlError, match="has no bias"):
