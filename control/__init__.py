@@ -18,6 +18,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from neurodial.control.addresses import Neurons, Site
+    from neurodial.control.architectures import (
+        ArchitectureRow,
+        AttentionRow,
+        FfnRow,
+        StackRow,
+        register_architecture,
+    )
     from neurodial.control.baking import BakingPlan, bake, plan_baking, save_baked
     from neurodial.control.calibration import Calibration
     from neurodial.control.catalogue import SetCatalogue
@@ -39,12 +46,15 @@ if TYPE_CHECKING:
 _HOMES = {
     "AffineMap": "neuron_set",
     "Application": "hooks",
+    "ArchitectureRow": "architectures",
+    "AttentionRow": "architectures",
     "BakingPlan": "baking",
     "Calibration": "calibration",
     "CompiledControls": "compiling",
     "Control": "controls",
     "ControlledRows": "rows",
     "Cost": "pruning.cost",
+    "FfnRow": "architectures",
     "LoadedModel": "loading",
     "ModelSites": "sites",
     "NeurodialError": "errors",
@@ -56,6 +66,7 @@ _HOMES = {
     "SetCatalogue": "catalogue",
     "Site": "addresses",
     "SiteNeurons": "neuron_set",
+    "StackRow": "architectures",
     "bake": "baking",
     "capture": "recording",
     "choose_kept": "pruning.choosing",
@@ -68,6 +79,7 @@ _HOMES = {
     "plan_baking": "baking",
     "save_baked": "baking",
     "prune_model": "pruning.removal",
+    "register_architecture": "architectures",
     "save_pruned": "pruning.saving",
     "sites_of": "sites",
     "support": "pruning.support",
@@ -76,12 +88,15 @@ _HOMES = {
 __all__ = [
     "AffineMap",
     "Application",
+    "ArchitectureRow",
+    "AttentionRow",
     "BakingPlan",
     "Calibration",
     "CompiledControls",
     "Control",
     "ControlledRows",
     "Cost",
+    "FfnRow",
     "LoadedModel",
     "ModelSites",
     "NeurodialError",
@@ -93,6 +108,7 @@ __all__ = [
     "SetCatalogue",
     "Site",
     "SiteNeurons",
+    "StackRow",
     "bake",
     "capture",
     "choose_kept",
@@ -104,6 +120,7 @@ __all__ = [
     "parse_controls",
     "plan_baking",
     "prune_model",
+    "register_architecture",
     "save_baked",
     "save_pruned",
     "sites_of",

@@ -1,7 +1,10 @@
-"""Neuron addresses: `decoder.2.ffn[17,902]`, `encoder.0.resid[0-63]`, `decoder.3.attn.head[5]`, `encoder.embed[*]`."""
+"""Neuron addresses: `decoder.2.ffn[17,902]`, `encoder.0.resid[0-63]`, `decoder.3.attn.head[5]`, `encoder.embed[*]`.
+
+One control may name several layers: `decoder.*.ffn[*]`, `decoder.0-2.ffn[1,5]`, `encoder.0,3-5.attn.head[0]`.
+"""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -15,6 +18,9 @@ KINDS: tuple[SiteKind, ...] = ("embed", "attn", "cross", "ffn", "resid")  # in t
 _SITE = r"(?P<stack>encoder|decoder)\.(?:(?P<layer>\d+)\.(?P<kind>resid|ffn|attn|cross)|(?P<embed>embed))"
 _SITE_PATTERN = re.compile(_SITE)
 _ADDRESS_PATTERN = re.compile(_SITE + r"(?P<head>\.head)?\[(?P<selection>[^\]]*)\]")
+_LAYERS_PATTERN = re.compile(
+    r"(?P<stack>encoder|decoder)\.(?P<layers>\*|[\d,\s-]*[,-][\d,\s-]*)\.(?P<rest>.*)", re.DOTALL
+)
 _ITEM_PATTERN = re.compile(r"(?P<start>\d+)(?:-(?P<stop>\d+))?")
 _HINT = "write STACK.LAYER.SITE[NEURONS], such as decoder.2.ffn[17,902], encoder.0.resid[0-63] or encoder.embed[3]"
 
@@ -106,7 +112,32 @@ class Neurons:
         return f"{self.site}[{compact_ranges(self.indices)}]"
 
 
-def _select(selection: str, limit: int | None, text: str) -> list[int]:
+def expand_layers(text: str, num_layers: Mapping[Stack, int]) -> list[str]:
+    """Writes an address of several layers as one address for each layer.
+
+    Args:
+        text: such as `decoder.*.ffn[*]`, `decoder.0-2.ffn[1,5]`; other addresses are left as they are.
+        num_layers: how many layers each stack has.
+
+    Raises:
+        AddressError: if it names a layer twice, or one that is not there.
+
+    Example:
+        >>> expand_layers("decoder.0-1.ffn[5]", {"decoder": 6})
+        ['decoder.0.ffn[5]', 'decoder.1.ffn[5]']
+    """
+    match = _LAYERS_PATTERN.fullmatch(text.strip())
+    if match is None:
+        return [text]
+    stack = cast(Stack, match["stack"])
+    if stack not in num_layers:
+        raise AddressError(f"{text!r}: the model has no {stack}, only {' and '.join(num_layers)}")
+    layers = _select(match["layers"], num_layers[stack], text, what="layer")
+    return [f"{stack}.{layer}.{match['rest']}" for layer in layers]
+
+
+def _select(selection: str, limit: int | None, text: str, *, what: str = "neuron") -> list[int]:
+    noun = "" if what == "neuron" else f"{what} "
     if selection.strip() == "*":
         if limit is None:
             raise AddressError(f"{text!r}: the width of the site is not known here")
@@ -115,17 +146,17 @@ def _select(selection: str, limit: int | None, text: str) -> list[int]:
     for item in selection.split(","):
         match = _ITEM_PATTERN.fullmatch(item.strip())
         if match is None:
-            raise AddressError(f"{text!r}: {item.strip()!r} is not a neuron, a range or *", hint=_HINT)
+            raise AddressError(f"{text!r}: {item.strip()!r} is not a {what}, a range or *", hint=_HINT)
         start, stop = int(match["start"]), int(match["stop"] or match["start"])
         if stop < start:
             raise AddressError(f"{text!r}: the range {item.strip()} runs backwards")
         if limit is not None and stop >= limit:
-            raise AddressError(f"{text!r}: there is no {stop}, the last one is {limit - 1}")
+            raise AddressError(f"{text!r}: there is no {noun}{stop}, the last one is {limit - 1}")
         if stop - start > 1_000_000:
             raise AddressError(f"{text!r}: the range {item.strip()} is longer than any site")
         chosen.extend(range(start, stop + 1))
     if len(set(chosen)) != len(chosen):
-        raise AddressError(f"{text!r} names a neuron twice")
+        raise AddressError(f"{text!r} names a {what} twice")
     return chosen
 
 

@@ -17,13 +17,14 @@ from typing import Any
 import torch
 
 from neurodial.control.addresses import Site
+from neurodial.control.calibration import Calibration
 from neurodial.control.catalogue import SetCatalogue
 from neurodial.control.compiling import CompiledControl, compile_controls
 from neurodial.control.controls import Control
 from neurodial.control.errors import ControlError, FingerprintError
 from neurodial.control.lineage import Lineage
 from neurodial.control.loading import LoadedModel, fingerprint
-from neurodial.control.projections import Projections, SiteChange, add_bias, check_model, write_change
+from neurodial.control.projections import Projections, SiteChange, add_bias, write_change
 from neurodial.control.pruning.saving import save_pruned
 from neurodial.control.sites import sites_of
 
@@ -58,6 +59,7 @@ def plan_baking(
     *,
     field: str = "controls",
     allow_changed_weights: bool = False,
+    calibration: Calibration | None = None,
 ) -> BakingPlan:
     """Decides what would be written into which weights. Changes nothing and runs no model.
 
@@ -67,6 +69,7 @@ def plan_baking(
         sets: where names of neuron sets are looked up.
         field: what the list is called, for error messages.
         allow_changed_weights: take sets of an ancestor of the model although weights were changed since.
+        calibration: the model's means; pruning an address to the mean needs it.
 
     Raises:
         ControlError, AddressError, FingerprintError: for controls that could not be applied to the model at all.
@@ -74,8 +77,10 @@ def plan_baking(
     """
     if not controls:
         raise ControlError(f"{field}: there is nothing to bake", param=field, hint="give at least one control")
-    compiled = compile_controls(loaded, controls, sets, field=field, allow_changed_weights=allow_changed_weights)
-    check_model(loaded.model)
+    compiled = compile_controls(
+        loaded, controls, sets, field=field, allow_changed_weights=allow_changed_weights, calibration=calibration
+    )
+    loaded.check_weights_can_change("baking")
     refused: list[ControlError] = []
     changes: dict[Site, SiteChange] = {}
     for number, (control, done) in enumerate(zip(controls, compiled.controls, strict=True)):
@@ -171,7 +176,7 @@ def _control_refusals(control: Control, compiled: CompiledControl, here: str) ->
         yield _refusal(f"{here}.phase", f"a weight cannot keep to the phase {control.phase!r}")
     if control.steps is not None:
         yield _refusal(f"{here}.steps", "a weight cannot keep to some steps")
-    if getattr(control, "when", None) is not None:
+    if control.when is not None:
         yield _refusal(f"{here}.when", "a weight cannot wait for a trigger")
     for site in sorted({str(e.site) for e in compiled.effects if e.site.kind not in BAKEABLE}):
         reason = "the residual stream goes on past every weight; only ffn, attn and cross can be baked"

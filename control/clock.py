@@ -7,7 +7,7 @@ step of its first position.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,14 +47,14 @@ class Clock:
         container: the stack's module.
         family: decides how steps are counted.
         stack: encoder or decoder.
-        pad: the tokens that rows of a batch are fed once they have finished.
+        ends: the tokens that rows of a batch are fed once they have finished.
     """
 
-    def __init__(self, container: nn.Module, family: Family, stack: Stack, pad: int | None) -> None:
+    def __init__(self, container: nn.Module, family: Family, stack: Stack, ends: Sequence[int] = ()) -> None:
         self._places = {name: place for place, name in enumerate(inspect.signature(container.forward).parameters)}
         self._causal = stack == "decoder" and family == "decoder-only"
         self._encoder = stack == "encoder"
-        self._pad = pad
+        self._ends = ends
         self._prompt_length: int | None = None
         self.kept = 1  # how many positions of a prompt's pass produce tokens: those whose logits are kept
 
@@ -77,9 +77,9 @@ class Clock:
         cache = None if self._encoder else argument("past_key_values")
         past = _length(cache)
         valid = _not_padding(argument("attention_mask"), tokens)
-        if past and ids is not None and self._pad is not None:
-            unfinished = ids.ne(self._pad)
-            valid = unfinished if valid is None else valid & unfinished
+        if past and tokens == 1 and ids is not None:
+            for end in self._ends:
+                valid = ids.ne(end) if valid is None else valid & ids.ne(end)
         first = self._first(rows, tokens, past, valid) if steps else None
         if self._causal and (not past or self._prompt_length is None):
             self._prompt_length = past + tokens - self.kept + 1
@@ -112,13 +112,14 @@ def _last(valid: torch.Tensor) -> torch.Tensor:
     return places.masked_fill(~valid, -1).amax(1)
 
 
-def padding_token(loaded: LoadedModel) -> int | None:
-    """What `generate` feeds to rows that have finished."""
+def ending_tokens(loaded: LoadedModel) -> tuple[int, ...]:
+    """What `generate` feeds to rows that have finished, while others go on: their end token, then padding."""
     generation: Any = getattr(loaded.model, "generation_config", None)
-    eos: Any = getattr(generation, "eos_token_id", None)
-    choices: tuple[Any, ...] = (
+    found: dict[int, None] = {}
+    for value in (
+        getattr(generation, "eos_token_id", None),
         getattr(generation, "pad_token_id", None),
         loaded.pad_token_id,
-        eos[0] if isinstance(eos, list) and eos else eos,
-    )
-    return next((int(c) for c in choices if c is not None), None)
+    ):
+        found |= dict.fromkeys(int(v) for v in (value if isinstance(value, list) else [value]) if v is not None)
+    return tuple(found)

@@ -2,24 +2,26 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from neurodial.control.addresses import Site
+from neurodial.control.calibration import Calibration
 from neurodial.control.catalogue import SetCatalogue
 from neurodial.control.controls import Control, NeuronGate
-from neurodial.control.errors import AddressError, ControlError, NeurodialError
-from neurodial.control.gates import Gate, concept_gate, neuron_gate, parse_neurons
+from neurodial.control.errors import ControlError, NeurodialError
+from neurodial.control.gates import Gate, Trigger, concept_gate, neuron_gate, neuron_trigger
 from neurodial.control.loading import LoadedModel
-from neurodial.control.neuron_set import Array, NeuronSet, SiteNeurons
+from neurodial.control.neuron_set import Array, NeuronSet
+from neurodial.control.operations import calibrated, check_deviations, inline_affine, set_affine, with_strength
+from neurodial.control.selecting import physical_neurons, select_neurons
 
 T = TypeVar("T")
 FOREVER = 2**31
-LARGEST = 1e30  # of a scale or a shift: well inside float32, whatever it is multiplied with
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +44,7 @@ class Effect:
         shift: (k,) float32, the strength folded in.
         linear: of a `map`.
         gate: None is every position.
+        trigger: None is every step.
         window: half-open range of steps; the positions of a prompt have steps below zero. A bound that excludes
             nothing is ±FOREVER.
     """
@@ -53,6 +56,7 @@ class Effect:
     linear: LinearPart | None
     gate: Gate | None
     window: tuple[int, int]
+    trigger: Trigger | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +87,8 @@ def compile_controls(
     *,
     field: str = "controls",
     allow_changed_weights: bool = False,
+    calibration: Calibration | None = None,
+    max_deviations: float | None = None,
 ) -> CompiledControls:
     """Checks controls against a model and turns them into index tensors. Runs no model.
 
@@ -91,18 +97,40 @@ def compile_controls(
         controls: in the order in which they apply.
         sets: where names of neuron sets are looked up.
         field: what the list is called in the request.
-        allow_changed_weights: take sets of an ancestor of the model although weights were changed since.
+        allow_changed_weights: take sets and calibrations of an ancestor of the model although weights were changed
+            since.
+        calibration: the model's means and deviations; pruning an address to the mean and limits need it.
+        max_deviations: refuse controls that move a neuron further from its mean than so many standard deviations:
+            those whose value one deviation from the mean ends up beyond. Pruning, and what a map adds by its linear
+            part, is not limited.
 
     Raises:
         ControlError, AddressError, FingerprintError: with `param` naming the field, such as `controls[1].neurons`.
     """
-    catalogue = sets or SetCatalogue({})
-    compiled, canonical = [], []
-    for number, control in enumerate(controls):
-        here = f"{field}[{number}]"
-        found, inherited = _named_set(loaded, control, catalogue, here, allow_changed_weights)
+    if calibration is not None:
+        calibration.check_model(loaded, allow_changed_weights=allow_changed_weights)
+    compiler = _Compiler(loaded, sets or SetCatalogue({}), calibration, max_deviations, allow_changed_weights)
+    parts = [compiler.compile(control, f"{field}[{number}]") for number, control in enumerate(controls)]
+    document = json.dumps([loaded.fingerprint, [canonical for _, canonical in parts]], sort_keys=True)
+    digest = "sha256:" + hashlib.sha256(document.encode()).hexdigest()
+    return CompiledControls(tuple(compiled for compiled, _ in parts), digest)
+
+
+@dataclass(frozen=True)
+class _Compiler:
+    """What the controls of one list are compiled against; `here` is a control's field, such as `controls[1]`."""
+
+    loaded: LoadedModel
+    sets: SetCatalogue
+    calibration: Calibration | None
+    max_deviations: float | None
+    allow_changed_weights: bool
+
+    def compile(self, control: Control, here: str) -> tuple[CompiledControl, dict[str, Any]]:
+        """One control, and what enters the digest."""
+        found, inherited = self._named_set(control, here)
         settings = _with_recommended(control, found, here)
-        effects = _set_effects(loaded, settings, found, here) if found else _inline_effects(loaded, settings, here)
+        effects = tuple(self._set_effects(settings, found, here) if found else self._inline_effects(settings, here))
         facts = {
             "set": found.short if found else None,
             "inherited": inherited or None,
@@ -112,24 +140,80 @@ def compile_controls(
             "strength": settings.strength,
             "num_neurons": sum(len(e.neurons) for e in effects),
         }
-        compiled.append(CompiledControl({k: v for k, v in facts.items() if v is not None}, tuple(effects)))
-        canonical.append(settings.model_dump(mode="json") | {"set": found.digest if found else None})
-    document = json.dumps([loaded.fingerprint, canonical], sort_keys=True)
-    return CompiledControls(tuple(compiled), "sha256:" + hashlib.sha256(document.encode()).hexdigest())
+        canonical = settings.model_dump(mode="json") | {"set": found.digest if found else None}
+        if canonical["when"] is None:
+            del canonical["when"]
+        if found is None and settings.value == "mean" and self.calibration is not None:
+            canonical["calibration"] = self.calibration.digest
+        return CompiledControl({k: v for k, v in facts.items() if v is not None}, effects), canonical
 
+    def _named_set(self, control: Control, here: str) -> tuple[NeuronSet | None, bool]:
+        """The set that a control names, if it names one, and whether it is inherited from an ancestor of the model."""
+        if control.set is None:
+            return None, False
+        try:
+            found = self.sets.get(control.set)
+            inherited = found.check_model(self.loaded, allow_changed_weights=self.allow_changed_weights)
+        except NeurodialError as error:
+            raise type(error)(f"{here}.set: {error.message}", hint=error.hint, param=f"{here}.set") from None
+        return found, inherited
 
-def _named_set(
-    loaded: LoadedModel, control: Control, catalogue: SetCatalogue, here: str, allow_changed_weights: bool
-) -> tuple[NeuronSet | None, bool]:
-    """The set that a control names, if it names one, and whether it is inherited from an ancestor of the model."""
-    if control.set is None:
-        return None, False
-    try:
-        found = catalogue.get(control.set)
-        inherited = found.check_model(loaded, allow_changed_weights=allow_changed_weights)
-    except NeurodialError as error:
-        raise type(error)(f"{here}.set: {error.message}", hint=error.hint, param=f"{here}.set") from None
-    return found, inherited
+    def _inline_effects(self, control: Control, here: str) -> Iterator[Effect]:
+        for site, neurons in select_neurons(control.neurons or "", self.loaded, f"{here}.neurons"):
+            affine = inline_affine(control, site, neurons, self.calibration, here)
+            yield self._effect(control, None, here, site, neurons, *self._folded(control, affine, site, neurons, here))
+
+    def _set_effects(self, control: Control, found: NeuronSet, here: str) -> Iterator[Effect]:
+        for site, places in found.top(control.top):
+            scale, shift = set_affine(control, site, here)
+            neurons = site.indices[places]
+            folded = self._folded(control, (scale[places], shift[places]), site.site, neurons, here)
+            effect = self._effect(control, found, here, site.site, neurons, *folded)
+            if control.op == "map":
+                m = site.maps[control.to or ""]
+                read = physical_neurons(self.loaded, site.site, m.read, f"{here}.set")
+                weight = m.weight[places] * float(control.strength or 0.0)
+                effect = replace(effect, linear=LinearPart(_long(read), _float(weight), _float(m.center)))
+            yield effect
+
+    def _folded(
+        self, control: Control, affine: tuple[Array, Array], site: Site, neurons: Array, here: str
+    ) -> tuple[Array, Array]:
+        param = f"{here}.value" if control.set is None else f"{here}.strength"
+        folded = with_strength(affine, float(_or(control.strength, 1.0)), param)
+        if self.max_deviations is not None and not (control.op == "prune" and 0.0 <= _or(control.strength, 1.0) <= 1.0):
+            mean, std = (calibrated(self.calibration, what, site, neurons, param) for what in ("mean", "std"))
+            check_deviations(folded, mean, std, self.max_deviations, site, neurons, param)
+        return folded
+
+    def _effect(
+        self,
+        control: Control,
+        found: NeuronSet | None,
+        here: str,
+        site: Site,
+        neurons: Array,
+        scale: Array,
+        shift: Array,
+    ) -> Effect:
+        places = physical_neurons(self.loaded, site, neurons, f"{here}.neurons" if found is None else f"{here}.set")
+        return Effect(
+            site,
+            _long(places),
+            _float(scale),
+            _float(shift),
+            None,
+            self._gate(control, found, site, f"{here}.where"),
+            _window(self.loaded, control, site, here),
+            neuron_trigger(control.when, self.loaded, site, f"{here}.when") if control.when else None,
+        )
+
+    def _gate(self, control: Control, found: NeuronSet | None, site: Site, field: str) -> Gate | None:
+        if isinstance(control.where, NeuronGate):
+            return neuron_gate(control.where, self.loaded, site, field)
+        if control.where == "concept" and found is not None:
+            return concept_gate(found, control.to, site, self.loaded, field)
+        return None
 
 
 def _with_recommended(control: Control, found: NeuronSet | None, here: str) -> Control:
@@ -165,120 +249,6 @@ def _with_recommended(control: Control, found: NeuronSet | None, here: str) -> C
 
 def _or(given: T | None, usual: T) -> T:
     return usual if given is None else given
-
-
-def _inline_effects(loaded: LoadedModel, control: Control, here: str) -> list[Effect]:
-    neurons = parse_neurons(control.neurons or "", loaded.sites, f"{here}.neurons")
-    k = len(neurons.indices)
-    value = 0.0 if control.value is None else float(control.value)
-    if control.op == "prune" and value != 0.0:
-        raise ControlError(f"{here}.value: prune sets to zero; to set to {value} use clamp", param=f"{here}.value")
-    scale, shift = {"clamp": (0.0, value), "prune": (0.0, 0.0), "amplify": (value, 0.0), "shift": (1.0, value)}[
-        control.op or ""
-    ]
-    return [
-        _effect(
-            loaded, control, None, here, neurons.site, np.array(neurons.indices), np.full(k, scale), np.full(k, shift)
-        )
-    ]
-
-
-def _set_effects(loaded: LoadedModel, control: Control, found: NeuronSet, here: str) -> list[Effect]:
-    make = _SET_OPERATIONS[control.op or ""]
-    effects = []
-    for site, places in found.top(control.top):
-        scale, shift = make(control, site, here)
-        linear = None
-        if control.op == "map":
-            m = site.maps[control.to or ""]
-            strength = float(control.strength or 0.0)
-            linear = LinearPart(_long(m.read), _float(m.weight[places] * strength), _float(m.center))
-        neurons = site.indices[places]
-        effects.append(_effect(loaded, control, found, here, site.site, neurons, scale[places], shift[places], linear))
-    return effects
-
-
-def _set_clamp(control: Control, site: SiteNeurons, here: str) -> tuple[Array, Array]:
-    target = site.mean[control.to] if control.value is None and control.to else _constant(control, site, here)
-    return np.zeros_like(site.scores), target
-
-
-def _set_shift(control: Control, site: SiteNeurons, here: str) -> tuple[Array, Array]:
-    if control.value is None and control.to not in site.delta:
-        raise ControlError(f"{here}.op: the set records no shift to {control.to!r}", param=f"{here}.op")
-    delta = site.delta[control.to] if control.value is None and control.to else _constant(control, site, here)
-    return np.ones_like(site.scores), delta
-
-
-def _set_amplify(control: Control, site: SiteNeurons, here: str) -> tuple[Array, Array]:
-    return _constant(control, site, here), np.zeros_like(site.scores)
-
-
-def _set_prune(control: Control, site: SiteNeurons, here: str) -> tuple[Array, Array]:
-    if control.value not in (None, 0.0, "mean"):
-        raise ControlError(f'{here}.value: prune sets to 0 or "mean"', param=f"{here}.value")
-    zero = np.zeros_like(site.scores)
-    return zero, site.overall_mean if control.value == "mean" else zero
-
-
-def _set_map(control: Control, site: SiteNeurons, here: str) -> tuple[Array, Array]:
-    if control.to not in site.maps:
-        raise ControlError(f"{here}.op: the set has no map to {control.to!r}", param=f"{here}.op", hint="use shift")
-    return np.ones_like(site.scores), site.maps[control.to].offset
-
-
-_SET_OPERATIONS: dict[str, Callable[[Control, SiteNeurons, str], tuple[Array, Array]]] = {
-    "clamp": _set_clamp,
-    "shift": _set_shift,
-    "amplify": _set_amplify,
-    "prune": _set_prune,
-    "map": _set_map,
-}
-
-
-def _constant(control: Control, site: SiteNeurons, here: str) -> Array:
-    if not isinstance(control.value, float):
-        raise ControlError(f"{here}.value: {control.op} needs a number", param=f"{here}.value")
-    return np.full_like(site.scores, control.value)
-
-
-def _effect(
-    loaded: LoadedModel,
-    control: Control,
-    found: NeuronSet | None,
-    here: str,
-    site: Site,
-    neurons: Array,
-    scale: Array,
-    shift: Array,
-    linear: LinearPart | None = None,
-) -> Effect:
-    """Folds the strength in: x' = x + s·(scale·x + shift − x)."""
-    s = float(_or(control.strength, 1.0))
-    width = loaded.sites.info(site).width
-    if int(neurons.max()) >= width:
-        raise AddressError(f"{here}: {site} has {width} neurons, there is no {int(neurons.max())}", param=here)
-    folded = 1.0 + s * (scale - 1.0), s * shift
-    if any(np.abs(part).max(initial=0.0) > LARGEST for part in folded):
-        param = f"{here}.value" if found is None else f"{here}.strength"
-        raise ControlError(f"{param}: value and strength together are beyond {LARGEST:g}", param=param)
-    return Effect(
-        site,
-        _long(neurons),
-        _float(folded[0]),
-        _float(folded[1]),
-        linear,
-        _gate(loaded, control, found, site, f"{here}.where"),
-        _window(loaded, control, site, here),
-    )
-
-
-def _gate(loaded: LoadedModel, control: Control, found: NeuronSet | None, site: Site, field: str) -> Gate | None:
-    if isinstance(control.where, NeuronGate):
-        return neuron_gate(control.where, loaded.sites, site, field)
-    if control.where == "concept" and found is not None:
-        return concept_gate(found, control.to, site, field)
-    return None
 
 
 def _window(loaded: LoadedModel, control: Control, site: Site, here: str) -> tuple[int, int]:

@@ -30,6 +30,20 @@ class NeuronGate(_Strict):
         return self
 
 
+class NeuronTrigger(_Strict):
+    """Switches a control on for one request, from the step after one neuron's value is above a threshold."""
+
+    neuron: str = Field(description="address of one decoder neuron, such as decoder.1.resid[5]")
+    above: Finite
+    until_below: Finite | None = Field(default=None, description="switches it off again; for good where absent")
+
+    @model_validator(mode="after")
+    def _no_flicker(self) -> "NeuronTrigger":
+        if self.until_below is not None and self.until_below > self.above:
+            raise ValueError("until_below must not lie over above")
+        return self
+
+
 class Control(_Strict):
     """Operation, neurons, scope and strength: what one control does.
 
@@ -40,11 +54,14 @@ class Control(_Strict):
     set: str | None = Field(default=None, description="a neuron set: tense or tense@sha256:ab12…", min_length=1)
     to: str | None = Field(default=None, description="the set's label to move to")
     top: int | None = Field(default=None, description="how many of the set's neurons, best first", ge=1)
-    neurons: str | None = Field(default=None, description="an address: decoder.2.ffn[17,902]", max_length=20_000)
+    neurons: str | None = Field(
+        default=None, description="an address: decoder.2.ffn[17,902], decoder.*.ffn[*]", max_length=20_000
+    )
     op: Operation | None = None
     value: Finite | Literal["mean"] | None = Field(default=None, description="the operation's number; prune: 0, mean")
     strength: Finite | None = None
     where: Literal["concept", "all"] | NeuronGate | None = Field(default=None, description="gate: positions it acts on")
+    when: NeuronTrigger | None = Field(default=None, description="trigger: from which generated token on it acts")
     phase: Phase = "all"
     steps: tuple[int, int] | None = Field(default=None, description="half-open window of generated tokens")
 
@@ -69,8 +86,6 @@ class Control(_Strict):
             raise ValueError('where "concept" needs a set with a read-out; use {"neuron": …, "above": …}')
         if self.op != "prune" and not isinstance(self.value, float):
             raise ValueError(f"{self.op} needs a number as value")
-        if self.op == "prune" and self.value == "mean":
-            raise ValueError('prune to "mean" needs recorded means: use a set')
 
 
 _CONTROLS = TypeAdapter(list[Control])
@@ -111,4 +126,4 @@ def field_path(location: Sequence[int | str]) -> str:
     )
 
 
-_UNION_MEMBERS = frozenset({"NeuronGate", "float", "int", "str"})
+_UNION_MEMBERS = frozenset({"NeuronGate", "NeuronTrigger", "float", "int", "str"})

@@ -1,12 +1,13 @@
-"""Gates: which positions of a row a control acts on, read from activations as they arrive at the gate's site."""
+"""Gates and triggers: where, and from when on, a control acts; read from values as they arrive at the gate's site."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from neurodial.control.addresses import Neurons, Site
-from neurodial.control.controls import NeuronGate
-from neurodial.control.errors import AddressError, ControlError
+from neurodial.control.addresses import Site
+from neurodial.control.controls import NeuronGate, NeuronTrigger
+from neurodial.control.errors import ControlError
+from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet, ReadOut
-from neurodial.control.sites import ModelSites
+from neurodial.control.selecting import physical_neurons, select_one
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,27 @@ class ConceptGate:
 Gate = ThresholdGate | ConceptGate
 
 
-def concept_gate(found: NeuronSet, to: str | None, site: Site, field: str) -> ConceptGate:
+@dataclass(frozen=True)
+class Trigger:
+    """Switches on once a decoder neuron's value is above a threshold; off once it is below another, if there is one.
+
+    What it reads at a step decides from the next step on.
+    """
+
+    site: Site
+    neuron: int
+    above: float
+    until_below: float | None
+
+
+def concept_gate(found: NeuronSet, to: str | None, site: Site, loaded: LoadedModel, field: str) -> ConceptGate:
     """The set's own gate for a control at `site`.
 
     It fires at the labels other than `to`; a set with one label, and a control without `to`, fire at every label.
 
     Raises:
         ControlError: if the set has no read-out that a pass reaches before the site.
+        AddressError: if a neuron that it reads was removed from the model.
     """
     readout = found.readout_for(site)
     if readout is None:
@@ -56,10 +71,13 @@ def concept_gate(found: NeuronSet, to: str | None, site: Site, field: str) -> Co
         )
     single = len(found.labels) == 1
     classes = [n for n, label in enumerate(readout.classes) if n and (single or label != to)]
+    places = physical_neurons(loaded, readout.site, readout.indices, field)
+    if (places != readout.indices).any():
+        readout = replace(readout, indices=places)
     return ConceptGate(readout, tuple(classes))
 
 
-def neuron_gate(where: NeuronGate, sites: ModelSites, touched: Site, field: str) -> ThresholdGate:
+def neuron_gate(where: NeuronGate, loaded: LoadedModel, touched: Site, field: str) -> ThresholdGate:
     """A gate on one neuron.
 
     Raises:
@@ -67,27 +85,27 @@ def neuron_gate(where: NeuronGate, sites: ModelSites, touched: Site, field: str)
         ControlError: if it names several, or would have to read after the touched site.
     """
     param = f"{field}.neuron"
-    neurons = parse_neurons(where.neuron, sites, param)
-    if len(neurons.indices) != 1:
-        raise ControlError(f"{param}: a gate reads one neuron, {where.neuron} names several", param=param)
-    site = neurons.site
+    site, neuron = select_one(where.neuron, loaded, param, what="gate")
     if site.stack != touched.stack or site.order > touched.order:
         raise ControlError(
             f"{param}: {site} is not computed before {touched} in the same pass",
             param=param,
             hint=f"read at {touched} or earlier in the {touched.stack}",
         )
-    return ThresholdGate(site, neurons.indices[0], where.above, where.below)
+    return ThresholdGate(site, neuron, where.above, where.below)
 
 
-def parse_neurons(address: str, sites: ModelSites, param: str) -> Neurons:
-    """Reads an address against a model, naming the field in errors.
+def neuron_trigger(when: NeuronTrigger, loaded: LoadedModel, touched: Site, field: str) -> Trigger:
+    """A trigger on one neuron.
 
     Raises:
-        AddressError: if it does not parse or does not exist.
+        AddressError: if there is no such neuron.
+        ControlError: if it names several, or if it or the touched site is not in the decoder.
     """
-    try:
-        info = sites.info(Neurons.site_of(address))
-        return Neurons.parse(address, width=info.width, head_dim=info.head_dim)
-    except AddressError as error:
-        raise AddressError(f"{param}: {error.message}", hint=error.hint, param=param) from None
+    param = f"{field}.neuron"
+    site, neuron = select_one(when.neuron, loaded, param, what="trigger")
+    if site.stack != "decoder":
+        raise ControlError(f"{param}: {site} is not in a decoder, which alone takes steps", param=param)
+    if touched.stack != "decoder":
+        raise ControlError(f"{field}: a trigger switches decoder sites only, not {touched}", param=field)
+    return Trigger(site, neuron, when.above, when.until_below)

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from neurodial.control.addresses import Stack
-from neurodial.control.clock import Clock, padding_token
+from neurodial.control.clock import Clock, ending_tokens
 from neurodial.control.compiling import CompiledControls
 from neurodial.control.errors import InternalError
 from neurodial.control.loading import LoadedModel
@@ -57,10 +58,13 @@ def controlled(loaded: LoadedModel, rows: Sequence[CompiledControls | None]) -> 
     with ControlledRows(loaded, len(rows)) as slots, ExitStack() as hooks:
         for slot, compiled in enumerate(rows):
             slots.place(slot, compiled)
-        pad = padding_token(loaded)
+        ends = ending_tokens(loaded)
         for stack in {e.site.stack for r in rows if r for c in r.controls for e in c.effects}:
             container = loaded.sites.containers[stack]
-            follow = _Follower(slots, stack, Clock(container, loaded.family, stack, pad))
+            follow = _Follower(slots, stack, Clock(container, loaded.family, stack, ends))
+            hooks.callback(follow.let_go)
+            if loaded.family == "decoder-only" and container is not loaded.model:
+                hooks.callback(loaded.model.register_forward_pre_hook(follow.note_kept, with_kwargs=True).remove)
             hooks.callback(container.register_forward_pre_hook(follow, with_kwargs=True).remove)
         yield Application(slots)
 
@@ -71,14 +75,47 @@ class _Follower:
     def __init__(self, slots: ControlledRows, stack: Stack, clock: Clock) -> None:
         self._slots, self._stack, self._clock = slots, stack, clock
         self._batches: dict[int, tuple[int, ...]] = {}
+        self._cache: Any = None
 
     def __call__(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A forward pre-hook of the stack's module."""
         now = self._clock.read(args, kwargs, steps=self._slots.needs_steps(self._stack))
+        if self._slots.has_triggers(self._stack):
+            if now.starts:
+                self._slots.restart(self._stack)
+            self._watch(now.cache)
         batch = self._batches.get(now.rows)
         if batch is None:
             batch = self._batches[now.rows] = _spread(self._slots.max_rows, now.rows)
         self._slots.begin(batch, tokens=now.tokens, first_steps=now.first, valid=now.valid, stack=self._stack)
+
+    def note_kept(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A forward pre-hook of the whole model: positions whose logits are kept are those that produce tokens.
+
+        Assisted decoding reads a prompt together with the first tokens that the assistant proposes.
+        """
+        kept = kwargs.get("logits_to_keep")
+        self._clock.kept = kept if isinstance(kept, int) and kept > 0 else 1
+
+    def _watch(self, cache: Any) -> None:
+        """Lets the triggers of beams follow when a beam search reorders the cache."""
+        if cache is self._cache or not hasattr(cache, "reorder_cache"):
+            return
+        self.let_go()
+        reorder = cache.reorder_cache
+
+        def reorder_both(beam_idx: torch.Tensor) -> None:
+            reorder(beam_idx)
+            self._slots.reorder(beam_idx.tolist(), self._stack)
+
+        self._cache = cache
+        cache.reorder_cache = reorder_both
+
+    def let_go(self) -> None:
+        """Leaves the cache as it was."""
+        if self._cache is not None:
+            del self._cache.reorder_cache
+            self._cache = None
 
 
 def _spread(num_slots: int, rows: int) -> tuple[int, ...]:

@@ -7,11 +7,12 @@ import torch
 
 from neurodial.control.addresses import Site
 from neurodial.control.compiling import Effect
-from neurodial.control.gates import ConceptGate, Gate, ThresholdGate
+from neurodial.control.gates import ConceptGate, Gate, ThresholdGate, Trigger
 from neurodial.control.masks import ConceptReader, GateReader, PassMasks, ThresholdReader
 from neurodial.control.stages import ALWAYS, EVER, Condition, Window
 from neurodial.control.tables import Selector, SiteTables
 from neurodial.control.tally import Counted, Counts
+from neurodial.control.triggers import DetectorReader, Switches, copies_of
 
 Pair = tuple[int, Condition]  # a row of the batch and a condition of its slot
 
@@ -50,7 +51,7 @@ class Lane:
     def mask_of(self, condition: Condition) -> Condition:
         """The condition by which a mask is found: ALWAYS where the steps of the pass decide already."""
         if self.holds(condition.window):
-            return Condition(gate=condition.gate)
+            return Condition(gate=condition.gate, trigger=condition.trigger)
         return condition
 
 
@@ -62,17 +63,27 @@ class Layout:
         num_rows: of the batch.
         rows: (pairs,) rows of the batch, one for each row of the masks.
         counted: where its counts come from.
+        bounds: (pairs, 1) each: the windows, where some hold only some positions of a pass.
+        switches: (pairs,) places of the triggers' switches, where there are triggers.
+        has_gates: whether a gate decides about any pair.
+        whole: whether one look at a gate's site makes all masks.
     """
 
     num_rows: int
     rows: torch.Tensor
     counted: tuple[Counted, ...]
     bounds: tuple[torch.Tensor, torch.Tensor] | None
+    switches: torch.Tensor | None
     has_gates: bool
-    whole: bool  # one look at a gate's site makes all masks
+    whole: bool
 
     def start_masks(
-        self, masks: PassMasks, tokens: int, first: Sequence[int] | None, valid: torch.Tensor | None
+        self,
+        masks: PassMasks,
+        tokens: int,
+        first: Sequence[int] | None,
+        valid: torch.Tensor | None,
+        state: torch.Tensor,
     ) -> None:
         """Makes the masks of a pass as far as they do not depend on gates."""
         device, count = self.rows.device, len(self.rows)
@@ -86,14 +97,17 @@ class Layout:
         if self.bounds is not None and first is not None:
             steps = torch.tensor(first, device=device)[self.rows, None] + torch.arange(tokens, device=device)
             masks.fired[:count] &= (self.bounds[0] <= steps) & (steps < self.bounds[1])
-        if self.has_gates and (valid is not None or self.bounds is not None):
-            masks.base = masks.fired.clone()
+        if self.switches is not None:
+            masks.fired[:count] &= state[self.switches, None]
+        if valid is not None or self.bounds is not None or self.switches is not None:
+            masks.base = masks.fired.clone() if self.has_gates else masks.fired
 
 
 def arrange(
     slots: Sequence[int],
     lanes: Mapping[int, Lane],
     sites: Mapping[Site, SiteTables],
+    switches: Switches,
     *,
     padded: bool,
     device: torch.device,
@@ -104,6 +118,7 @@ def arrange(
         slots: of the rows.
         lanes: the slots that do anything in this stack.
         sites: the tables.
+        switches: of the triggers.
         padded: whether positions that are padding have to be left alone.
         device: of the masks.
     """
@@ -123,13 +138,17 @@ def arrange(
         tables.prepare(slots, rows, masks)
     bounds = _bounds(pairs, device)
     groups = list(_gate_groups(pairs))
-    whole = len(groups) == 1 and groups[0][0] == slice(0, len(pairs)) and bounds is None and not everywhere
+    switched = _switched(pairs, slots, switches, device)
+    only_gates = bounds is None and switched is None and not everywhere
+    whole = only_gates and len(groups) == 1 and groups[0][0] == slice(0, len(pairs))
     for where, gates in groups:
         tables = sites[gates[0][1].site]
         tables.readers.append(_reader(gates, len(slots), where, whole, tables.device))
+    for site, found in _detectors(slots, lanes, switches).items():
+        sites[site].readers.append(DetectorReader.build(switches, found, sites[site].device))
     counted = tuple(_counted(slots, lanes, place))
     pair_rows = torch.tensor([row for row, _ in pairs], dtype=torch.long, device=device)
-    return Layout(len(slots), pair_rows, counted, bounds, bool(groups), whole)
+    return Layout(len(slots), pair_rows, counted, bounds, switched, bool(groups), whole)
 
 
 def selector(rows: Sequence[int], device: torch.device) -> Selector:
@@ -200,6 +219,27 @@ def _bounds(pairs: Sequence[Pair], device: torch.device) -> tuple[torch.Tensor, 
         return None
     low = torch.tensor([condition.window[0] for _, condition in pairs], device=device)[:, None]
     return low, torch.tensor([condition.window[1] for _, condition in pairs], device=device)[:, None]
+
+
+def _switched(
+    pairs: Sequence[Pair], slots: Sequence[int], switches: Switches, device: torch.device
+) -> torch.Tensor | None:
+    """The place of each pair's switch, 0 for those without."""
+    copies = copies_of(slots)
+    places = [switches.place((slots[row], copies[row], c.trigger)) if c.trigger else 0 for row, c in pairs]
+    return torch.tensor(places, device=device) if any(places) else None
+
+
+def _detectors(
+    slots: Sequence[int], lanes: Mapping[int, Lane], switches: Switches
+) -> dict[Site, list[tuple[int, int, Trigger]]]:
+    """For each site the rows, switches and triggers that read there, whether they matter in this pass or not."""
+    found: dict[Site, list[tuple[int, int, Trigger]]] = {}
+    for row, (slot, copy) in enumerate(zip(slots, copies_of(slots), strict=True)):
+        lane = lanes.get(slot)
+        for trigger in dict.fromkeys(c.trigger for c in lane.conditions if c.trigger) if lane else ():
+            found.setdefault(trigger.site, []).append((row, switches.place((slot, copy, trigger)), trigger))
+    return found
 
 
 def _counted(slots: Sequence[int], lanes: Mapping[int, Lane], place: Mapping[Pair, int]) -> Iterator[Counted]:

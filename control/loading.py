@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as hub_logging
 
 from neurodial.control.addresses import Site
@@ -30,6 +31,7 @@ from neurodial.control.errors import ModelError
 from neurodial.control.lineage import Lineage
 from neurodial.control.pruning.loader import read_pruned
 from neurodial.control.sites import ModelSites, sites_of
+from neurodial.control.weights import check_weights_can_change
 
 DTYPES: dict[str, torch.dtype | str] = {
     "float32": torch.float32,
@@ -64,6 +66,17 @@ class LoadedModel:
     def family(self) -> Family:
         """encoder-decoder, decoder-only or encoder-only."""
         return self.sites.family
+
+    def check_weights_can_change(self, what: str) -> None:
+        """Refuses to edit weights that cannot be edited exactly: packed by quantisation, sharded or offloaded.
+
+        Args:
+            what: what would be done, such as `pruning`.
+
+        Raises:
+            ModelError: with the reason.
+        """
+        check_weights_can_change(self.model, what)
 
     @property
     def pad_token_id(self) -> int | None:
@@ -108,10 +121,11 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32")
     if not Path(path).is_dir() and (str(path).count("/") > 1 or str(path).startswith((".", "/"))):
         raise ModelError(f"{path}: there is no such folder")  # and it cannot be the name of a model on a hub
     try:
-        with _quiet():
+        with quiet():
             model: Any = _read_model(path, DTYPES[dtype])
             tokenizer = AutoTokenizer.from_pretrained(path)
-        model = model.to(device)
+        if getattr(model, "hf_quantizer", None) is None:  # a quantised model is where its quantiser put it
+            model = model.to(device)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
@@ -133,13 +147,14 @@ def _auto_class(config: Any) -> Any:
     if config.is_encoder_decoder:
         return AutoModelForSeq2SeqLM
     architecture = (config.architectures or [""])[0]
-    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+    causal = architecture == MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)  # Gemma3ForConditionalGeneration
+    if causal or architecture.endswith(("ForCausalLM", "LMHeadModel")):
         return AutoModelForCausalLM
     return AutoModelForMaskedLM if architecture.endswith("ForMaskedLM") else AutoModel
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps loading silent: progress bars over weights and the tokenizer's advice are noise to a user."""
     bars = hub_logging.is_progress_bar_enabled()
     hub_logging.disable_progress_bar()
@@ -177,9 +192,19 @@ def fingerprint(model: PreTrainedModel, source: Path | None = None, lineage: Lin
 def _checkpoint_tensors(model: PreTrainedModel, source: Path | None) -> Iterator[tuple[str, torch.Tensor]]:
     files = sorted(source.glob("*.safetensors")) if source and source.is_dir() else []
     if not files:
-        unsaved = {*model.all_tied_weights_keys, *(model._keys_to_ignore_on_save or ())}
-        yield from ((name, value) for name, value in model.state_dict().items() if name not in unsaved)
+        yield from _own_tensors(model)
     for file in files:
         with safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118
                 yield name, opened.get_tensor(name)
+
+
+def _own_tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """The model's parameters as they would be saved; those that torch has quantised are packed in tuples."""
+    unsaved = {*model.all_tied_weights_keys, *(model._keys_to_ignore_on_save or ())}
+    for name, value in model.state_dict().items():
+        if name in unsaved:
+            continue
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, torch.Tensor):
+                yield name, part.dequantize() if part.is_quantized else part

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from neurodial.control.errors import ControlError, ModelError
+from neurodial.control.errors import ControlError
 from neurodial.control.sites import SiteInfo
 
 # Attributes of transformers' configs that give projections a bias, where an architecture has them.
@@ -49,20 +49,6 @@ class SiteChange:
         return ControlError(f"{self.field}: {self.info.site}: {reason}", param=self.field, hint=hint)
 
 
-def check_model(model: PreTrainedModel) -> None:
-    """Refuses models whose weights are not held as plain matrices on one device.
-
-    Raises:
-        ModelError: for quantised and tensor-parallel models.
-    """
-    if getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False):
-        raise ModelError(
-            "a quantised model cannot be baked", hint="bake the original weights, then quantise the result"
-        )
-    if (getattr(model, "tp_size", None) or getattr(model, "_tp_size", None) or 1) > 1:
-        raise ModelError("a tensor-parallel model cannot be baked", hint="load it on one device")
-
-
 class Projections:
     """A model's output projections: which of them can be changed, and how one gets a bias."""
 
@@ -92,7 +78,7 @@ class Projections:
         ]
         is_plain = all(type(p) is nn.Parameter and p.dtype in _DTYPES and not p.is_meta for p in parameters)
         if not isinstance(module, nn.Linear | Conv1D) or not is_plain:
-            return f"its output projection is a {type(module).__name__} that is not held as one plain matrix"
+            return f"its output projection is of the class {type(module).__name__}, not held as one plain matrix"
         shared = next((names for p in parameters if len(names := self.names[p.data_ptr()]) > 1), None)
         return f"{shared[0]} and {shared[1]} are one weight, so that neither can change alone" if shared else None
 

@@ -1,6 +1,7 @@
 """Controls on the rows of running batches: rows come and go between passes, each with its own controls."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
@@ -104,6 +105,18 @@ class ControlledRows:
             raise InternalError("these controls have phases, steps or triggers: say the steps of the pass")
         rows.begin(tuple(slots), tokens, first_steps, valid)
 
+    def has_triggers(self, stack: Stack) -> bool:
+        """Whether any slot's controls in this stack have triggers."""
+        return self._stacks[stack].has_triggers
+
+    def restart(self, stack: Stack) -> None:
+        """Switches the triggers of all slots off, as `place` does for one slot: new requests begin."""
+        self._stacks[stack].restart()
+
+    def reorder(self, sources: Sequence[int], stack: Stack = "decoder") -> None:
+        """Says that a beam search reordered its rows: row r of the last batch goes on as what sources[r] was."""
+        self._stacks[stack].reorder(sources)
+
     def discard(self) -> None:
         """Forgets the passes that were begun last: they failed, and will be begun again or not at all."""
         for stack in self._stacks.values():
@@ -112,7 +125,8 @@ class ControlledRows:
     def report(self, slot: int) -> dict[str, Any] | None:
         """What a slot's controls did so far: the digest, and per control its facts and, per site, counts.
 
-        `positions` counts where a control acted, `seen` where its gate was asked. None without controls.
+        `positions` counts where a control acted, `seen` where its gate was asked; `trigger` says at which steps the
+        detector fired and at how many the control was on. None without controls.
         """
         compiled = self._compiled.get(slot)
         if compiled is None:
@@ -125,5 +139,7 @@ class ControlledRows:
                 done = counts[effect.site.stack][Condition.of(effect)]
                 numbers = {"neurons": len(effect.neurons), "positions": done.positions, "seen": done.seen}
                 sites[str(effect.site)] = numbers
-            reports.append(control.facts | {"sites": sites})
+            triggers = {effect.trigger for effect in control.effects if effect.trigger is not None}
+            events = [self._stacks["decoder"].events(slot, trigger) for trigger in triggers]
+            reports.append(control.facts | {"sites": sites} | ({"trigger": asdict(events[0])} if events else {}))
         return {"digest": compiled.digest, "controls": reports}

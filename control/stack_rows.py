@@ -6,6 +6,7 @@ import torch
 
 from neurodial.control.addresses import Site, Stack
 from neurodial.control.compiling import CompiledControls
+from neurodial.control.gates import Trigger
 from neurodial.control.layout import Lane, Layout, arrange
 from neurodial.control.loading import LoadedModel
 from neurodial.control.masks import PassMasks
@@ -13,6 +14,7 @@ from neurodial.control.sitehooks import SiteHook, hook_site
 from neurodial.control.stages import Condition, Window, stages_of
 from neurodial.control.tables import SiteTables
 from neurodial.control.tally import Counts, Tally
+from neurodial.control.triggers import Events, Switches
 
 
 class StackRows:
@@ -31,10 +33,12 @@ class StackRows:
         self._sites: dict[Site, SiteTables] = {}
         self._hooks: dict[Site, SiteHook] = {}
         self._masks, self._tally = PassMasks(), Tally()
+        self._switches = Switches(loaded.model.device)
         self._layout: Layout | None = None
         self._key: object = None
         self._version = 0
         self.needs_steps = False
+        self.has_triggers = False
 
     def place(self, slot: int, compiled: CompiledControls | None) -> None:
         """Replaces a slot's controls; its counts start again."""
@@ -43,7 +47,7 @@ class StackRows:
         if not effects:
             return
         self._lanes[slot] = lane = Lane.of(effects)
-        self.needs_steps = self.needs_steps or bool(lane.windows)
+        self._note_needs()
         for site in _sites_of(lane):
             self._open_site(site)
         if not lane.windows:
@@ -57,7 +61,8 @@ class StackRows:
         self._tally.flush(self._masks)
         for site in {effect.site for effect in lane.effects}:
             self._sites[site].write(slot, ())
-        self.needs_steps = any(other.windows for other in self._lanes.values())
+        self._switches.drop(slot)
+        self._note_needs()
         self._version += 1
         for site in self._sites.keys() - {site for other in self._lanes.values() for site in _sites_of(other)}:
             del self._sites[site]
@@ -67,6 +72,19 @@ class StackRows:
         """Positions of a slot so far, by condition."""
         self._tally.flush(self._masks)
         return self._lanes[slot].counts if slot in self._lanes else {}
+
+    def events(self, slot: int, trigger: Trigger) -> Events:
+        """What a slot's trigger did so far."""
+        return self._switches.events(slot, trigger)
+
+    def restart(self) -> None:
+        """Switches every trigger off: new requests begin."""
+        self._switches.restart()
+
+    def reorder(self, sources: Sequence[int]) -> None:
+        """Row r of the last pass's batch goes on as what row sources[r] has been so far."""
+        if isinstance(self._key, tuple) and self.has_triggers:
+            self._switches.reorder(self._key[0], sources)
 
     def begin(
         self, slots: tuple[int, ...], tokens: int, first: Sequence[int] | None, valid: torch.Tensor | None
@@ -82,28 +100,38 @@ class StackRows:
         self._tally.finish(self._masks)
         if not self._lanes:
             return
+        if self.has_triggers and first is not None:
+            self._switches.commit()
+            self._switches.begin(tokens, first, valid)
         if self.needs_steps and first is not None:
             self._follow_windows(slots, tokens, first)
         padded = valid is not None and tokens > 1  # a single position of padding is that of a finished row: harmless
         key = slots, padded, self._version, torch.is_grad_enabled()
         if self._layout is None or key != self._key:
             with torch.inference_mode(False), torch.set_grad_enabled(key[3]):
-                self._layout = arrange(slots, self._lanes, self._sites, padded=padded, device=self._loaded.model.device)
+                device = self._loaded.model.device
+                self._layout = arrange(slots, self._lanes, self._sites, self._switches, padded=padded, device=device)
             self._key = key
         layout = self._layout
         if layout.counted:
-            layout.start_masks(self._masks, tokens, first, valid if padded else None)
+            layout.start_masks(self._masks, tokens, first, valid if padded else None, self._switches.state)
             self._tally.start(layout.counted, layout.rows, layout.num_rows, tokens, valid)
 
     def discard(self) -> None:
         """Forgets the pass that was begun last: it failed and will be run again."""
         self._tally.discard()
+        self._switches.discard()
 
     def close(self) -> None:
         """Removes every hook; reports remain."""
         self._tally.flush(self._masks)
+        self._switches.commit()
         while self._hooks:
             self._hooks.popitem()[1].remove()
+
+    def _note_needs(self) -> None:
+        self.has_triggers = any(c.trigger for lane in self._lanes.values() for c in lane.conditions)
+        self.needs_steps = self.has_triggers or any(lane.windows for lane in self._lanes.values())
 
     def _open_site(self, site: Site) -> None:
         if site in self._sites:
@@ -135,7 +163,7 @@ class StackRows:
 
 def _sites_of(lane: Lane) -> set[Site]:
     """Where a slot writes or reads."""
-    return {e.site for e in lane.effects} | {c.gate.site for c in lane.conditions if c.gate is not None}
+    return {e.site for e in lane.effects}.union(*(condition.sites for condition in lane.conditions))
 
 
 def _holds(window: Window, start: int, stop: int) -> bool | None:

@@ -12,7 +12,7 @@ import torch
 
 from neurodial.control.addresses import Site
 from neurodial.control.compiling import FOREVER, Effect
-from neurodial.control.gates import Gate
+from neurodial.control.gates import Gate, Trigger
 from neurodial.control.neuron_set import Array
 
 Window = tuple[int, int]
@@ -21,15 +21,21 @@ EVER: Window = (-FOREVER, FOREVER)
 
 @dataclass(frozen=True)
 class Condition:
-    """Where an effect acts: at positions whose step lies in the window and at which the gate fires."""
+    """Where an effect acts: at positions whose step is in the window, at which the gate fires, the trigger being on."""
 
     window: Window = EVER
     gate: Gate | None = None
+    trigger: Trigger | None = None
 
     @classmethod
     def of(cls, effect: Effect) -> "Condition":
         """An effect's condition."""
-        return cls(effect.window, effect.gate)
+        return cls(effect.window, effect.gate, effect.trigger)
+
+    @property
+    def sites(self) -> set[Site]:
+        """Where its gate and its trigger read."""
+        return {reads.site for reads in (self.gate, self.trigger) if reads is not None}
 
 
 ALWAYS = Condition()

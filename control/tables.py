@@ -14,6 +14,7 @@ from neurodial.control.compiling import Effect, LinearPart
 from neurodial.control.errors import InternalError
 from neurodial.control.masks import GateReader, PassMasks
 from neurodial.control.stages import Stage
+from neurodial.control.triggers import DetectorReader
 
 Selector = slice | torch.Tensor  # of rows
 
@@ -69,7 +70,7 @@ class SiteTables:
         max_rows: number of slots.
         device: of the site's module.
         masks: of the stack's pass that is under way.
-        readers: the gates that read here in this pass.
+        readers: the gates and triggers that read here in this pass.
         stages: the updates of this pass.
     """
 
@@ -77,7 +78,7 @@ class SiteTables:
     max_rows: int
     device: torch.device
     masks: PassMasks
-    readers: list[GateReader] = field(default_factory=list)
+    readers: list[GateReader | DetectorReader] = field(default_factory=list)
     stages: list[StageView] = field(default_factory=list)
     _tables: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     _written: dict[int, list[Stage]] = field(default_factory=dict)

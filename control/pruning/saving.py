@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from neurodial.control.errors import ModelError
 from neurodial.control.lineage import FILE_NAME, Lineage
-from neurodial.control.loading import LoadedModel, load_model
+from neurodial.control.loading import LoadedModel, load_model, quiet
 
 
 def save_pruned(loaded: LoadedModel, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -30,7 +30,7 @@ def save_pruned(loaded: LoadedModel, folder: str | Path, *, overwrite: bool = Fa
     folder = Path(folder)
     if loaded.lineage is None:
         raise ModelError(f"{loaded.name} is an original model: there is no lineage to keep")
-    with new_folder(folder, overwrite=overwrite) as beside:
+    with new_folder(folder, overwrite=overwrite) as beside, quiet():
         loaded.model.save_pretrained(beside)
         if loaded.tokenizer is not None:
             loaded.tokenizer.save_pretrained(beside)

@@ -7,7 +7,6 @@ their mean. The rest is refused, and `support` says why. The table in docs/pruni
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -17,6 +16,7 @@ from neurodial.control.architectures import AttentionRow, FfnRow
 from neurodial.control.errors import ModelError
 from neurodial.control.pruning.cuts import row_of
 from neurodial.control.sites import ModelSites, sites_of
+from neurodial.control.weights import check_weights_can_change
 
 Part = Literal["ffn", "heads"]
 Mode = Literal["uniform", "adaptive"]
@@ -25,7 +25,6 @@ Fill = Literal["zero", "mean"]
 PARTS: tuple[Part, ...] = ("ffn", "heads")
 MODES: tuple[Mode, ...] = ("uniform", "adaptive")
 FILLS: tuple[Fill, ...] = ("zero", "mean")
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def part_of(site: Site) -> Part:
@@ -89,33 +88,28 @@ def _attention_refusal(config: Any, row: AttentionRow, mode: Mode) -> str | None
 
 
 def check_weights(model: PreTrainedModel, sites: ModelSites) -> None:
-    """Refuses weights that cannot be cut row by row: quantised, distributed, adapted or shared between layers.
+    """Refuses models whose matrices cannot be cut row by row: quantised, distributed, adapted or shared ones.
 
     Raises:
-        ModelError: naming the first module in the way.
+        ModelError: with the first module in the way.
     """
-    if getattr(model, "hf_quantizer", None) is not None or getattr(model, "is_quantized", False):
-        raise ModelError("a quantised model cannot be pruned", hint="prune the original, then quantise the result")
-    if (getattr(model, "tp_size", None) or getattr(model, "_tp_size", None) or 1) > 1:
-        raise ModelError("a tensor-parallel model cannot be pruned", hint="load it on one device")
+    if sites.by_structure:
+        raise ModelError(
+            f"the architecture {sites.model_type!r} has no row in the table, and pruning needs one",
+            hint="docs/architectures.md shows how to add a row",
+        )
     uses: dict[int, str] = {}
     for site in prunable(sites):
         layer, row = row_of(sites, site)
         others = row.qkv if isinstance(row, AttentionRow) else row.into
         for path in (*others, row.out):
             name, module = f"{layer.path}.{path}", layer.part(path)
-            _check_module(name, module)
+            if not isinstance(module, nn.Linear | Conv1D):
+                raise ModelError(
+                    f"{name} is a {type(module).__name__} and cannot be cut", hint="merge adapters into the model first"
+                )
             first = uses.setdefault(id(module.weight), name)
             if first != name:
                 raise ModelError(f"{name} and {first} share their weights, so that neither can be cut alone")
-
-
-def _check_module(name: str, module: nn.Module) -> None:
-    weight: Any = getattr(module, "weight", None)
-    own = type(weight) not in (nn.Parameter, torch.Tensor)  # as quantisers and distributed tensors have
-    if own or weight.dtype not in _FLOATS or not isinstance(module, nn.Linear | Conv1D):
-        kind = type(weight).__name__ if own else weight.dtype
-        raise ModelError(
-            f"{name} is a {type(module).__name__} of {kind}, not a plain matrix of numbers, and cannot be cut",
-            hint="prune before quantising or distributing the model, and merge adapters into it first",
-        )
+    if not any(parameter.is_meta for parameter in model.parameters()):  # made to look at, as for the table
+        check_weights_can_change(model, "pruning")

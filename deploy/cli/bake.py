@@ -11,6 +11,7 @@ from neurodial.deploy.cli.output import one_line_errors, print_json
 
 if TYPE_CHECKING:
     from neurodial.control.baking import BakingPlan
+    from neurodial.control.calibration import Calibration
     from neurodial.control.catalogue import SetCatalogue
     from neurodial.control.loading import LoadedModel
 
@@ -22,6 +23,9 @@ def bake(
     out: Annotated[Path | None, typer.Option(help="Folder to write, new or empty.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Neuron set that controls name, NAME=FILE; repeatable.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file, for pruning an address to the mean; the demo has its own.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="auto keeps the checkpoint's; float32, bfloat16 or float16.")] = "auto",
     allow_changed_weights: Annotated[
@@ -46,7 +50,9 @@ def bake(
         check_place(out)
     sets = _sets(model, set_ or [])
     loaded = load_model(checkpoint(model), dtype=dtype)
-    plan = plan_baking(loaded, parsed, sets, allow_changed_weights=allow_changed_weights)
+    plan = plan_baking(
+        loaded, parsed, sets, allow_changed_weights=allow_changed_weights, calibration=_calibration(model, calibration)
+    )
     if not dry_run and out is not None:
         save_baked(bake(loaded, plan), out)
     _report(loaded, plan, None if dry_run else out, as_json)
@@ -93,6 +99,15 @@ def _sets(model: str, items: list[str]) -> "SetCatalogue":
             raise BadInput(f"--set {item}: not NAME=FILE", hint="--set tense=tense.safetensors")
         paths[name] = Path(file)
     return SetCatalogue.from_files(paths)
+
+
+def _calibration(model: str, file: Path | None) -> "Calibration | None":
+    from neurodial.control.calibration import Calibration
+    from neurodial.deploy.config import DEMO_CALIBRATION
+
+    if file is None and model == "demo" and DEMO_CALIBRATION.exists():
+        file = DEMO_CALIBRATION
+    return Calibration.load(file) if file else None
 
 
 def _report(loaded: "LoadedModel", plan: "BakingPlan", out: Path | None, as_json: bool) -> None:

@@ -15,11 +15,11 @@ from neurodial.control.baking import bake, plan_baking, save_baked
 from neurodial.control.catalogue import SetCatalogue
 from neurodial.control.compiling import compile_controls
 from neurodial.control.controls import parse_controls
-from neurodial.control.errors import ControlError, FingerprintError, ModelError, NeurodialError
+from neurodial.control.errors import AddressError, ControlError, FingerprintError, ModelError, NeurodialError
 from neurodial.control.hooks import controlled
-from neurodial.control.lineage import KeptNeurons, Lineage
 from neurodial.control.loading import LoadedModel, load_model
 from neurodial.control.neuron_set import NeuronSet
+from neurodial.control.pruning.removal import prune_model
 from neurodial.control.sites import sites_of
 from tests.tiny import ARCHITECTURE_NAMES, inputs_for, tiny
 
@@ -159,6 +159,8 @@ def test_a_set_is_baked_by_its_values_and_its_gate_and_map_refused(
     (change,) = done.changes
     assert change.shift[int(found.sites[0].indices[0])] == pytest.approx(float(found.sites[0].mean["past"][0]))
     assert done.controls[0]["set"] == found.short
+    (change,) = plan(op="prune", value="mean", where="all").changes
+    assert change.shift[int(found.sites[0].indices[0])] == pytest.approx(float(found.sites[0].overall_mean[0]))
 
 
 def test_a_plan_is_for_one_model() -> None:
@@ -199,13 +201,33 @@ def test_the_lineage_says_what_was_done(
     assert twice.lineage.ancestors == (child.fingerprint, tiny_marian.fingerprint)
 
 
-def test_on_a_pruned_model_the_index_map_stays(tiny_marian: LoadedModel) -> None:
-    kept = {Site.parse("decoder.0.ffn"): KeptNeurons(64, tuple(range(64)))}
-    lineage = Lineage.derive(None, fingerprint="sha256:p", name="p", step={}, weights_changed=False, kept=kept)
-    child = replace(tiny_marian, lineage=lineage)
-    baked = bake(child, plan_baking(child, parse_controls([{"neurons": "decoder.0.ffn[1]", "op": "prune"}])))
-    assert baked.lineage is not None
-    assert baked.lineage.kept == kept
+@pytest.mark.parametrize("mode", ["uniform", "adaptive"])
+def test_a_pruned_model_is_baked_by_original_numbers(tiny_marian: LoadedModel, mode: Any, tmp_path: Path) -> None:
+    layers = range(2) if mode == "uniform" else range(1)
+    kept = {Site.parse(f"decoder.{layer}.ffn"): range(1, 63, 2) for layer in layers}
+    child = prune_model(tiny_marian, kept, mode=mode)
+    raw: list[dict[str, Any]] = [
+        {"neurons": "decoder.0.ffn[5,61]", "op": "clamp", "value": 3.0},
+        {"neurons": "encoder.1.ffn[2]", "op": "prune"},
+    ]
+    baked = bake(child, plan_baking(child, parse_controls(raw)))
+    inputs = {"input_ids": torch.tensor([[4, 5, 6]]), "decoder_input_ids": torch.tensor([[7, 8, 9]])}
+    expected = hooked_logits(tiny_marian, [*raw, {"neurons": _removed(kept), "op": "prune"}], inputs)
+    torch.testing.assert_close(logits(baked.model, inputs), expected, atol=TOLERANCE, rtol=0)
+    save_baked(baked, tmp_path / "baked")
+    again = load_model(tmp_path / "baked")
+    assert torch.equal(logits(again.model, inputs), logits(baked.model, inputs))
+    assert again.lineage is not None
+    assert child.lineage is not None
+    assert again.lineage.kept == child.lineage.kept
+    with pytest.raises(AddressError, match="was removed") as caught:
+        plan_baking(child, parse_controls([{"neurons": "decoder.0.ffn[4]", "op": "prune"}]))
+    assert caught.value.param == "controls[0].neurons"
+
+
+def _removed(kept: dict[Site, range]) -> str:
+    gone = ",".join(str(n) for n in range(64) if n not in next(iter(kept.values())))
+    return f"decoder.0-{len(kept) - 1}.ffn[{gone}]" if len(kept) > 1 else f"decoder.0.ffn[{gone}]"
 
 
 def test_a_folder_with_anything_in_it_is_not_overwritten(tiny_marian: LoadedModel, tmp_path: Path) -> None:
@@ -231,16 +253,18 @@ def test_a_weight_that_others_use_is_refused() -> None:
 
 def test_quantised_and_distributed_models_are_refused() -> None:
     control = parse_controls([{"neurons": "decoder.1.ffn[1]", "op": "prune"}])
-    for attribute, value, message in (("is_quantized", True, "quantised"), ("_tp_size", 2, "tensor-parallel")):
-        model = tiny("llama")
-        setattr(model, attribute, value)
+    parallel: Any = wrap(tiny("llama"))
+    parallel.model._tp_size = 2
+    packed: Any = wrap(tiny("llama"))
+    eight_bits = torch.zeros(32, 48, dtype=torch.int8)
+    packed.model.model.layers[1].mlp.down_proj.weight = torch.nn.Parameter(eight_bits, requires_grad=False)
+    for loaded, message in ((parallel, "baking is not possible: .*tensor-parallel"), (packed, "is quantised")):
         with pytest.raises(ModelError, match=message):
-            plan_baking(wrap(model), control)
-    packed: Any = tiny("llama")
-    packed.model.layers[1].mlp.down_proj.weight = torch.nn.Parameter(
-        torch.zeros(32, 48, dtype=torch.int8), requires_grad=False
-    )
-    assert "not held as one plain matrix" in plan_baking(wrap(packed), control).refused[0].message
+            plan_baking(loaded, control)
+    adapted: Any = wrap(tiny("llama"))
+    projection = adapted.model.model.layers[1].mlp.down_proj
+    projection.__class__ = type("Adapted", (torch.nn.Module,), {"forward": lambda self, x: x})
+    assert "of the class Adapted, not held as one plain matrix" in plan_baking(adapted, control).refused[0].message
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -1,5 +1,6 @@
 """The pruning functions on their own: choosing, cutting, numbering, costs and everything that is refused."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -174,23 +175,29 @@ def test_weights_that_are_not_plain_matrices_are_refused() -> None:
     def model() -> LoadedModel:
         return model_of("llama")
 
-    quantised, distributed, halved, shared = model(), model(), model(), model()
-    quantised.model.hf_quantizer = object()  # type: ignore[assignment]
+    distributed, packed, adapted, shared = model(), model(), model(), model()
     distributed.model._tp_size = 2  # type: ignore[assignment]
-    down: Any = halved.model.get_submodule("model.layers.1.mlp.down_proj")
+    down: Any = packed.model.get_submodule("model.layers.1.mlp.down_proj")
     down.weight = nn.Parameter(down.weight.to(torch.int8), requires_grad=False)
+    adapted.sites.layers["decoder"][0].module.mlp.up_proj = nn.Sequential(nn.Linear(32, 48))  # type: ignore[union-attr]
     layers: list[Any] = [shared.model.get_submodule(f"model.layers.{n}.mlp.up_proj") for n in range(2)]
     layers[1].weight = layers[0].weight
     for loaded, message in (
-        (quantised, "quantised"),
         (distributed, "tensor-parallel"),
-        (halved, r"model\.layers\.1\.mlp\.down_proj is a Linear of torch.int8"),
+        (packed, r"model\.layers\.1\.mlp\.down_proj is quantised \(Linear, torch.int8\)"),
+        (adapted, r"model\.layers\.0\.mlp\.up_proj is a Sequential and cannot be cut"),
         (shared, r"model\.layers\.1\.mlp\.up_proj and model\.layers\.0\.mlp\.up_proj share their weights"),
     ):
         with pytest.raises(ModelError, match=message):
             prune_model(loaded, HALF)
         with pytest.raises(ModelError, match=message):
-            support(loaded.model)
+            support(loaded.model, loaded.sites)
+
+
+def test_an_architecture_without_a_row_is_refused(llama: LoadedModel) -> None:
+    unknown = replace(llama, sites=replace(llama.sites, by_structure=True))
+    with pytest.raises(ModelError, match="'llama' has no row in the table, and pruning needs one"):
+        prune_model(unknown, HALF)
 
 
 def test_pruning_again_counts_in_original_numbers(gpt2: LoadedModel) -> None:
@@ -229,6 +236,14 @@ def test_the_identity_depends_on_what_is_left(gpt2: LoadedModel) -> None:
     assert len(found) == 3
 
 
+def test_a_copy_is_not_taken_for_the_checkpoint_it_came_from(tiny_marian: LoadedModel) -> None:
+    small = prune_model(tiny_marian, random_kept(tiny_marian, "ffn", "uniform"))
+    assert LoadedModel.wrap(small.model, small.tokenizer).fingerprint not in (
+        tiny_marian.fingerprint,
+        small.fingerprint,
+    )
+
+
 def test_a_model_in_half_precision_can_be_pruned(gpt2: LoadedModel) -> None:
     half = model_of("gpt2")
     half.model.to(torch.bfloat16)  # type: ignore[arg-type]
@@ -238,6 +253,14 @@ def test_a_model_in_half_precision_can_be_pruned(gpt2: LoadedModel) -> None:
     with ablated(half, HALF, means):
         expected = logits(half.model)
     assert float((logits(small.model) - expected).abs().max()) < 0.05 * float(expected.abs().max())
+
+
+def test_every_copy_of_the_config_changes() -> None:
+    loaded = model_of("t5")
+    small = prune_model(loaded, random_kept(loaded, "ffn", "uniform"))
+    configs: list[Any] = [module.config for module in small.model.modules() if hasattr(module, "config")]
+    assert {config.d_ff for config in configs} == {24}
+    assert loaded.model.config.d_ff == 48
 
 
 def test_costs_follow_from_the_matrices(llama: LoadedModel) -> None:
