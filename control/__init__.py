@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from neurodial.control.recording import capture
     from neurodial.control.rows import ControlledRows
     from neurodial.control.sites import ModelSites, sites_of
+    from neurodial.control.static_rows import StaticRows
 
 _HOMES = {
     "AffineMap": "neuron_set",
@@ -67,6 +68,7 @@ _HOMES = {
     "Site": "addresses",
     "SiteNeurons": "neuron_set",
     "StackRow": "architectures",
+    "StaticRows": "static_rows",
     "bake": "baking",
     "capture": "recording",
     "choose_kept": "pruning.choosing",
@@ -77,9 +79,9 @@ _HOMES = {
     "load_pruned": "pruning.saving",
     "parse_controls": "controls",
     "plan_baking": "baking",
-    "save_baked": "baking",
     "prune_model": "pruning.removal",
     "register_architecture": "architectures",
+    "save_baked": "baking",
     "save_pruned": "pruning.saving",
     "sites_of": "sites",
     "support": "pruning.support",
@@ -109,6 +111,7 @@ __all__ = [
     "Site",
     "SiteNeurons",
     "StackRow",
+    "StaticRows",
     "bake",
     "capture",
     "choose_kept",

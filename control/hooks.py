@@ -48,12 +48,18 @@ def controlled(loaded: LoadedModel, rows: Sequence[CompiledControls | None]) -> 
         The application, whose `report` tells what was done.
 
     Example:
-        ```python
-        compiled = compile_controls(loaded, parse_controls([{"set": "tense", "to": "past"}]), sets)
-        with controlled(loaded, [compiled, None]) as applied:
-            loaded.model.generate(**loaded.tokenizer(texts, return_tensors="pt", padding=True))
-        applied.report(0)
-        ```
+        >>> import torch
+        >>> from neurodial.control import compile_controls, controlled, load_model, parse_controls
+        >>> loaded = load_model("deploy/demo/en-es")
+        >>> raw = [{"neurons": "encoder.1.resid[0-99]", "op": "amplify", "value": 3.0}]
+        >>> louder = compile_controls(loaded, parse_controls(raw))
+        >>> inputs = loaded.tokenizer(["She opens the door."] * 2, return_tensors="pt")
+        >>> with torch.inference_mode(), controlled(loaded, [louder, None]) as applied:
+        ...     ids = loaded.model.generate(**inputs, max_new_tokens=8)
+        >>> applied.report(0)["controls"][0]["sites"]
+        {'encoder.1.resid': {'neurons': 100, 'positions': 7, 'seen': 7}}
+        >>> applied.report(1) is None
+        True
     """
     with ControlledRows(loaded, len(rows)) as slots, ExitStack() as hooks:
         for slot, compiled in enumerate(rows):

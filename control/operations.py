@@ -136,8 +136,8 @@ def check_deviations(
 ) -> None:
     """Refuses a control that moves a neuron further from its mean than so many standard deviations.
 
-    Asked is where the values end up that lie one deviation on either side of the mean; no control can make them lie
-    closer than it finds them without being one that moves, so limits below one deviation refuse everything.
+    What counts is where the values end up that lie one deviation to either side of the mean: that bounds how far a
+    control shifts a neuron and how much it widens its spread. A limit below one deviation refuses every control.
 
     Raises:
         ControlError: naming the neuron.

@@ -26,16 +26,17 @@ class ControlledRows:
         max_rows: number of slots.
 
     Example:
-        >>> from neurodial.control import Control, compile_controls
-        >>> loaded = getfixture("example_model")
-        >>> calm = compile_controls(loaded, [Control(neurons="decoder.0.ffn[3]", op="clamp", value=0.0)])
+        >>> import torch
+        >>> from neurodial.control import ControlledRows, compile_controls, load_model, parse_controls
+        >>> loaded = load_model("deploy/demo/en-es")
+        >>> quiet = compile_controls(loaded, parse_controls([{"neurons": "encoder.*.ffn[0-9]", "op": "prune"}]))
         >>> ids = torch.tensor([[4, 5, 6], [7, 8, 9]])
         >>> with torch.inference_mode(), ControlledRows(loaded, max_rows=8) as rows:
-        ...     rows.place(5, calm)
-        ...     rows.begin([2, 5], tokens=3, first_steps=[-2, -2])
-        ...     logits = loaded.model(ids).logits
-        ...     rows.report(5)["controls"][0]["sites"]
-        {'decoder.0.ffn': {'neurons': 1, 'positions': 3, 'seen': 3}}
+        ...     rows.place(5, quiet)
+        ...     rows.begin([2, 5], tokens=3, stack="encoder")
+        ...     states = loaded.model.get_encoder()(ids).last_hidden_state
+        ...     rows.report(5)["controls"][0]["sites"]["encoder.0.ffn"]
+        {'neurons': 10, 'positions': 3, 'seen': 3}
     """
 
     def __init__(self, loaded: LoadedModel, max_rows: int) -> None:

@@ -96,9 +96,7 @@ class SiteTables:
             self._written[slot] = list(stages)
         with torch.inference_mode(False), torch.no_grad():
             while len(self._tables) < len(stages):
-                shape = self.max_rows, 1, self.width
-                ones = torch.ones(shape, device=self.device)
-                self._tables.append((ones, torch.full(shape, -0.0, device=self.device)))
+                self.open_table()
             for number, (scale, shift) in enumerate(self._tables[: max(before, len(stages))]):
                 if number < len(stages):
                     scale[slot, 0] = stages[number].scale.to(self.device)
@@ -106,6 +104,12 @@ class SiteTables:
                 else:
                     scale[slot] = 1.0
                     shift[slot] = -0.0
+
+    def open_table(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Another stage: scale and shift (max_rows, 1, width), the identity so far."""
+        shape = self.max_rows, 1, self.width
+        self._tables.append((torch.ones(shape, device=self.device), torch.full(shape, -0.0, device=self.device)))
+        return self._tables[-1]
 
     def stages_of(self, slot: int) -> list[Stage]:
         """What a slot does here."""

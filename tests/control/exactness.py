@@ -35,7 +35,10 @@ def random_batch(loaded: LoadedModel, seed: int, rows: int = 3) -> tuple[list[li
     """Mixed controls for a batch, the first row without any, and the sets that they name."""
     draw = random.Random(seed)
     sets = SetCatalogue({name: concept_set(loaded, name, seed + n) for n, name in enumerate(("one", "two"))})
-    return [[], *([random_control(loaded, draw, sets.names()) for _ in range(draw.randint(1, 4))] for _ in range(rows))], sets
+    return [
+        [],
+        *([random_control(loaded, draw, sets.names()) for _ in range(draw.randint(1, 4))] for _ in range(rows)),
+    ], sets
 
 
 def lengths(seed: int, rows: int, tokens: int = 6) -> list[int]:
@@ -94,6 +97,25 @@ def compare(loaded: LoadedModel, seed: int, side: str, rows: int = 3, check_logi
             found += _compare_report(reference, applied.report(row), here)
         outcome += found
     return outcome
+
+
+def equal_tokens(loaded: LoadedModel, seed: int, side: str, rows: int = 3) -> tuple[int, int]:
+    """Of a random batch's tokens, how many are those of the rows' solo runs under the same runtime, and and all."""
+    raw, sets = random_batch(loaded, seed, rows)
+    inputs = inputs_for(loaded.model, rows + 1, lengths=lengths(seed, rows + 1), padding_side=side, seed=seed)
+    inputs = {k: inputs[k] for k in ("input_ids", "attention_mask")}
+    plans = [compile_controls(loaded, parse_controls(row), sets) if row else None for row in raw]
+    with controlled(loaded, plans):
+        tokens, _ = run(loaded, inputs)
+    equal = total = 0
+    for row, plan in enumerate(plans):
+        with controlled(loaded, [plan]):
+            alone = run(loaded, one_row(inputs, row))[0][0]
+        mine = tokens[row]
+        if loaded.family == "encoder-only":
+            mine = mine[inputs["attention_mask"][row].bool()]
+        equal, total = equal + int((mine[: len(alone)] == alone).sum()), total + len(alone)
+    return equal, total
 
 
 def _compare_row(

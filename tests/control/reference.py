@@ -209,7 +209,9 @@ def concept_set(loaded: LoadedModel, name: str, seed: int, scale: float = 0.5) -
         delta = {t: floats(k) for t in labels}
         mean = {t: floats(k) for t in labels}
         chosen = draw.permutation(width)[:k].astype(np.int64)
-        return SiteNeurons(where, chosen, floats(k), mean, {t: np.abs(floats(k)) for t in labels}, floats(k), delta, {}, maps)
+        return SiteNeurons(
+            where, chosen, floats(k), mean, {t: np.abs(floats(k)) for t in labels}, floats(k), delta, {}, maps
+        )
 
     sites = tuple(site(Site(stack, layer, kind), 3) for layer, kind in zip((0, 1), draw.choice(kinds, 2), strict=True))
     width = loaded.sites.info(Site(stack, None, "embed")).width
