@@ -18,7 +18,7 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c de
 INSTALLED = pyproject.toml deploy/constraints.txt
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test contracts check lint format types imports fresh bench pruning-table train-demo tense-set evaluate lock clean need-data
+.PHONY: help serve install test contracts check lint format types imports fresh bench pruning-table prune-sweep train-demo tense-set evaluate lock clean need-data
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -68,6 +68,9 @@ tense-set: $(VENV)/.dev need-data ## makes the demo's tense set from the trainin
 
 evaluate: $(VENV)/.dev need-data ## measures the demo's tense control: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.evaluate --data "$(DATA)" $(ARGS)
+
+prune-sweep: $(VENV)/.dev need-data ## measures what pruning costs the demo model: DATA=folder
+	@$(BIN)/python -m neurodial.deploy.demo.prune_sweep --data "$(DATA)" $(ARGS)
 
 need-data:
 	@test -d "$(DATA)" || { echo "say where the data is, for example: make evaluate DATA=../shared/data" >&2; exit 2; }

@@ -168,12 +168,19 @@ class Corpus:
         kept = tuple(examples)
         return cls.open(name, lambda: iter(kept), labels=labels)
 
-    def drawn(self, limit: int, seed: int = 0) -> "Corpus":
-        """At most `limit` examples, chosen by a hash of the seed and their texts, and kept in memory."""
-        if limit >= self.size:
+    def drawn(self, limit: int, seed: int = 0, splits: tuple[Split, ...] = SPLITS) -> "Corpus":
+        """At most `limit` examples of some splits, chosen by a hash of the seed and their texts, kept in memory.
+
+        Raises:
+            CorpusError: if those splits hold nothing.
+        """
+        if limit >= self.size and splits == SPLITS:
             return self
-        chosen = heapq.nsmallest(limit, self, key=lambda e: (_draw(seed, e), e.number))
-        return Corpus.of(f"{self.name} ({limit} drawn, seed {seed})", sorted(chosen, key=lambda e: e.number))
+        from_splits = (example for example in self if example.split in splits)
+        chosen = heapq.nsmallest(limit, from_splits, key=lambda e: (_draw(seed, e), e.number))
+        where = "" if splits == SPLITS else f" of {' and '.join(splits)}"
+        name = f"{self.name} ({len(chosen)} examples{where}, seed {seed})"
+        return Corpus.of(name, sorted(chosen, key=lambda e: e.number))
 
 
 def _draw(seed: int, example: Example) -> bytes:
