@@ -54,7 +54,7 @@ fresh: ## a clean clone, a new environment and the README's two set-up commands
 	@.ci/fresh
 
 bench: $(VENV)/.dev ## runs the benchmarks: each prints a table and writes JSON
-	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python "$$bench"; done
+	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python -m "tests.benchmarks.$$(basename "$$bench" .py)"; done
 
 architectures-table: $(VENV)/.dev ## writes the table in docs/architectures.md: where the neurons are
 	@$(BIN)/python -m neurodial.control.architecture_table docs/architectures.md
