@@ -7,6 +7,7 @@ from neurodial.control.loading import load_model
 from neurodial.deploy.config import ModelSettings
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.runner import ModelRunner
+from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.limits import Limits
 
 
@@ -20,5 +21,12 @@ def build_engine(settings: ModelSettings, limits: Limits, stuck_after_s: float) 
         torch.set_num_threads(settings.threads)
     loaded = load_model(settings.path, device=settings.device, dtype=settings.dtype)
     sets = SetCatalogue.from_files(settings.sets)
-    runner = ModelRunner(loaded, sets, model_id=settings.id, default_max_tokens=limits.default_max_tokens)
-    return Engine(runner, max_batch=settings.max_batch, max_waiting=settings.max_waiting, stuck_after_s=stuck_after_s)
+    runner = ModelRunner(
+        loaded,
+        sets,
+        model_id=settings.id,
+        default_max_tokens=limits.default_max_tokens,
+        max_rows=settings.max_batch,
+    )
+    capacity = Capacity(max_rows=settings.max_batch, max_waiting=settings.max_waiting)
+    return Engine(runner, capacity, stuck_after_s=stuck_after_s)

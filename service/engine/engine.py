@@ -1,30 +1,65 @@
-"""The engine: one thread that owns the model, a queue in front of it."""
+"""The engine: one thread that owns the model, a queue in front of it, and a step that serves many requests at once."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from neurodial.control.errors import InternalError, NeurodialError, Unavailable
 from neurodial.service.engine.handle import Handle
-from neurodial.service.engine.primitives import EngineInfo, EngineState, EngineStats, Prepared, Request
-from neurodial.service.engine.scheduler import Scheduler
+from neurodial.service.engine.primitives import (
+    EngineInfo,
+    EngineState,
+    EngineStats,
+    FinishReason,
+    Prepared,
+    Request,
+    TokenLogprob,
+)
+from neurodial.service.engine.scheduler import Capacity, Plan, Scheduler
 from neurodial.service.engine.sequence import Sequence
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What one step made of one sequence.
+
+    Attributes:
+        sequence: whose it is.
+        tokens: the new ones, in order; a beam search has none before its end.
+        logprobs: one for each token, where asked for.
+        end: why the sequence ends after these tokens, where the runner knows; end tokens, stop strings and
+            `max_tokens` are the sequence's own business.
+        error: why it failed instead.
+        pooled: of an `encode` request.
+    """
+
+    sequence: Sequence
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    end: FinishReason | None = None
+    error: NeurodialError | None = None
+    pooled: tuple[float, ...] = ()
+
+
 class Runner(Protocol):
-    """What an engine drives: a model, or something that behaves like one."""
+    """What an engine drives: a model, or something that behaves like one.
+
+    `prepare` and `decode` are called on any thread, the rest on the engine's. `advance` and `join` either return an
+    outcome for every sequence or raise, and then nothing has changed, so that they can be called again with fewer.
+    """
 
     @property
     def info(self) -> EngineInfo:
         """The model and its neuron sets."""
 
     def prepare(self, request: Request) -> Prepared:
-        """Checks a request and compiles its controls; called on the caller's thread.
+        """Checks a request and compiles its controls.
 
         Raises:
             BadInput: naming the field that is wrong.
@@ -33,14 +68,20 @@ class Runner(Protocol):
     def decode(self, ids: Items[int]) -> str:
         """The text of generated tokens."""
 
-    def run(self, batch: Items[Sequence], beat: Callable[[], None]) -> None:
-        """Generates for every sequence of the batch, which hears of its tokens and its end; on the engine's thread.
+    def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """The next token of every sequence. Nothing of it counts before `commit`."""
 
-        Calls `beat` at every step, which shows that the engine is alive.
+    def commit(self) -> None:
+        """Makes what `advance` did since the last commit count; rows that it did not advance are lost."""
 
-        Raises:
-            Exception: if the batch as a whole fails; sequences that have ended by then keep their result.
-        """
+    def join(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """Reads the prompts of new sequences and makes their first tokens."""
+
+    def applied(self, sequence: Sequence) -> Mapping[str, Any]:
+        """What the controls of a sequence did so far."""
+
+    def release(self, sequences: Items[Sequence]) -> None:
+        """Frees and clears the rows of sequences that ended, where they have any."""
 
 
 class Engine:
@@ -48,26 +89,15 @@ class Engine:
 
     Args:
         runner: owns the model.
-        max_batch: rows decoded together.
-        max_waiting: requests that may wait.
-        window_s: how long an idle engine waits for more requests after the first.
+        capacity: what it holds at once.
         stuck_after_s: a step that takes longer makes the engine unhealthy.
     """
 
-    def __init__(
-        self,
-        runner: Runner,
-        *,
-        max_batch: int = 32,
-        max_waiting: int = 512,
-        window_s: float = 0.002,
-        stuck_after_s: float = 120.0,
-    ) -> None:
+    def __init__(self, runner: Runner, capacity: Capacity | None = None, *, stuck_after_s: float = 120.0) -> None:
         self.info = runner.info
         self._runner = runner
-        self._window_s = window_s
         self._stuck_after_s = stuck_after_s
-        self._scheduler = Scheduler(max_batch, max_waiting)
+        self._scheduler = Scheduler(capacity or Capacity())
         self._changed = threading.Condition()
         self._is_closed = False
         self._heartbeat = time.monotonic()
@@ -106,11 +136,10 @@ class Engine:
         """How the engine is doing."""
         with self._changed:
             age = time.monotonic() - self._heartbeat
-            busy = self._scheduler.num_running + self._scheduler.num_waiting > 0
-            state: EngineState = "stuck" if busy and age > self._stuck_after_s else "ready"
+            running, waiting = self._scheduler.num_running, self._scheduler.num_waiting
+            state: EngineState = "stuck" if running + waiting and age > self._stuck_after_s else "ready"
             if self._is_closed or not self._thread.is_alive():
                 state = "dead"
-            running, waiting = self._scheduler.num_running, self._scheduler.num_waiting
             return EngineStats(state, waiting, running, round(age, 3), self._num_finished, self._num_failed)
 
     def close(self, timeout: float = 10.0) -> None:
@@ -120,15 +149,76 @@ class Engine:
 
     def _sequence(self, request: Request) -> Sequence:
         prepared = self._runner.prepare(request)
-        return Sequence(request, prepared, Handle(request.id, self.cancel), self._runner.decode)
+        return Sequence(request, prepared, Handle(request.id, self.cancel), self._runner.decode, time.monotonic())
 
     def _loop(self) -> None:
         try:
-            while batch := self._schedule():
-                self._step(batch)
-                self._deliver(batch)
+            while plan := self._schedule():
+                outcomes = self._step(plan)
+                self._deliver(outcomes)
         finally:
             self._drain()
+            for sequence in self._scheduler.running:  # none, unless a defect of ours has ended the loop
+                sequence.fail(Unavailable("the engine died", hint="try again"))
+
+    def _schedule(self) -> Plan:
+        """The next step, waited for; an empty one once the engine is closed and nothing runs any more."""
+        with self._changed:
+            while True:
+                self._heartbeat = time.monotonic()
+                plan = self._scheduler.schedule(self._heartbeat)
+                if plan or self._is_closed:
+                    return plan
+                self._changed.wait_for(lambda: self._is_closed or self._scheduler.num_waiting > 0)
+
+    def _step(self, plan: Plan) -> list[Outcome]:
+        """One token for every running row, then the prompts of those that join."""
+        self._dismiss(plan.leaving)
+        advanced = isolated(self._runner.advance, plan.running)
+        self._runner.commit()
+        self._heartbeat = time.monotonic()
+        return advanced + isolated(self._runner.join, plan.joining)
+
+    def _deliver(self, outcomes: Items[Outcome]) -> None:
+        for outcome in outcomes:
+            guarded(outcome.sequence, lambda outcome=outcome: self._hand_on(outcome))
+        self._forget([outcome.sequence for outcome in outcomes if outcome.sequence.is_finished])
+
+    def _hand_on(self, outcome: Outcome) -> None:
+        sequence, reason = outcome.sequence, outcome.end
+        if outcome.error is not None:
+            sequence.fail(outcome.error)
+            return
+        for place, token in enumerate(outcome.tokens):
+            ended = sequence.push(token, outcome.logprobs[place] if outcome.logprobs else None)
+            if ended is not None:
+                reason = reason or ended
+                break
+        if reason is not None:
+            sequence.finish(reason, self._runner.applied(sequence), outcome.pooled)
+
+    def _dismiss(self, leaving: Items[Sequence]) -> None:
+        """Ends what was cancelled or ran out of time."""
+        for sequence in leaving:
+            guarded(sequence, lambda sequence=sequence: self._give_up(sequence))
+        self._forget(leaving)
+
+    def _give_up(self, sequence: Sequence) -> None:
+        if sequence.is_cancelled:
+            sequence.finish("cancelled", self._runner.applied(sequence))
+            return
+        message = f"the request took longer than {sequence.request.timeout_s:g} s and was given up"
+        sequence.fail(Unavailable(message, hint="send fewer or shorter texts, or try again later"))
+
+    def _forget(self, ended: Items[Sequence]) -> None:
+        if not ended:
+            return
+        self._runner.release(ended)
+        with self._changed:
+            for sequence in ended:
+                self._scheduler.finish(sequence)
+                self._num_failed += sequence.failed
+                self._num_finished += not sequence.failed
 
     def _drain(self) -> None:
         with self._changed:
@@ -138,48 +228,28 @@ class Engine:
         for sequence in waiting:
             sequence.fail(Unavailable("the engine is shutting down", hint="try again in a moment"))
 
-    def _schedule(self) -> list[Sequence]:
-        """The next batch, waited for; nothing once the engine is closed."""
-        with self._changed:
-            while not self._is_closed:
-                self._beat()
-                was_idle = not self._scheduler.num_waiting
-                self._changed.wait_for(lambda: self._is_closed or self._scheduler.num_waiting > 0)
-                if was_idle:
-                    self._changed.wait_for(lambda: self._is_closed, self._window_s)
-                self._beat()
-                if batch := self._scheduler.schedule():  # what waited may have been cancelled meanwhile
-                    return batch
-            return []
 
-    def _step(self, batch: Items[Sequence]) -> None:
-        """Runs a batch; if it fails as a whole, every row again alone, so that a fault costs its own row only."""
-        try:
-            self._runner.run(batch, self._beat)
-        except Exception as error:
-            open_rows = [sequence for sequence in batch if not sequence.is_finished]
-            if len(batch) == 1:
-                logger.exception("request %s failed", batch[0].request.id)
-                batch[0].fail(failure(error))
-                return
-            logger.warning("a batch of %d failed (%s); running its rows one by one", len(batch), error)
-            for sequence in open_rows:
-                self._beat()
-                sequence.restart()
-                self._step([sequence])
+def isolated(work: Callable[[Items[Sequence]], list[Outcome]], sequences: Items[Sequence]) -> list[Outcome]:
+    """Does the work for all sequences at once; if that raises, for each alone, so that a fault costs its own row only."""
+    if not sequences:
+        return []
+    try:
+        return work(sequences)
+    except Exception as error:
+        if len(sequences) == 1:
+            logger.exception("request %s failed", sequences[0].request.id)
+            return [Outcome(sequences[0], error=failure(error))]
+        logger.warning("a step of %d sequences failed (%s); repeating it one by one", len(sequences), error)
+    return [outcome for sequence in sequences for outcome in isolated(work, [sequence])]
 
-    def _deliver(self, batch: Items[Sequence]) -> None:
-        for sequence in batch:
-            if not sequence.is_finished:
-                sequence.fail(InternalError("the model ended without finishing this request"))
-        with self._changed:
-            for sequence in batch:
-                self._scheduler.finish(sequence)
-                self._num_failed += sequence.failed
-                self._num_finished += not sequence.failed
 
-    def _beat(self) -> None:
-        self._heartbeat = time.monotonic()
+def guarded(sequence: Sequence, work: Callable[[], None]) -> None:
+    """Does something for one sequence; if that raises, the sequence fails and nobody else hears of it."""
+    try:
+        work()
+    except Exception as error:
+        logger.exception("request %s failed", sequence.request.id)
+        sequence.fail(failure(error))
 
 
 def failure(error: Exception) -> NeurodialError:

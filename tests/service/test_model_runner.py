@@ -35,7 +35,7 @@ def loaded(tiny_marian_path: Path) -> LoadedModel:
 @pytest.fixture
 def engine(loaded: LoadedModel) -> Iterator[Engine]:
     """An engine around it."""
-    engine = Engine(ModelRunner(loaded, SetCatalogue({}), model_id="tiny", default_max_tokens=12), window_s=0.05)
+    engine = Engine(ModelRunner(loaded, SetCatalogue({}), model_id="tiny", default_max_tokens=12))
     yield engine
     engine.close()
 
