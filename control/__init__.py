@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from neurodial.control.addresses import Neurons, Site
-    from neurodial.control.architectures import ModelSites, sites_of
+    from neurodial.control.calibration import Calibration
     from neurodial.control.catalogue import SetCatalogue
     from neurodial.control.compiling import CompiledControls, compile_controls
     from neurodial.control.controls import Control, NeuronGate, parse_controls
@@ -27,14 +27,16 @@ if TYPE_CHECKING:
     from neurodial.control.loading import LoadedModel, load_model
     from neurodial.control.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
     from neurodial.control.recording import capture
+    from neurodial.control.sites import ModelSites, sites_of
 
 _HOMES = {
     "AffineMap": "neuron_set",
     "Application": "hooks",
+    "Calibration": "calibration",
     "CompiledControls": "compiling",
     "Control": "controls",
     "LoadedModel": "loading",
-    "ModelSites": "architectures",
+    "ModelSites": "sites",
     "NeurodialError": "errors",
     "NeuronGate": "controls",
     "NeuronSet": "neuron_set",
@@ -49,12 +51,13 @@ _HOMES = {
     "controlled": "hooks",
     "load_model": "loading",
     "parse_controls": "controls",
-    "sites_of": "architectures",
+    "sites_of": "sites",
 }
 
 __all__ = [
     "AffineMap",
     "Application",
+    "Calibration",
     "CompiledControls",
     "Control",
     "LoadedModel",

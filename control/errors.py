@@ -5,7 +5,8 @@ NeurodialError                500
 │   ├── AddressError               bad_address
 │   ├── ControlError               bad_control
 │   ├── NeuronSetError             bad_neuron_set   truncated, foreign or inconsistent artifact
-│   │   └── FingerprintError       wrong_model      a set made for another model
+│   │   └── FingerprintError       wrong_model      a set, calibration or ranking of another model
+│   ├── CalibrationError           bad_calibration  truncated, foreign or inconsistent calibration
 │   ├── CorpusError                bad_corpus
 │   ├── ModelError                 bad_model        checkpoint or architecture that cannot be used
 │   ├── ConfigError                bad_config
@@ -73,9 +74,15 @@ class NeuronSetError(BadInput):
 
 
 class FingerprintError(NeuronSetError):
-    """A neuron set that was made for another model."""
+    """A neuron set, calibration or ranking that was made for another model."""
 
     code = "wrong_model"
+
+
+class CalibrationError(BadInput):
+    """A calibration file that is truncated, foreign or inconsistent."""
+
+    code = "bad_calibration"
 
 
 class CorpusError(BadInput):

@@ -6,10 +6,10 @@ from functools import cached_property
 import torch
 
 from neurodial.control.addresses import Neurons, Site
-from neurodial.control.architectures import ModelSites
 from neurodial.control.controls import NeuronGate
 from neurodial.control.errors import AddressError, ControlError
 from neurodial.control.neuron_set import NeuronSet, ReadOut
+from neurodial.control.sites import ModelSites
 
 
 @dataclass(frozen=True)

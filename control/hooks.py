@@ -175,8 +175,7 @@ def controlled(loaded: LoadedModel, rows: Sequence[CompiledControls | None]) -> 
         applied.report(0)
         ```
     """
-    pad = loaded.model.config.pad_token_id
-    clocks = {stack: Clock(loaded.family, stack, pad) for stack in loaded.sites.stacks}
+    clocks = {stack: Clock(loaded.family, stack, loaded.pad_token_id) for stack in loaded.sites.stacks}
     programs: dict[Site, _SiteProgram] = {}
 
     def program(site: Site) -> _SiteProgram:

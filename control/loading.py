@@ -1,6 +1,7 @@
 """Loading a checkpoint with its tokenizer, sites and fingerprint."""
 
 import hashlib
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,9 +25,10 @@ from transformers import (
 from transformers.utils import logging as hub_logging
 
 from neurodial.control.addresses import Site
-from neurodial.control.architectures import Family, ModelSites, sites_of
+from neurodial.control.architectures import Family
 from neurodial.control.errors import ModelError
 from neurodial.control.lineage import Lineage
+from neurodial.control.sites import ModelSites, sites_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SAMPLES = 32  # values of each tensor that enter the fingerprint
@@ -56,6 +58,12 @@ class LoadedModel:
     def family(self) -> Family:
         """encoder-decoder, decoder-only or encoder-only."""
         return self.sites.family
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """The padding token's id; multimodal models keep it in their text part's config."""
+        pad: int | None = getattr(self.model.config.get_text_config(), "pad_token_id", None)
+        return pad
 
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "LoadedModel":
@@ -138,9 +146,13 @@ def fingerprint(model: PreTrainedModel, source: Path) -> str:
     """Identifies a checkpoint by names, shapes and sampled values of its tensors.
 
     It is computed from the checkpoint's own safetensors files where there are any, so that device, path and the dtype
-    it is loaded in do not matter; otherwise from the model's parameters.
+    it is loaded in do not matter; otherwise from the model's parameters. The history of a derived checkpoint enters
+    too: the samples may all have missed what it changed.
     """
     content = hashlib.sha256()
+    lineage = Lineage.load(source) if source.is_dir() else None
+    if lineage is not None:
+        content.update(json.dumps([lineage.ancestors, lineage.steps], sort_keys=True).encode())
     for name, value in sorted(_checkpoint_tensors(model, source), key=lambda item: item[0]):
         flat = value.flatten()
         places = torch.linspace(0, max(flat.numel() - 1, 0), min(SAMPLES, flat.numel()), dtype=torch.float64).long()

@@ -27,6 +27,7 @@ def build_engine(settings: ModelSettings, limits: Limits, stuck_after_s: float) 
         model_id=settings.id,
         default_max_tokens=limits.default_max_tokens,
         max_rows=settings.max_batch,
+        allow_changed_weights=settings.allow_changed_weights,
     )
     capacity = Capacity(max_rows=settings.max_batch, max_waiting=settings.max_waiting)
     return Engine(runner, capacity, stuck_after_s=stuck_after_s)

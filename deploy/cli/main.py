@@ -8,6 +8,7 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 COMMANDS = {  # command → (module, one-line help); modules define `command`
+    "calibrate": ("neurodial.deploy.cli.calibrate", "Measure mean and deviation of every neuron on a corpus."),
     "discover": ("neurodial.deploy.cli.discover", "Find the neurons that carry a concept and write a neuron set."),
     "inspect": ("neurodial.deploy.cli.inspect", "Show a model's sites or a neuron set's top neurons."),
     "serve": ("neurodial.deploy.cli.serve", "Serve models with per-request neuron control over HTTP."),

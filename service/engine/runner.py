@@ -38,7 +38,7 @@ class ModelRunner:
         default_max_tokens: most tokens generated where a request does not say.
         max_rows: rows decoded together, at most.
         cache: where keys and values are kept; the preallocated cache where absent.
-        allow_changed_weights: accept neuron sets made for an ancestor whose weights differ.
+        allow_changed_weights: take sets of an ancestor of the model although weights were changed since.
 
     Raises:
         FingerprintError: if a set was made for another model.
@@ -53,16 +53,19 @@ class ModelRunner:
         default_max_tokens: int = 256,
         max_rows: int = 32,
         cache: RowCache | None = None,
+        allow_changed_weights: bool = False,
     ) -> None:
         for name in sets.names():
-            sets.get(name).check_model(loaded.fingerprint)
+            sets.get(name).check_model(loaded, allow_changed_weights=allow_changed_weights)
         self._loaded = loaded
         self._tokenizer: Any = loaded.tokenizer
         self._tokenizer_lock = threading.Lock()  # MarianTokenizer switches its state and is not safe for two threads
         self._defaults = ModelDefaults.of(loaded.model)
         self._max_positions = _max_positions(loaded)
         self._default_max_tokens = default_max_tokens
-        self._compile = lru_cache(_COMPILED_CACHE)(lambda controls: compile_controls(loaded, controls, sets))
+        self._compile = lru_cache(_COMPILED_CACHE)(
+            lambda controls: compile_controls(loaded, controls, sets, allow_changed_weights=allow_changed_weights)
+        )
         self._rows = Rows(loaded, self._defaults, max_rows, cache, self.decode)
         cards = tuple(_set_info(name, sets.get(name)) for name in sets.names())
         self.info = EngineInfo(_model_info(loaded, model_id or loaded.name, self._max_positions), cards)
