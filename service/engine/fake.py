@@ -5,9 +5,9 @@ import threading
 from collections.abc import Sequence as Items
 
 from neurodial.control.errors import ControlError, LimitError
-from neurodial.service.engine.engine import Outcome
 from neurodial.service.engine.primitives import EngineInfo, ModelInfo, Prepared, Request, SetInfo, TokenLogprob
 from neurodial.service.engine.sequence import Sequence
+from neurodial.service.engine.stepping import Outcome
 
 _WORDS: list[str] = [""]  # the vocabulary grows with every word seen; an id is its position, 0 is the end
 _END = 0

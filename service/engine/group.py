@@ -9,9 +9,9 @@ import torch
 from neurodial.control.errors import InternalError
 from neurodial.service.engine.beams import Beams, BeamSearch
 from neurodial.service.engine.choosing import ModelDefaults, RowChooser, is_plain, top_logprobs
-from neurodial.service.engine.engine import Outcome
-from neurodial.service.engine.primitives import TokenLogprob
+from neurodial.service.engine.primitives import FinishReason, TokenLogprob
 from neurodial.service.engine.sequence import Sequence
+from neurodial.service.engine.stepping import Outcome
 
 Decode = Callable[[Items[int]], str]
 
@@ -38,7 +38,10 @@ class Group:
     Attributes:
         sequence: whose they are.
         slots: of its controls, one a row.
+        defaults: the model's own generation settings.
+        device: the model's.
         rows: its places in the batch.
+        num_made: tokens so far.
     """
 
     sequence: Sequence
@@ -49,12 +52,11 @@ class Group:
     num_made: int = 0
 
     def __post_init__(self) -> None:
-        self.search = None
-        self._chooser = None
-        if self.sequence.request.num_beams > 1:
-            self.search: BeamSearch | None = BeamSearch(self.sequence, self.defaults, self.device)
-        elif not is_plain(self.sequence, self.defaults):
-            self._chooser: RowChooser | None = RowChooser(self.sequence, self.defaults, self.device)
+        setting = self.sequence, self.defaults, self.device
+        is_search = self.sequence.request.num_beams > 1
+        is_simple = is_search or is_plain(self.sequence, self.defaults)
+        self.search = BeamSearch(*setting) if is_search else None
+        self._chooser = None if is_simple else RowChooser(*setting)
 
     def choose(self, logits: torch.Tensor, rows: Items[int], best: Items[int], decode: Decode) -> Choice:
         """Chooses from a pass's logits.
@@ -72,7 +74,7 @@ class Group:
             return Choice(Outcome(self.sequence), candidates=tuple(self.search.candidates(logits[list(rows)])))
         row = rows[0]
         if self._chooser is not None:
-            return self._choose_one(logits[row], decode)
+            return self._choose_one(self._chooser, logits[row], decode)
         forced = self.defaults.forced(self.num_made, self.sequence.prepared.max_tokens)
         return self._choice(best[row], best[row] if forced is None else forced)
 
@@ -85,12 +87,11 @@ class Group:
         if not self.search.is_done:
             return choice.outcome, beams
         tokens = tuple(self.search.best)
-        end = "stop" if tokens and tokens[-1] in self.defaults.end_ids else "length"
+        end: FinishReason = "stop" if tokens and tokens[-1] in self.defaults.end_ids else "length"
         return Outcome(self.sequence, tokens, end=end), None
 
-    def _choose_one(self, logits: torch.Tensor, decode: Decode) -> Choice:
-        assert self._chooser is not None
-        token = self._chooser.choose(logits[None].clone())
+    def _choose_one(self, chooser: RowChooser, logits: torch.Tensor, decode: Decode) -> Choice:
+        token = chooser.choose(logits[None].clone())
         count = self.sequence.request.logprobs
         if count is None:
             return self._choice(token, token)

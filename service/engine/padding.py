@@ -3,6 +3,7 @@
 from collections.abc import Sequence as Items
 
 import torch
+from transformers import PreTrainedModel
 
 
 def padded(
@@ -16,3 +17,9 @@ def padded(
         ids.append([pad] * filler + list(prompt) if left else list(prompt) + [pad] * filler)
         mask.append([0] * filler + [1] * len(prompt) if left else [1] * len(prompt) + [0] * filler)
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def padding_token(model: PreTrainedModel) -> int:
+    """What fills short rows; any token does, since nothing reads it."""
+    pad = getattr(model.config.get_text_config(), "pad_token_id", None)
+    return 0 if pad is None else int(pad)

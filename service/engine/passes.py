@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from neurodial.control.loading import LoadedModel
 from neurodial.control.rows import ControlledRows
 from neurodial.service.engine.caches import RowCache
-from neurodial.service.engine.padding import padded
+from neurodial.service.engine.padding import padded, padding_token
 from neurodial.service.engine.positions import RowPositions
 
 
@@ -58,7 +58,7 @@ class CausalPasses:
     def __init__(self, loaded: LoadedModel, controls: ControlledRows) -> None:
         self._model: Any = loaded.model
         self._controls = controls
-        self._pad = loaded.model.config.pad_token_id or 0
+        self._pad = padding_token(loaded.model)
         accepted = inspect.signature(loaded.model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
@@ -96,7 +96,7 @@ class TranslationPasses:
     def __init__(self, loaded: LoadedModel, controls: ControlledRows, start: int) -> None:
         self._model: Any = loaded.model
         self._controls = controls
-        self._pad = loaded.model.config.pad_token_id or 0
+        self._pad = padding_token(loaded.model)
         self._start = start
         self._positions = RowPositions(loaded.model)
         self._source_mask: tuple[tuple[int, ...], torch.Tensor | None] = ((), None)
@@ -118,9 +118,9 @@ class TranslationPasses:
         """Logits (rows, vocabulary) of the next tokens; the cache's view holds the rows' keys and values."""
         view = cache.view(step.rows)
         sources = tuple(cache.sources if step.rows is None else (cache.sources[row] for row in step.rows))
-        unread = self._model.dtype
-        states = torch.zeros(1, 1, 1, dtype=unread, device=step.tokens.device)  # the cache has their keys and values
-        encoded = BaseModelOutput(last_hidden_state=states.expand(len(sources), cache.source_width, -1))  # type: ignore[arg-type]
+        unread = torch.zeros(1, 1, 1, dtype=self._model.dtype, device=step.tokens.device)  # the cache has all of it
+        states: Any = unread.expand(len(sources), cache.source_width, -1)
+        encoded = BaseModelOutput(last_hidden_state=states)
         self._positions.rows = step.lengths[:, None]
         try:
             return self._decode(

@@ -8,7 +8,7 @@ import torch
 
 from neurodial.control.loading import LoadedModel
 from neurodial.control.rows import ControlledRows
-from neurodial.service.engine.padding import padded
+from neurodial.service.engine.padding import padded, padding_token
 
 _WIDEST = 1.25  # a batch's longest text, as a multiple of its shortest; beyond, padding costs more than a second pass
 _SPARE = 8
@@ -22,7 +22,7 @@ class Reader:
         self._controls = controls
         self._has_encoder = loaded.family == "encoder-decoder"
         self._stack: Any = loaded.sites.stacks[0]
-        self._pad = loaded.model.config.pad_token_id or 0
+        self._pad = padding_token(loaded.model)
 
     def read(self, prompts: Items[tuple[int, ...]], slots: Items[int]) -> list[tuple[float, ...]]:
         """The mean over each text's tokens of the last hidden states."""

@@ -9,12 +9,12 @@ from neurodial.control.loading import LoadedModel
 from neurodial.control.rows import ControlledRows
 from neurodial.service.engine.caches import RowCache
 from neurodial.service.engine.choosing import ModelDefaults
-from neurodial.service.engine.engine import Outcome
 from neurodial.service.engine.group import Choice, Decode, Group
 from neurodial.service.engine.passes import CausalPasses, Step, TranslationPasses
 from neurodial.service.engine.reading import Reader
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.slots import SlotCache
+from neurodial.service.engine.stepping import Outcome
 
 
 class Rows:

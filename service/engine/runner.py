@@ -18,10 +18,10 @@ from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet
 from neurodial.service.engine.caches import RowCache
 from neurodial.service.engine.choosing import ModelDefaults
-from neurodial.service.engine.engine import Outcome
 from neurodial.service.engine.primitives import NOTHING_APPLIED, EngineInfo, ModelInfo, Prepared, Request, SetInfo
 from neurodial.service.engine.rows import Rows
 from neurodial.service.engine.sequence import Sequence
+from neurodial.service.engine.stepping import Outcome
 
 _COMPILED_CACHE = 256  # distinct lists of controls whose compilation is remembered
 _POSITIONS = ("max_position_embeddings", "n_positions", "seq_length")

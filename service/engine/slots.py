@@ -53,7 +53,9 @@ class _Store:
             places |= {member: block.data[i] for i, member in enumerate(members)}
         self.tensors = [places[i] for i in range(len(places))]
 
-    def write(self, row: int, columns: slice, fresh: LayerTensors, lengths: Items[int], repeats: Any, left: bool) -> None:
+    def write(
+        self, row: int, columns: slice, fresh: LayerTensors, lengths: Items[int], repeats: Any, *, left: bool
+    ) -> None:
         """Writes new rows, without their padding, each as often as it is to be repeated."""
         flat = [tensor for pair in fresh for tensor in pair]
         for block, members in zip(self.blocks, self._members, strict=True):

@@ -9,9 +9,10 @@ import pytest
 
 from neurodial.control.errors import ControlError, InternalError, Overloaded, Unavailable
 from neurodial.service.engine.client import LocalClient
-from neurodial.service.engine.engine import Engine, failure
+from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.engine.primitives import Failed, Finished, Request, Tokens
+from neurodial.service.engine.stepping import failure
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -55,7 +56,7 @@ def test_a_request_that_takes_too_long_is_given_up(engine: Engine, runner: FakeR
     time.sleep(0.05)
     runner.gate.set()
     for handle in (late, waiting):
-        with pytest.raises(Unavailable, match="took longer than 0.01 s"):
+        with pytest.raises(Unavailable, match="took longer than"):
             handle.result(30)
     assert patient.result(30).text == "eno owt"
     assert "a" in runner.released

@@ -1,5 +1,7 @@
 """The scheduler alone: no threads, no model, a clock of the test's own."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -226,7 +228,7 @@ class World:
         assert plan or not self.waiting, "something waits, everything is free, and nothing happens"
 
 
-specs = st.builds(
+specs: st.SearchStrategy[dict[str, Any]] = st.builds(
     dict,
     num_beams=st.sampled_from([1, 1, 1, 2, 4]),
     max_tokens=st.integers(1, 6),
@@ -250,12 +252,12 @@ capacities = st.builds(
     cancelled=st.sets(st.integers(0, 60), max_size=8),
 )
 def test_nothing_is_lost_starved_or_over_the_limit(
-    capacity: Capacity, arrivals: list[list[dict[str, int]]], cancelled: set[int]
+    capacity: Capacity, arrivals: list[list[dict[str, Any]]], cancelled: set[int]
 ) -> None:
     """Whatever arrives and is given up: every sequence ends once, within the limits, after a bounded time."""
     world, count, accepted = World(capacity), 0, []
     for group in arrivals:
-        new = [sequence(str(count + i), **spec, now=world.now) for i, spec in enumerate(group)]  # type: ignore[arg-type]
+        new = [sequence(str(count + i), **spec, now=world.now) for i, spec in enumerate(group)]
         count += len(new)
         if new:
             world.submit(new)
