@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from neurodial.control.loading import LoadedModel, load_model
     from neurodial.control.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
     from neurodial.control.recording import capture
+    from neurodial.control.rows import ControlledRows
     from neurodial.control.sites import ModelSites, sites_of
 
 _HOMES = {
@@ -35,6 +36,7 @@ _HOMES = {
     "Calibration": "calibration",
     "CompiledControls": "compiling",
     "Control": "controls",
+    "ControlledRows": "rows",
     "LoadedModel": "loading",
     "ModelSites": "sites",
     "NeurodialError": "errors",
@@ -60,6 +62,7 @@ __all__ = [
     "Calibration",
     "CompiledControls",
     "Control",
+    "ControlledRows",
     "LoadedModel",
     "ModelSites",
     "NeurodialError",

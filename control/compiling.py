@@ -42,7 +42,8 @@ class Effect:
         shift: (k,) float32, the strength folded in.
         linear: of a `map`.
         gate: None is every position.
-        window: half-open range of steps; the positions of a prompt have steps below zero.
+        window: half-open range of steps; the positions of a prompt have steps below zero. A bound that excludes
+            nothing is ±FOREVER.
     """
 
     site: Site
@@ -289,7 +290,9 @@ def _window(loaded: LoadedModel, control: Control, site: Site, here: str) -> tup
     if low >= high or impossible:
         param = f"{here}.steps" if control.steps is not None else f"{here}.phase"
         raise ControlError(f"{param}: there is no such position at {site}", param=param)
-    return low, high
+    if site.stack == "encoder":
+        return -FOREVER, FOREVER
+    return (-FOREVER if low == 0 and loaded.family == "encoder-decoder" else low), high
 
 
 def _long(values: Array) -> torch.Tensor:

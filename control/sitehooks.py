@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from neurodial.control.sites import SiteInfo
 
@@ -35,6 +36,8 @@ def hook_site(info: SiteInfo, function: SiteFunction) -> SiteHook:
 
 
 def _hook_input(module: nn.Module, function: SiteFunction) -> Any:
+    if isinstance(module, nn.Linear | Conv1D):  # called with the tensor alone: the quick kind of hook will do
+        return module.register_forward_pre_hook(lambda _, args: function(args[0]))
     name = _first_parameter(module)
 
     def before(

@@ -7,15 +7,35 @@ validates and returns the method, and what it learns ends in an underscore.
 import importlib
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 
+from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
+from neurodial.control.loading import LoadedModel
+from neurodial.interpret.tasks import Batch
 
 Array = np.ndarray[Any, Any]
-MODULES = ("probeless", "linear_probe", "mean_difference")  # of neurodial.interpret.methods
+MODULES = (  # of neurodial.interpret.methods
+    "ablation",
+    "activation_patching",
+    "attribution_patching",
+    "clustering",
+    "expert_units",
+    "gaussian_probe",
+    "gradient_activation",
+    "knowledge_attribution",
+    "layer_conductance",
+    "linear_probe",
+    "mean_difference",
+    "multi_model",
+    "nmf",
+    "probeless",
+    "sparse_probing",
+)
 MIN_ROWS = 4
 
 
@@ -42,12 +62,43 @@ class Properties:
     source: str
 
 
-class RankingMethod(ABC):
-    """A method that ranks neurons for a concept.
+class Method(ABC):
+    """What every discovery method is: a name, a row in the survey's table, and settings that the constructor stores.
 
     Attributes:
         slug: its name on the command line.
         properties: its row in the survey's table.
+    """
+
+    slug: ClassVar[str]
+    properties: ClassVar[Properties]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments and their values."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> Self:
+        """Changes constructor arguments.
+
+        Raises:
+            BadInput: for one that the method has not.
+        """
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise BadInput(f"{self.slug} has no parameter {name!r}", hint=f"it has: {', '.join(known) or 'none'}")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
+        return f"{type(self).__name__}({settings})"
+
+
+class RankingMethod(Method):
+    """A method that ranks neurons for a concept.
+
+    Attributes:
         streams: the sufficient statistics that it can be fitted on instead of rows: per-label moments (`labels`),
             differences of paired rows (`pairs`), or neither.
         classes_: (labels,) the labels seen by `fit`, sorted.
@@ -55,8 +106,6 @@ class RankingMethod(ABC):
         ranking_: (neurons,) numbers of the neurons, best first, equal scores in the order of the neurons.
     """
 
-    slug: ClassVar[str]
-    properties: ClassVar[Properties]
     streams: ClassVar[Literal["labels", "pairs"] | None] = None
 
     classes_: Array
@@ -77,35 +126,91 @@ class RankingMethod(ABC):
             BadInput: for shapes that do not fit, NaN, fewer than two labels or too few rows.
         """
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The constructor's arguments and their values."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
-    def set_params(self, **params: Any) -> "RankingMethod":
-        """Changes constructor arguments.
-
-        Raises:
-            BadInput: for one that the method has not.
-        """
-        known = self.get_params()
-        for name, value in params.items():
-            if name not in known:
-                raise BadInput(f"{self.slug} has no parameter {name!r}", hint=f"it has: {', '.join(known) or 'none'}")
-            setattr(self, name, value)
-        return self
-
-    def __repr__(self) -> str:
-        settings = ", ".join(f"{name}={value!r}" for name, value in self.get_params().items())
-        return f"{type(self).__name__}({settings})"
-
     def _rank(self, scores: Array, magnitude: Array | None = None) -> None:
         size = np.abs(scores if magnitude is None else magnitude)
         self.scores_ = np.asarray(scores, dtype=np.float64)
         self.ranking_ = np.lexsort((np.arange(len(size)), -size))
 
 
-Kind = TypeVar("Kind", bound=type[RankingMethod])
-_METHODS: dict[str, type[RankingMethod]] = {}
+class CausalMethod(Method):
+    """A method that ranks neurons by what changing them does to a task's score; it needs the model itself.
+
+    Attributes:
+        sites_: the sites, in the order in which their neurons are ranked.
+        scores_: (neurons,) signed: positive where the neuron supports the score. The sites' neurons follow each other.
+        ranking_: (neurons,) numbers into `scores_`, largest magnitude first.
+    """
+
+    sites_: tuple[Site, ...]
+    scores_: Array
+    ranking_: Array
+
+    @abstractmethod
+    def fit(self, loaded: LoadedModel, task: Sequence[Batch], sites: Sequence[Site]) -> "CausalMethod":
+        """Ranks the neurons of sites.
+
+        Args:
+            loaded: the model.
+            task: batches with their score (`interpret.tasks`).
+            sites: whose neurons are ranked.
+
+        Raises:
+            AddressError: if the model has no such site.
+            BadInput: for an empty task, no sites, or scores that are not numbers.
+        """
+
+    def by_site(self) -> dict[Site, Array]:
+        """The scores, site by site."""
+        return dict(zip(self.sites_, np.split(self.scores_, np.cumsum(self._widths)[:-1]), strict=True))
+
+    def top(self, count: int) -> list[tuple[Site, int]]:
+        """The best neurons: site and place in it."""
+        starts = np.cumsum([0, *self._widths])
+        found = np.searchsorted(starts, self.ranking_[:count], side="right") - 1
+        return [(self.sites_[s], int(n - starts[s])) for s, n in zip(found, self.ranking_[:count], strict=True)]
+
+    def _check(self, loaded: LoadedModel, task: Sequence[Batch], sites: Sequence[Site]) -> tuple[Site, ...]:
+        if not task or not sites:
+            raise BadInput("a causal method needs a task with examples and at least one site")
+        for site in sites:
+            loaded.sites.info(site)
+        return tuple(dict.fromkeys(sites))
+
+    def _rank_sites(self, scores: Mapping[Site, Array]) -> None:
+        self.sites_ = tuple(scores)
+        self._widths = [len(part) for part in scores.values()]
+        self.scores_ = np.concatenate([np.asarray(part, dtype=np.float64) for part in scores.values()])
+        if not np.isfinite(self.scores_).all():
+            raise BadInput("the model's scores on this task hold NaN or infinity")
+        self.ranking_ = np.lexsort((np.arange(len(self.scores_)), -np.abs(self.scores_)))
+
+
+class GroupMethod(Method):
+    """A method that groups neurons by what they do together.
+
+    Attributes:
+        labels_: (neurons,) number of each neuron's group, −1 for none; groups are numbered by their first neuron.
+        representatives_: (groups,) the neuron that stands for each group.
+    """
+
+    labels_: Array
+    representatives_: Array
+
+    @abstractmethod
+    def fit(self, X: Array) -> "GroupMethod":
+        """Groups the neurons.
+
+        Args:
+            X: (rows, neurons) activations.
+
+        Raises:
+            BadInput: for shapes that do not fit, NaN or too few rows.
+        """
+
+
+Kind = TypeVar("Kind", bound=type[Method])
+Kept = TypeVar("Kept", bound=Method)
+_METHODS: dict[str, type[Method]] = {}
 
 
 def register(method: Kind) -> Kind:
@@ -130,23 +235,66 @@ def register(method: Kind) -> Kind:
     return method
 
 
-def methods() -> dict[str, type[RankingMethod]]:
+def all_methods() -> dict[str, type[Method]]:
     """Every registered method by slug."""
     for module in MODULES:
         importlib.import_module(f"neurodial.interpret.methods.{module}")
     return dict(sorted(_METHODS.items()))
 
 
+def methods() -> dict[str, type[RankingMethod]]:
+    """The registered methods that rank neurons for a concept, by slug."""
+    return {slug: method for slug, method in all_methods().items() if issubclass(method, RankingMethod)}
+
+
+def group_methods() -> dict[str, type[GroupMethod]]:
+    """The registered methods that group neurons, by slug."""
+    return {slug: method for slug, method in all_methods().items() if issubclass(method, GroupMethod)}
+
+
+def causal_methods() -> dict[str, type[CausalMethod]]:
+    """The registered methods that change neurons and watch a score, by slug."""
+    return {slug: method for slug, method in all_methods().items() if issubclass(method, CausalMethod)}
+
+
 def make_method(slug: str, **params: Any) -> RankingMethod:
-    """A method with its settings.
+    """A ranking method with its settings.
 
     Raises:
         BadInput: for an unknown slug or parameter.
     """
-    known = methods()
+    return _make(slug, methods(), params)
+
+
+def make_group_method(slug: str, **params: Any) -> GroupMethod:
+    """A grouping method with its settings.
+
+    Raises:
+        BadInput: for an unknown slug or parameter.
+    """
+    return _make(slug, group_methods(), params)
+
+
+def _make(slug: str, known: Mapping[str, type[Kept]], params: dict[str, Any]) -> Kept:
     if slug not in known:
-        raise BadInput(f"there is no method {slug!r}", hint=f"one of {', '.join(known)}", param="method")
+        raise BadInput(f"there is no method {slug!r} here", hint=f"one of {', '.join(known)}", param="method")
     return known[slug]().set_params(**params)
+
+
+def check_activations(X: Array) -> Array:
+    """Validates rows without labels; returns them in float64.
+
+    Raises:
+        BadInput: for another shape than (rows, neurons), NaN or too few rows.
+    """
+    rows = np.asarray(X, dtype=np.float64)
+    if rows.ndim != 2:
+        raise BadInput(f"activations of shape {rows.shape}: (rows, neurons) are needed")
+    if len(rows) < MIN_ROWS:
+        raise BadInput(f"{len(rows)} rows are too few to rank neurons, at least {MIN_ROWS} are needed")
+    if not np.isfinite(rows).all():
+        raise BadInput("the activations hold NaN or infinity")
+    return rows
 
 
 def check_rows(X: Array, y: Array) -> tuple[Array, Array, Array]:
@@ -158,13 +306,10 @@ def check_rows(X: Array, y: Array) -> tuple[Array, Array, Array]:
     Raises:
         BadInput: for shapes that do not fit, NaN, fewer than two labels or too few rows.
     """
-    rows, labels = np.asarray(X, dtype=np.float64), np.asarray(y)
-    if rows.ndim != 2 or labels.shape != rows.shape[:1]:
-        raise BadInput(f"rows of shape {rows.shape} and labels of shape {labels.shape} do not belong together")
-    if len(rows) < MIN_ROWS:
-        raise BadInput(f"{len(rows)} rows are too few to rank neurons, at least {MIN_ROWS} are needed")
-    if not np.isfinite(rows).all():
-        raise BadInput("the activations hold NaN or infinity")
+    labels = np.asarray(y)
+    if np.ndim(X) != 2 or labels.shape != np.shape(X)[:1]:
+        raise BadInput(f"rows of shape {np.shape(X)} and labels of shape {labels.shape} do not belong together")
+    rows = check_activations(X)
     classes, numbers = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise BadInput(f"all rows have the label {classes[0]!r}: a ranking needs at least two labels")
