@@ -169,9 +169,8 @@ class Rows:
 
     def _choose(self, groups: Items[Group], rows: Items[Items[int]], logits: torch.Tensor) -> list[Choice]:
         """What every group makes of its rows of a pass's logits; changes nothing."""
-        if self._banned is not None:
-            logits.index_fill_(1, self._banned, -torch.inf)
-        highest, best = logits.max(-1)  # NaN wins over every number
+        allowed = logits if self._banned is None else logits.index_fill(1, self._banned, -torch.inf)
+        highest, best = allowed.max(-1)  # NaN wins over every number
         likeliest = best.masked_fill(~highest.isfinite(), -1).tolist()
         pairs = zip(groups, rows, strict=True)
         return [group.choose(logits, places, likeliest, self._decode) for group, places in pairs]

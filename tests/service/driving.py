@@ -21,6 +21,7 @@ from neurodial.service.engine.runner import ModelRunner
 from neurodial.service.engine.scheduler import Capacity, Scheduler
 from neurodial.service.engine.slots import SlotCache
 from neurodial.service.engine.stepping import Stepper
+from tests.tiny import PAD
 
 CACHES: tuple[Callable[[], RowCache], ...] = (SlotCache, GrowingCache)
 NEAR_TIE = 1e-4
@@ -32,6 +33,9 @@ class Driver:
     def __init__(
         self, model: PreTrainedModel, *, max_rows: int = 6, prefill_tokens: int = 24, cache: RowCache | None = None
     ) -> None:
+        settings: Any = model.generation_config
+        if settings is not None:  # `generate` takes padding that a model writes for that of a finished row
+            settings.suppress_tokens = [PAD]
         self.loaded = LoadedModel.wrap(model, None)
         self.runner = ModelRunner(self.loaded, SetCatalogue({}), max_rows=max_rows, cache=cache)
         self.scheduler = Scheduler(Capacity(max_rows=max_rows, prefill_tokens=prefill_tokens))

@@ -64,13 +64,14 @@ def test_rows_of_one_batch_equal_their_solo_runs(engine: Engine, settings: dict[
 
 def test_greedy_text_is_that_of_generate(engine: Engine, loaded: LoadedModel) -> None:
     """The engine adds nothing to what transformers generates under the same controls."""
-    for r in mixed(max_tokens=10)[:4]:
-        plan = engine._runner.prepare(r).plan
+    requests, expected = mixed(max_tokens=10)[:4], []
+    for r in requests:  # all before the engine runs: the model is the engine's then
+        plan = engine._stepper._runner.prepare(r).plan
         inputs = loaded.tokenizer([r.prompt], return_tensors="pt")
         with torch.inference_mode(), controlled(loaded, [plan]):
             ids = loaded.model.generate(**inputs, num_beams=1, do_sample=False, max_new_tokens=10)[0]  # type: ignore[operator]
-        expected = loaded.tokenizer.decode(ids, skip_special_tokens=True)
-        assert engine.submit(r).result(60).text == expected
+        expected.append(loaded.tokenizer.decode(ids, skip_special_tokens=True))
+    assert [handle.result(60).text for handle in engine.submit_all(requests)] == expected
 
 
 def test_max_tokens_and_stop_are_per_row(engine: Engine) -> None:
