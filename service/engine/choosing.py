@@ -51,7 +51,7 @@ class ModelDefaults:
     @classmethod
     def of(cls, model: PreTrainedModel) -> "ModelDefaults":
         """Reads them from a model."""
-        config: GenerationConfig = model.generation_config or GenerationConfig()
+        config: GenerationConfig = getattr(model, "generation_config", None) or GenerationConfig()
         start = None
         if model.config.is_encoder_decoder:
             start = _first_known(

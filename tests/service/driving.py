@@ -33,7 +33,7 @@ class Driver:
     def __init__(
         self, model: PreTrainedModel, *, max_rows: int = 6, prefill_tokens: int = 24, cache: RowCache | None = None
     ) -> None:
-        settings: Any = model.generation_config
+        settings: Any = getattr(model, "generation_config", None)
         if settings is not None:  # `generate` takes padding that a model writes for that of a finished row
             settings.suppress_tokens = [PAD]
         self.loaded = LoadedModel.wrap(model, None)

@@ -1,4 +1,4 @@
-"""The engine's promise: whatever comes and goes beside it, a request gets the tokens of its solo run, under its control."""
+"""The engine's promise: whatever comes and goes beside it, a request gets the tokens of its solo run."""
 
 import random
 from collections.abc import Mapping
@@ -34,15 +34,15 @@ def exactness(name: str, cache: RowCache, seed: int, count: int, cancel: float =
     compared = ties = 0
     for sequence in sequences:
         end, alone = end_of(sequence), solo(driver, sequence)
-        assert not sequence.failed, end
-        expected = alone.tokens[: len(sequence.ids)] if sequence.is_cancelled else alone.tokens
+        assert isinstance(end, Finished), end
+        is_cut = end.reason == "cancelled"
+        expected = alone.tokens[: len(sequence.ids)] if is_cut else alone.tokens
         compared += len(expected) + 1
         if sequence.ids != expected:
             at = next(i for i, (a, b) in enumerate(zip([*sequence.ids, -1], [*expected, -1], strict=False)) if a != b)
             assert alone.gaps[at] < NEAR_TIE, f"{name}: request {sequence.request.id} differs at {at}"
             ties += 1
-        elif not sequence.is_cancelled:
-            assert isinstance(end, Finished)
+        elif not is_cut:
             assert positions(end.applied) == positions(alone.applied or {"controls": []})
     assert driver.scheduler.num_rows == 0
     assert driver.runner._rows._cache.num_rows == 0
