@@ -18,7 +18,7 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c de
 INSTALLED = pyproject.toml deploy/constraints.txt
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test check lint format types imports fresh bench train-demo tense-set evaluate lock clean need-data
+.PHONY: help serve install test contracts check lint format types imports fresh bench train-demo tense-set evaluate lock clean need-data
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -30,6 +30,9 @@ install: $(VENV)/.dev ## makes .venv with everything needed for development
 
 test: $(VENV)/.dev ## runs the tests, all but the slow ones and those that need a GPU
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+contracts: $(VENV)/.dev ## runs the contracts of every architecture in full: dtypes, padding sides, modes of generation
+	@$(BIN)/python -m pytest -m contracts tests/contracts $(PYTEST_ARGS)
 
 check: lint types imports test ## everything that must be green before a merge
 

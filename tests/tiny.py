@@ -9,6 +9,8 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
+from neurodial.control.loading import LoadedModel
+
 PAD, BOS, EOS, VOCABULARY = 0, 1, 59, 60
 _IDS = {"vocab_size": VOCABULARY, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}
 _PLAIN = _IDS | {
@@ -152,6 +154,11 @@ def build(model_class: Any, config: Any, *, seed: int = 0, dtype: torch.dtype = 
     torch.random.set_rng_state(state)
     built: PreTrainedModel = model.to(dtype).eval()
     return built
+
+
+def load_tiny(name: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, **overrides: Any) -> LoadedModel:
+    """`tiny`, with everything that controls need to know about it; it has no tokenizer."""
+    return LoadedModel.wrap(tiny(name, seed=seed, dtype=dtype, **overrides), None)  # type: ignore[arg-type]
 
 
 def inputs_for(
