@@ -104,6 +104,11 @@ class ControlledRows:
             raise InternalError("these controls have phases, steps or triggers: say the steps of the pass")
         rows.begin(tuple(slots), tokens, first_steps, valid)
 
+    def confirm(self) -> None:
+        """Makes the passes that were begun so far count, whatever is discarded later."""
+        for stack in self._stacks.values():
+            stack.confirm()
+
     def discard(self) -> None:
         """Forgets the passes that were begun last: they failed, and will be begun again or not at all."""
         for stack in self._stacks.values():

@@ -71,6 +71,7 @@ class Rows:
         except Exception:
             self._controls.discard()
             raise
+        self._controls.confirm()
         self._has_pass = True
         return [self._take(group, choice) for group, choice in zip(groups, choices, strict=True)]
 
@@ -98,6 +99,7 @@ class Rows:
             self._controls.discard()
             self._free_slots(groups)
             raise
+        self._controls.confirm()
         for group in groups:
             self._groups[group.sequence] = group
             group.rows = list(range(len(self._slots), len(self._slots) + len(group.slots)))
@@ -119,6 +121,7 @@ class Rows:
             self._controls.discard()
             self._free_slots(groups)
             raise
+        self._controls.confirm()
         self._groups.update({group.sequence: group for group in groups})
         return [Outcome(s, end="stop", pooled=states) for s, states in zip(sequences, pooled, strict=True)]
 
