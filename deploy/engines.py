@@ -29,5 +29,10 @@ def build_engine(settings: ModelSettings, limits: Limits, stuck_after_s: float) 
         max_rows=settings.max_batch,
         allow_changed_weights=settings.allow_changed_weights,
     )
-    capacity = Capacity(max_rows=settings.max_batch, max_waiting=settings.max_waiting)
+    capacity = Capacity(
+        max_rows=settings.max_batch,
+        max_waiting=settings.max_waiting,
+        prefill_tokens=settings.max_prefill_tokens,
+        cache_tokens=settings.max_cache_tokens,
+    )
     return Engine(runner, capacity, stuck_after_s=stuck_after_s)

@@ -79,7 +79,7 @@ class ModelRunner:
             ControlError, AddressError, FingerprintError: naming the field.
         """
         if request.task == "generate" and self._loaded.family == "encoder-only":
-            raise BadInput("this model reads text and does not write any", param="model", hint="use /v1/embeddings")
+            raise BadInput("this model reads text and does not write any", param="model", hint="choose another model")
         with self._tokenizer_lock:
             ids = tuple(self._tokenizer(request.prompt, verbose=False)["input_ids"])
         if not ids:

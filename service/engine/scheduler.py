@@ -29,7 +29,7 @@ class Capacity:
     max_rows: int = 32
     max_waiting: int = 512
     prefill_tokens: int = 1024
-    cache_tokens: int = 65_536
+    cache_tokens: int = 32_768
     max_bypass: int = 16
 
 

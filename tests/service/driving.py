@@ -36,7 +36,7 @@ class Driver:
         settings: Any = getattr(model, "generation_config", None)
         if settings is not None:  # `generate` takes padding that a model writes for that of a finished row
             settings.suppress_tokens = [PAD]
-        self.loaded = LoadedModel.wrap(model, None)
+        self.loaded = LoadedModel.wrap(model, None)  # type: ignore[arg-type]
         self.runner = ModelRunner(self.loaded, SetCatalogue({}), max_rows=max_rows, cache=cache)
         self.scheduler = Scheduler(Capacity(max_rows=max_rows, prefill_tokens=prefill_tokens))
         self.stepper = Stepper(self.runner)
