@@ -183,18 +183,21 @@ class SlotCache(RowCache):
 
 
 class _SlotLayer(CacheLayerMixin):
-    """One layer's tensors as transformers' models see them; `rows` is None for all."""
+    """One layer's tensors as transformers' models see them, for the rows of one pass (None is all)."""
 
     def __init__(self, cache: SlotCache, keys: torch.Tensor, values: torch.Tensor, rows: torch.Tensor | None) -> None:
-        self._cache, self._keys, self._values, self._rows = cache, keys, values, rows
+        self._cache, self._rows = cache, rows
+        self._all_keys, self._all_values = keys[: cache.num_rows], values[: cache.num_rows]
         self.is_initialized = True
         self._refresh()
 
     def _refresh(self) -> None: ...
 
-    def _read(self, tensor: torch.Tensor, columns: slice) -> torch.Tensor:
-        chosen = tensor[: self._cache.num_rows] if self._rows is None else tensor[self._rows]
-        return chosen[:, :, columns]
+    def read(self, columns: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the pass's rows."""
+        start, length = columns.start, columns.stop - columns.start
+        keys, values = self._all_keys.narrow(2, start, length), self._all_values.narrow(2, start, length)
+        return (keys, values) if self._rows is None else (keys[self._rows], values[self._rows])
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Nothing is left to do."""
@@ -210,11 +213,12 @@ class _OwnLayer(_SlotLayer):
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
         """Writes one token of every row; keys and values of all tokens so far."""
         used = self._cache.used
-        rows: Any = slice(self._cache.num_rows) if self._rows is None else self._rows
-        self._keys[rows, :, used.stop] = key_states[:, :, 0]
-        self._values[rows, :, used.stop] = value_states[:, :, 0]
-        columns = slice(used.start, used.stop + 1)
-        return self._read(self._keys, columns), self._read(self._values, columns)
+        for tensor, new in ((self._all_keys, key_states), (self._all_values, value_states)):
+            if self._rows is None:
+                tensor.select(2, used.stop).copy_(new.select(2, 0))
+            else:
+                tensor[self._rows, :, used.stop] = new[:, :, 0]
+        return self.read(slice(used.start, used.stop + 1))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Columns that the mask covers, and where they start."""
@@ -229,8 +233,7 @@ class _SourceLayer(_SlotLayer):
     """The encoder's tokens, which no pass changes."""
 
     def _refresh(self) -> None:
-        columns = slice(0, self._cache.source_width)
-        self.keys, self.values = self._read(self._keys, columns), self._read(self._values, columns)
+        self.keys, self.values = self.read(slice(0, self._cache.source_width))
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
         """The encoder's side is read, never written."""
