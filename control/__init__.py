@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from neurodial.control.hooks import Application, controlled
     from neurodial.control.loading import LoadedModel, load_model
     from neurodial.control.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
+    from neurodial.control.pruning.choosing import choose_kept
+    from neurodial.control.pruning.cost import Cost, cost
+    from neurodial.control.pruning.removal import prune_model
+    from neurodial.control.pruning.saving import load_pruned, save_pruned
+    from neurodial.control.pruning.support import support
     from neurodial.control.recording import capture
     from neurodial.control.rows import ControlledRows
     from neurodial.control.sites import ModelSites, sites_of
@@ -37,6 +42,7 @@ _HOMES = {
     "CompiledControls": "compiling",
     "Control": "controls",
     "ControlledRows": "rows",
+    "Cost": "pruning.cost",
     "LoadedModel": "loading",
     "ModelSites": "sites",
     "NeurodialError": "errors",
@@ -49,11 +55,17 @@ _HOMES = {
     "Site": "addresses",
     "SiteNeurons": "neuron_set",
     "capture": "recording",
+    "choose_kept": "pruning.choosing",
     "compile_controls": "compiling",
     "controlled": "hooks",
+    "cost": "pruning.cost",
     "load_model": "loading",
+    "load_pruned": "pruning.saving",
     "parse_controls": "controls",
+    "prune_model": "pruning.removal",
+    "save_pruned": "pruning.saving",
     "sites_of": "sites",
+    "support": "pruning.support",
 }
 
 __all__ = [
@@ -63,6 +75,7 @@ __all__ = [
     "CompiledControls",
     "Control",
     "ControlledRows",
+    "Cost",
     "LoadedModel",
     "ModelSites",
     "NeurodialError",
@@ -75,11 +88,17 @@ __all__ = [
     "Site",
     "SiteNeurons",
     "capture",
+    "choose_kept",
     "compile_controls",
     "controlled",
+    "cost",
     "load_model",
+    "load_pruned",
     "parse_controls",
+    "prune_model",
+    "save_pruned",
     "sites_of",
+    "support",
 ]
 
 

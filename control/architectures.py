@@ -6,7 +6,7 @@ attributes are those of transformers 5. `neurodial.control.sites` looks a model 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from neurodial.control.addresses import Stack
@@ -49,6 +49,10 @@ class AttentionRow:
         kv_heads: of grouped-query attention, the config's attribute that holds the number of KV heads, or the number
             itself where the architecture fixes it.
         head_dim: the config's attribute that holds the width of a head; where it is None or not set, hidden / heads.
+        per_head: further modules with one block of output rows a head; they need not be there.
+        all_heads: why the heads belong together, so that none can be removed; None where they are independent.
+        all_heads_if: the config's attribute that must be set for that.
+        reads_config: the module reads the number of heads from the config while it runs.
     """
 
     out: str
@@ -57,6 +61,10 @@ class AttentionRow:
     layout: Layout = "separate"
     kv_heads: str | int | None = None
     head_dim: str | None = None
+    per_head: tuple[str, ...] = ()
+    all_heads: str | None = None
+    all_heads_if: str | None = None
+    reads_config: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,10 +141,14 @@ _GROUPED_QUERY = AttentionRow(
     head_dim="head_dim",
 )
 _LLAMA = _decoder("layers", _GATED_FFN, _GROUPED_QUERY)
+_OLMO2 = _decoder(
+    "layers", _GATED_FFN, replace(_GROUPED_QUERY, all_heads="the norms of queries and keys span all heads")
+)
 
 # GPT-NeoX, BLOOM and Falcon: one module makes queries, keys and values, all three of a head side by side.
 _FOUR_H_INTO = ("mlp.dense_h_to_4h",)
 _FOUR_H_OUT = "mlp.dense_4h_to_h"
+_ALIBI = "ALiBi's slopes follow from the number of heads"
 _FALCON_FFN = FfnRow(_FOUR_H_OUT, _FOUR_H_INTO, "ffn_hidden_size")
 
 
@@ -148,6 +160,7 @@ def _query_key_value(
 
 def _falcon(when: Mapping[str, object], layout: Layout, kv_heads: str | int | None = None) -> ArchitectureRow:
     attn = _query_key_value("self_attention", "num_attention_heads", layout, kv_heads)
+    attn = replace(attn, all_heads=_ALIBI, all_heads_if="alibi")
     return _decoder("h", _FALCON_FFN, attn, when=when)
 
 
@@ -168,7 +181,9 @@ def _t5(gated: bool) -> ArchitectureRow:
     """A T5 layer is a list of sub-layers; the decoder has one more, so that the FFN's place differs."""
 
     def attention(module: str) -> AttentionRow:
-        return AttentionRow(f"{module}.o", _projections(module, "q", "k", "v"), "num_heads", head_dim="d_kv")
+        shared = "the first layer's position bias, one value a head, serves all layers"
+        qkv = _projections(module, "q", "k", "v")
+        return AttentionRow(f"{module}.o", qkv, "num_heads", head_dim="d_kv", all_heads=shared)
 
     def ffn(module: str) -> FfnRow:
         into = ("wi_0", "wi_1") if gated else ("wi",)
@@ -211,6 +226,7 @@ ARCHITECTURES: dict[str, tuple[ArchitectureRow, ...]] = {
                 "attention.output.dense",
                 _projections("attention.self", "query_proj", "key_proj", "value_proj"),
                 "num_attention_heads",
+                per_head=_projections("attention.self", "pos_key_proj", "pos_query_proj"),
             ),
         ),
     ),
@@ -244,7 +260,13 @@ ARCHITECTURES: dict[str, tuple[ArchitectureRow, ...]] = {
             container="decoder",  # OPTForCausalLM calls it past its base model
         ),
     ),
-    "bloom": (_decoder("h", FfnRow(_FOUR_H_OUT, _FOUR_H_INTO, None), _query_key_value("self_attention", "n_head")),),
+    "bloom": (
+        _decoder(
+            "h",
+            FfnRow(_FOUR_H_OUT, _FOUR_H_INTO, None),
+            replace(_query_key_value("self_attention", "n_head"), all_heads=_ALIBI),
+        ),
+    ),
     "falcon": (
         _falcon({"new_decoder_architecture": True}, "grouped", "num_kv_heads"),
         _falcon({"multi_query": True}, "grouped", 1),
@@ -257,7 +279,7 @@ ARCHITECTURES: dict[str, tuple[ArchitectureRow, ...]] = {
     "gemma2": (_LLAMA,),
     "gemma3_text": (_LLAMA,),
     "gemma3": (_decoder("language_model.layers", _GATED_FFN, _GROUPED_QUERY),),  # the text part of the multimodal model
-    "olmo2": (_LLAMA,),
+    "olmo2": (_OLMO2,),
     "smollm3": (_LLAMA,),
     "phi3": (
         _decoder(
@@ -270,6 +292,7 @@ ARCHITECTURES: dict[str, tuple[ArchitectureRow, ...]] = {
                 "concatenated",
                 kv_heads="num_key_value_heads",
                 head_dim="head_dim",
+                reads_config=True,
             ),
         ),
     ),

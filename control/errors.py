@@ -9,6 +9,7 @@ NeurodialError                500
 │   ├── CalibrationError           bad_calibration  truncated, foreign or inconsistent calibration
 │   ├── CorpusError                bad_corpus
 │   ├── ModelError                 bad_model        checkpoint or architecture that cannot be used
+│   ├── PruningError               cannot_prune     neurons or heads that cannot be removed
 │   ├── ConfigError                bad_config
 │   └── LimitError                 limit_exceeded
 ├── NotFound                  404
@@ -95,6 +96,12 @@ class ModelError(BadInput):
     """A checkpoint that cannot be loaded or an architecture that is not known."""
 
     code = "bad_model"
+
+
+class PruningError(BadInput):
+    """Neurons or heads that cannot be removed, or not in this way."""
+
+    code = "cannot_prune"
 
 
 class ConfigError(BadInput):
