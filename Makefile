@@ -32,7 +32,7 @@ test: $(VENV)/.dev ## runs the tests, all but the slow ones and those that need 
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 contracts: $(VENV)/.dev ## runs the contracts of every architecture in full: dtypes, padding sides, modes of generation
-	@$(BIN)/python -m pytest -m contracts tests/contracts $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m contracts tests/contracts tests/service $(PYTEST_ARGS)
 
 check: lint types imports test ## everything that must be green before a merge
 

@@ -54,9 +54,9 @@ class Group:
     def __post_init__(self) -> None:
         setting = self.sequence, self.defaults, self.device
         is_search = self.sequence.request.num_beams > 1
-        is_simple = is_search or is_plain(self.sequence, self.defaults)
+        self.is_plain = not is_search and is_plain(self.sequence, self.defaults)
         self.search = BeamSearch(*setting) if is_search else None
-        self._chooser = None if is_simple else RowChooser(*setting)
+        self._chooser = None if is_search or self.is_plain else RowChooser(*setting)
 
     def choose(self, logits: torch.Tensor, rows: Items[int], best: Items[int], decode: Decode) -> Choice:
         """Chooses from a pass's logits.

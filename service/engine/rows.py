@@ -172,7 +172,10 @@ class Rows:
 
     def _choose(self, groups: Items[Group], rows: Items[Items[int]], logits: torch.Tensor) -> list[Choice]:
         """What every group makes of its rows of a pass's logits; changes nothing."""
-        allowed = logits if self._banned is None else logits.index_fill(1, self._banned, -torch.inf)
+        allowed = logits
+        if self._banned is not None:  # in place, where nobody else reads them: a copy costs as much as the arg max
+            are_plain = all(group.is_plain for group in groups)
+            allowed = (logits.index_fill_ if are_plain else logits.index_fill)(1, self._banned, -torch.inf)
         highest, best = allowed.max(-1)  # NaN wins over every number
         likeliest = best.masked_fill(~highest.isfinite(), -1).tolist()
         pairs = zip(groups, rows, strict=True)

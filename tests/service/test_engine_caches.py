@@ -120,9 +120,7 @@ def own_tensors(cache: RowCache, view: Cache) -> tuple[Any, Any]:
     own: Any = layers_and_own(view)[1]
     cross: Any = view.cross_attention_cache.layers if isinstance(view, EncoderDecoderCache) else []
     source = [(layer.keys, layer.values) for layer in cross]
-    return [
-        (layer._read(layer._keys, cache.used), layer._read(layer._values, cache.used)) for layer in own.layers
-    ], source
+    return [layer.read(cache.used) for layer in own.layers], source
 
 
 @pytest.mark.parametrize("has_source", [False, True])

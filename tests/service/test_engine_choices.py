@@ -55,7 +55,10 @@ MODEL_SETTINGS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("settings", MODEL_SETTINGS, ids=lambda s: "-".join(s))
-@pytest.mark.parametrize("name", ["marian", "t5", "pegasus"])
+@pytest.mark.parametrize(
+    "name",
+    ["marian", *(pytest.param(name, marks=pytest.mark.contracts) for name in ("t5", "pegasus", "mbart", "bart"))],
+)
 def test_a_model_s_own_settings_and_beams_are_those_of_generate(name: str, settings: dict[str, Any]) -> None:
     """Searches of two to four beams and greedy rows side by side, each as `generate` alone would have it."""
     model: Any = tiny(name)
@@ -147,7 +150,7 @@ def test_logprobs() -> None:
     ids, end = beside_others(driver, logprobs=3, logit_bias=((BOS, 1000.0),))
     assert set(ids) == {BOS}
     model: Any = driver.loaded.model
-    expected = model(torch.tensor([PROMPT])).logits[0, -1].log_softmax(-1)
+    expected = model(torch.tensor([PROMPT])).logits[0, -1].detach().log_softmax(-1)
     first = end.logprobs[0]
     assert len(end.logprobs) == len(ids)
     assert first.token == str(BOS)
