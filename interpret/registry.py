@@ -14,10 +14,16 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 import numpy as np
 
 from neurodial.control.errors import BadInput
+from neurodial.interpret.explanations import Explanation
+from neurodial.interpret.observations import Observations
+from neurodial.interpret.responding import NeuronModel
 
 Array = np.ndarray[Any, Any]
 MODULES = (  # of neurodial.interpret.methods
+    "aligned_concepts",
     "clustering",
+    "compositional",
+    "corpus_generation",
     "expert_units",
     "gaussian_probe",
     "linear_probe",
@@ -26,6 +32,8 @@ MODULES = (  # of neurodial.interpret.methods
     "nmf",
     "probeless",
     "sparse_probing",
+    "top_contexts",
+    "visualization",
 )
 MIN_ROWS = 4
 
@@ -146,6 +154,36 @@ class GroupMethod(Method):
         """
 
 
+class ExplanationMethod(Method):
+    """A method that says what neurons answer to.
+
+    Attributes:
+        needs_model: whether it asks the model about text of its own making, and cannot do without.
+        explanations_: one per neuron, in the order of the observations' neurons.
+    """
+
+    needs_model: ClassVar[bool] = False
+
+    explanations_: tuple[Explanation, ...]
+
+    @abstractmethod
+    def fit(self, X: Observations, model: NeuronModel | None = None) -> "ExplanationMethod":
+        """Explains the neurons.
+
+        Args:
+            X: texts with the neurons' activations, read once.
+            model: the model that the neurons belong to; methods that do not need it may use it to say more.
+
+        Raises:
+            BadInput: for shapes that do not fit, NaN, too few words, or a model that is missing.
+        """
+
+    def _model(self, model: NeuronModel | None) -> NeuronModel:
+        if model is None:
+            raise BadInput(f"{self.slug} asks the model about text of its own making: give it the model")
+        return model
+
+
 Kind = TypeVar("Kind", bound=type[Method])
 Kept = TypeVar("Kept", bound=Method)
 _METHODS: dict[str, type[Method]] = {}
@@ -190,6 +228,11 @@ def group_methods() -> dict[str, type[GroupMethod]]:
     return {slug: method for slug, method in all_methods().items() if issubclass(method, GroupMethod)}
 
 
+def explanation_methods() -> dict[str, type[ExplanationMethod]]:
+    """The registered methods that explain neurons, by slug."""
+    return {slug: method for slug, method in all_methods().items() if issubclass(method, ExplanationMethod)}
+
+
 def make_method(slug: str, **params: Any) -> RankingMethod:
     """A ranking method with its settings.
 
@@ -206,6 +249,15 @@ def make_group_method(slug: str, **params: Any) -> GroupMethod:
         BadInput: for an unknown slug or parameter.
     """
     return _make(slug, group_methods(), params)
+
+
+def make_explanation_method(slug: str, **params: Any) -> ExplanationMethod:
+    """An explanation method with its settings.
+
+    Raises:
+        BadInput: for an unknown slug or parameter.
+    """
+    return _make(slug, explanation_methods(), params)
 
 
 def _make(slug: str, known: Mapping[str, type[Kept]], params: dict[str, Any]) -> Kept:

@@ -9,7 +9,10 @@ from typer.core import TyperCommand, TyperGroup
 
 COMMANDS = {  # command → (module, one-line help); modules define `command`
     "discover": ("neurodial.deploy.cli.discover", "Find the neurons that carry a concept and write a neuron set."),
+    "explain": ("neurodial.deploy.cli.explain", "Say what neurons answer to."),
+    "group": ("neurodial.deploy.cli.group", "Group neurons by what they do together, or compare models."),
     "inspect": ("neurodial.deploy.cli.inspect", "Show a model's sites or a neuron set's top neurons."),
+    "methods": ("neurodial.deploy.cli.methods", "List the methods with their properties in the survey's table."),
     "serve": ("neurodial.deploy.cli.serve", "Serve models with per-request neuron control over HTTP."),
     "translate": ("neurodial.deploy.cli.translate", "Translate text under controls, without a server."),
 }
