@@ -260,6 +260,16 @@ def make_explanation_method(slug: str, **params: Any) -> ExplanationMethod:
     return _make(slug, explanation_methods(), params)
 
 
+def make_grouping(slug: str, **params: Any) -> Method:
+    """A method from neurons to neurons with its settings: one that groups a model's, or one that compares models.
+
+    Raises:
+        BadInput: for an unknown slug or parameter.
+    """
+    known = {s: m for s, m in all_methods().items() if m.properties.direction == "neurons → neurons"}
+    return _make(slug, known, params)
+
+
 def _make(slug: str, known: Mapping[str, type[Kept]], params: dict[str, Any]) -> Kept:
     if slug not in known:
         raise BadInput(f"there is no method {slug!r} here", hint=f"one of {', '.join(known)}", param="method")
