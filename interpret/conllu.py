@@ -5,6 +5,7 @@ they don't (`del` = `de` + `el`) the token is one word with the label of its onl
 are no words of the text and are left out.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from neurodial.control.neuron_set import NONE_CLASS
 from neurodial.interpret.corpus import Annotation, BadRow, Example, Rows, Sentence
 from neurodial.interpret.lines import numbered_lines
 
+NUMBER = re.compile(r"\d+(-\d+)?")
 COLUMNS = {"form": 1, "lemma": 2, "upos": 3, "xpos": 4, "deprel": 7}
 
 
@@ -109,7 +111,7 @@ def _sentence(where: str, lines: list[tuple[str, str | BadRow]], rule: WordLabel
         if not row[1]:
             return BadRow(where, "a word without a form")
         if "." not in row[0]:
-            if not row[0].replace("-", "", 1).isdecimal():
+            if not NUMBER.fullmatch(row[0]):
                 return BadRow(where, f"{row[0]!r} is not a word number")
             rows.append(row)
     units = _units(rows, rule)
@@ -148,9 +150,9 @@ def _units(rows: list[list[str]], rule: WordLabel) -> list[_Unit]:
             units += [_Unit(part[1], rule.of(part), int(part[0]), int(part[0]), part) for part in parts]
         else:
             labels = {label for part in parts if (label := rule.of(part)) != NONE_CLASS}
-            label = NONE_CLASS if not labels else labels.pop() if len(labels) == 1 else None
+            joint = NONE_CLASS if not labels else labels.pop() if len(labels) == 1 else None
             outward = [part for part in parts if not _head(part) or not int(first) <= _head(part) <= int(last)]
-            units.append(_Unit(row[1], label, int(first), int(last), (outward or parts or [row])[0]))
+            units.append(_Unit(row[1], joint, int(first), int(last), (outward or parts or [row])[0]))
     return units
 
 

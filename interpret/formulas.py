@@ -30,7 +30,7 @@ class Formula:
 
     def mask(self, masks: Array) -> Array:
         """Its packed mask, given the concepts' (concepts, bytes)."""
-        made = masks[self.first]
+        made: Array = masks[self.first]
         for operator, concept in self.steps:
             made = combine(made, operator, masks[concept])
         return made

@@ -65,7 +65,7 @@ class ModelNeurons:
         special = set(tokenizer.all_special_ids)
         size = self._embedding.num_embeddings
         known = len(tokenizer)
-        self.vocabulary: list[str | None] = [
+        self.vocabulary: Sequence[str | None] = [
             None if i in special or i >= known else str(tokenizer.convert_ids_to_tokens(i)) for i in range(size)
         ]
         self._before, self._after = self._frame()

@@ -128,12 +128,12 @@ class TopContexts(ExplanationMethod):
 
 
 class Heaps:
-    """Per neuron the K contexts of highest sign · activation."""
+    """Per neuron the K contexts of highest sign · activation, among those where it is above zero."""
 
     def __init__(self, width: int, size: int, sign: int) -> None:
         self.sign = sign
         self._size = size
-        self._least = np.full(width, -np.inf)  # what a context must exceed
+        self._least = np.zeros(width)  # what a context must exceed
         self._heaps: list[list[tuple[float, int, str, Observation, int, Array]]] = [[] for _ in range(width)]
         self._keys: list[dict[str, float]] = [{} for _ in range(width)]
         self._count = 0
@@ -143,9 +143,8 @@ class Heaps:
         strength = self.sign * one.values.astype(np.float64)
         lower = [form.lower() for form in forms]
         for row, column in np.argwhere(strength > self._least).tolist():
-            if strength[row, column] > 0 or self.sign > 0:
-                key = " ".join(lower[max(row - NEAR, 0) : row + NEAR + 1])
-                self._push(column, float(strength[row, column]), key, one, row)
+            key = " ".join(lower[max(row - NEAR, 0) : row + NEAR + 1])
+            self._push(column, float(strength[row, column]), key, one, row)
 
     def _push(self, column: int, strength: float, key: str, one: Observation, row: int) -> None:
         heap, keys = self._heaps[column], self._keys[column]
