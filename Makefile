@@ -18,7 +18,7 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c de
 INSTALLED = pyproject.toml deploy/constraints.txt
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test check lint format types imports fresh bench train-demo tense-set evaluate lock clean need-data
+.PHONY: help serve install test contracts check lint format types imports fresh bench pruning-table train-demo tense-set evaluate lock clean need-data
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -30,6 +30,9 @@ install: $(VENV)/.dev ## makes .venv with everything needed for development
 
 test: $(VENV)/.dev ## runs the tests, all but the slow ones and those that need a GPU
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+contracts: $(VENV)/.dev ## runs the contracts of every architecture in full: dtypes, padding sides, modes of generation
+	@$(BIN)/python -m pytest -m contracts tests/contracts $(PYTEST_ARGS)
 
 check: lint types imports test ## everything that must be green before a merge
 
@@ -52,6 +55,9 @@ fresh: ## a clean clone, a new environment and the README's two set-up commands
 
 bench: $(VENV)/.dev ## runs the benchmarks: each prints a table and writes JSON
 	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python "$$bench"; done
+
+pruning-table: $(VENV)/.dev ## writes the table in docs/pruning.md: what can be pruned exactly
+	@$(BIN)/python -m neurodial.control.pruning.table docs/pruning.md
 
 train-demo: $(VENV)/.dev need-data ## trains the demo model: DATA=folder, ARGS="--minutes 60"
 	@MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000 \

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from neurodial.control.addresses import Neurons, Site
-    from neurodial.control.architectures import ModelSites, sites_of
+    from neurodial.control.calibration import Calibration
     from neurodial.control.catalogue import SetCatalogue
     from neurodial.control.compiling import CompiledControls, compile_controls
     from neurodial.control.controls import Control, NeuronGate, parse_controls
@@ -26,15 +26,25 @@ if TYPE_CHECKING:
     from neurodial.control.hooks import Application, controlled
     from neurodial.control.loading import LoadedModel, load_model
     from neurodial.control.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
+    from neurodial.control.pruning.choosing import choose_kept
+    from neurodial.control.pruning.cost import Cost, cost
+    from neurodial.control.pruning.removal import prune_model
+    from neurodial.control.pruning.saving import load_pruned, save_pruned
+    from neurodial.control.pruning.support import support
     from neurodial.control.recording import capture
+    from neurodial.control.rows import ControlledRows
+    from neurodial.control.sites import ModelSites, sites_of
 
 _HOMES = {
     "AffineMap": "neuron_set",
     "Application": "hooks",
+    "Calibration": "calibration",
     "CompiledControls": "compiling",
     "Control": "controls",
+    "ControlledRows": "rows",
+    "Cost": "pruning.cost",
     "LoadedModel": "loading",
-    "ModelSites": "architectures",
+    "ModelSites": "sites",
     "NeurodialError": "errors",
     "NeuronGate": "controls",
     "NeuronSet": "neuron_set",
@@ -45,18 +55,27 @@ _HOMES = {
     "Site": "addresses",
     "SiteNeurons": "neuron_set",
     "capture": "recording",
+    "choose_kept": "pruning.choosing",
     "compile_controls": "compiling",
     "controlled": "hooks",
+    "cost": "pruning.cost",
     "load_model": "loading",
+    "load_pruned": "pruning.saving",
     "parse_controls": "controls",
-    "sites_of": "architectures",
+    "prune_model": "pruning.removal",
+    "save_pruned": "pruning.saving",
+    "sites_of": "sites",
+    "support": "pruning.support",
 }
 
 __all__ = [
     "AffineMap",
     "Application",
+    "Calibration",
     "CompiledControls",
     "Control",
+    "ControlledRows",
+    "Cost",
     "LoadedModel",
     "ModelSites",
     "NeurodialError",
@@ -69,11 +88,17 @@ __all__ = [
     "Site",
     "SiteNeurons",
     "capture",
+    "choose_kept",
     "compile_controls",
     "controlled",
+    "cost",
     "load_model",
+    "load_pruned",
     "parse_controls",
+    "prune_model",
+    "save_pruned",
     "sites_of",
+    "support",
 ]
 
 

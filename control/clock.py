@@ -1,76 +1,124 @@
-"""Where in its request each position of a forward pass is: padding or not, and which generated token it leads to."""
+"""Where in its request each position of a forward pass is: padding or not, and which generated token it leads to.
+
+A position's *step* is the number of the token that it produces: the decoder of an encoder–decoder model produces token
+t at position t; a causal model produces token 0 at the prompt's last position, and the positions before it have
+negative steps, as all positions of an encoder do. Within a row steps count up by one, so that a pass is told by the
+step of its first position.
+"""
 
 import inspect
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
+from neurodial.control.addresses import Stack
 from neurodial.control.architectures import Family
+from neurodial.control.loading import LoadedModel
 
 
-@dataclass
-class Clock:
-    """The positions of the pass that is under way in one stack.
-
-    A position's *step* is the number of the token that it produces: the decoder of an encoder–decoder model produces
-    token t at position t; a causal model produces token 0 at the prompt's last position, and the positions before it
-    have negative steps, as all positions of an encoder do.
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """The positions of one forward pass of one stack.
 
     Attributes:
-        family: decides how steps are counted.
-        stack: encoder or decoder.
-        pad: the padding token's id, by which finished rows of a batch are told.
-        valid: (batch, tokens) bool: not padding.
-        step: (batch or 1, tokens) int64.
-        fired: gate → (batch, tokens) bool, filled by the gates' sites during the pass.
+        rows: of the batch.
+        tokens: positions of each row.
+        first: for each row the step of its first position; None where nobody asked.
+        valid: (rows, tokens) bool, False at padding; None where nothing is padding.
+        cache: the past that the pass continues, None without one.
+        starts: whether nothing is cached yet.
     """
 
-    family: Family
-    stack: str
-    pad: int | None
-    valid: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    step: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-    fired: dict[int, torch.Tensor] = field(default_factory=dict)
-    prompt_end: torch.Tensor = field(default_factory=lambda: torch.empty(0))
-
-    def attach(self, container: nn.Module) -> RemovableHandle:
-        """Reads the arguments of every forward pass of the stack's module."""
-        signature = inspect.signature(container.forward)
-
-        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.begin(signature.bind_partial(*args, **kwargs).arguments)
-
-        return container.register_forward_pre_hook(before, with_kwargs=True)
-
-    def begin(self, arguments: dict[str, Any]) -> None:
-        """Starts a pass with the stack's arguments."""
-        arguments = arguments | arguments.get("kwargs", {})
-        ids: torch.Tensor | None = arguments.get("input_ids")
-        tokens: torch.Tensor = arguments["inputs_embeds"] if ids is None else ids
-        batch, length = tokens.shape[:2]
-        past = _past_length(arguments.get("past_key_values"))
-        mask = arguments.get("attention_mask")
-        if mask is not None and mask.dim() == 2 and mask.shape[1] >= length:
-            self.valid = mask[:, -length:].bool()
-        else:
-            self.valid = torch.ones(batch, length, dtype=torch.bool, device=tokens.device)
-        if ids is not None and past and self.pad is not None:
-            self.valid = self.valid & (ids != self.pad)  # a row that has finished is fed padding
-        position = torch.arange(past, past + length, device=tokens.device)[None]
-        if self.stack == "encoder":
-            self.step = torch.full_like(position, -1)
-        elif self.family == "encoder-decoder":
-            self.step = position
-        else:
-            if not past:
-                last = torch.arange(length, device=tokens.device).expand(batch, length).masked_fill(~self.valid, -1)
-                self.prompt_end = last.amax(1, keepdim=True)
-            self.step = position - self.prompt_end
-        self.fired = {}
+    rows: int
+    tokens: int
+    first: list[int] | None
+    valid: torch.Tensor | None
+    cache: Any
+    starts: bool
 
 
-def _past_length(cache: Any) -> int:
-    return int(cache.get_seq_length()) if cache is not None and hasattr(cache, "get_seq_length") else 0
+class Clock:
+    """Reads the positions of a pass from the arguments of the stack's module.
+
+    Args:
+        container: the stack's module.
+        family: decides how steps are counted.
+        stack: encoder or decoder.
+        pad: the tokens that rows of a batch are fed once they have finished.
+    """
+
+    def __init__(self, container: nn.Module, family: Family, stack: Stack, pad: int | None) -> None:
+        self._places = {name: place for place, name in enumerate(inspect.signature(container.forward).parameters)}
+        self._causal = stack == "decoder" and family == "decoder-only"
+        self._encoder = stack == "encoder"
+        self._pad = pad
+        self._prompt_length: int | None = None
+        self.kept = 1  # how many positions of a prompt's pass produce tokens: those whose logits are kept
+
+    def read(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, steps: bool) -> Pass:
+        """The pass that starts with these arguments.
+
+        Args:
+            args: of the stack's module.
+            kwargs: of the stack's module.
+            steps: whether the steps are asked for.
+        """
+
+        def argument(name: str) -> Any:
+            place = self._places.get(name, len(args))
+            return args[place] if place < len(args) else kwargs.get(name)
+
+        ids: torch.Tensor | None = argument("input_ids")
+        tensor: torch.Tensor = argument("inputs_embeds") if ids is None else ids
+        rows, tokens = tensor.shape[:2]
+        cache = None if self._encoder else argument("past_key_values")
+        past = _length(cache)
+        valid = _not_padding(argument("attention_mask"), tokens)
+        if past and ids is not None and self._pad is not None:
+            unfinished = ids.ne(self._pad)
+            valid = unfinished if valid is None else valid & unfinished
+        first = self._first(rows, tokens, past, valid) if steps else None
+        if self._causal and (not past or self._prompt_length is None):
+            self._prompt_length = past + tokens - self.kept + 1
+        return Pass(rows, tokens, first, valid, cache, not past)
+
+    def _first(self, rows: int, tokens: int, past: int, valid: torch.Tensor | None) -> list[int]:
+        if self._encoder:
+            return [-tokens] * rows  # any steps below zero
+        if not self._causal:
+            return [past] * rows
+        if past and self._prompt_length is not None:
+            return [past - self._prompt_length + 1] * rows
+        ends = [tokens - 1] * rows if valid is None else _last(valid).tolist()
+        return [self.kept - 1 - end for end in ends]
+
+
+def _length(cache: Any) -> int:
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
+def _not_padding(mask: torch.Tensor | None, tokens: int) -> torch.Tensor | None:
+    """Of a mask (rows, cached + tokens) the part that belongs to this pass; other shapes do not tell padding."""
+    if mask is None or not isinstance(mask, torch.Tensor) or mask.dim() != 2 or mask.shape[1] < tokens:
+        return None
+    return mask[:, -tokens:].bool()
+
+
+def _last(valid: torch.Tensor) -> torch.Tensor:
+    places = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
+    return places.masked_fill(~valid, -1).amax(1)
+
+
+def padding_token(loaded: LoadedModel) -> int | None:
+    """What `generate` feeds to rows that have finished."""
+    generation: Any = getattr(loaded.model, "generation_config", None)
+    eos: Any = getattr(generation, "eos_token_id", None)
+    choices: tuple[Any, ...] = (
+        getattr(generation, "pad_token_id", None),
+        loaded.pad_token_id,
+        eos[0] if isinstance(eos, list) and eos else eos,
+    )
+    return next((int(c) for c in choices if c is not None), None)

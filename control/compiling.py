@@ -42,7 +42,8 @@ class Effect:
         shift: (k,) float32, the strength folded in.
         linear: of a `map`.
         gate: None is every position.
-        window: half-open range of steps; the positions of a prompt have steps below zero.
+        window: half-open range of steps; the positions of a prompt have steps below zero. A bound that excludes
+            nothing is ±FOREVER.
     """
 
     site: Site
@@ -76,7 +77,12 @@ class CompiledControls:
 
 
 def compile_controls(
-    loaded: LoadedModel, controls: Sequence[Control], sets: SetCatalogue | None = None, *, field: str = "controls"
+    loaded: LoadedModel,
+    controls: Sequence[Control],
+    sets: SetCatalogue | None = None,
+    *,
+    field: str = "controls",
+    allow_changed_weights: bool = False,
 ) -> CompiledControls:
     """Checks controls against a model and turns them into index tensors. Runs no model.
 
@@ -85,6 +91,7 @@ def compile_controls(
         controls: in the order in which they apply.
         sets: where names of neuron sets are looked up.
         field: what the list is called in the request.
+        allow_changed_weights: take sets of an ancestor of the model although weights were changed since.
 
     Raises:
         ControlError, AddressError, FingerprintError: with `param` naming the field, such as `controls[1].neurons`.
@@ -93,11 +100,12 @@ def compile_controls(
     compiled, canonical = [], []
     for number, control in enumerate(controls):
         here = f"{field}[{number}]"
-        found = _named_set(loaded, control, catalogue, here)
+        found, inherited = _named_set(loaded, control, catalogue, here, allow_changed_weights)
         settings = _with_recommended(control, found, here)
         effects = _set_effects(loaded, settings, found, here) if found else _inline_effects(loaded, settings, here)
         facts = {
             "set": found.short if found else None,
+            "inherited": inherited or None,
             "neurons": control.neurons,
             "to": control.to,
             "op": settings.op,
@@ -110,15 +118,18 @@ def compile_controls(
     return CompiledControls(tuple(compiled), "sha256:" + hashlib.sha256(document.encode()).hexdigest())
 
 
-def _named_set(loaded: LoadedModel, control: Control, catalogue: SetCatalogue, here: str) -> NeuronSet | None:
+def _named_set(
+    loaded: LoadedModel, control: Control, catalogue: SetCatalogue, here: str, allow_changed_weights: bool
+) -> tuple[NeuronSet | None, bool]:
+    """The set that a control names, if it names one, and whether it is inherited from an ancestor of the model."""
     if control.set is None:
-        return None
+        return None, False
     try:
         found = catalogue.get(control.set)
-        found.check_model(loaded.fingerprint)
+        inherited = found.check_model(loaded, allow_changed_weights=allow_changed_weights)
     except NeurodialError as error:
         raise type(error)(f"{here}.set: {error.message}", hint=error.hint, param=f"{here}.set") from None
-    return found
+    return found, inherited
 
 
 def _with_recommended(control: Control, found: NeuronSet | None, here: str) -> Control:
@@ -279,7 +290,9 @@ def _window(loaded: LoadedModel, control: Control, site: Site, here: str) -> tup
     if low >= high or impossible:
         param = f"{here}.steps" if control.steps is not None else f"{here}.phase"
         raise ControlError(f"{param}: there is no such position at {site}", param=param)
-    return low, high
+    if site.stack == "encoder":
+        return -FOREVER, FOREVER
+    return (-FOREVER if low == 0 and loaded.family == "encoder-decoder" else low), high
 
 
 def _long(values: Array) -> torch.Tensor:

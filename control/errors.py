@@ -5,9 +5,11 @@ NeurodialError                500
 │   ├── AddressError               bad_address
 │   ├── ControlError               bad_control
 │   ├── NeuronSetError             bad_neuron_set   truncated, foreign or inconsistent artifact
-│   │   └── FingerprintError       wrong_model      a set made for another model
+│   │   └── FingerprintError       wrong_model      a set, calibration or ranking of another model
+│   ├── CalibrationError           bad_calibration  truncated, foreign or inconsistent calibration
 │   ├── CorpusError                bad_corpus
 │   ├── ModelError                 bad_model        checkpoint or architecture that cannot be used
+│   ├── PruningError               cannot_prune     neurons or heads that cannot be removed
 │   ├── ConfigError                bad_config
 │   └── LimitError                 limit_exceeded
 ├── NotFound                  404
@@ -73,9 +75,15 @@ class NeuronSetError(BadInput):
 
 
 class FingerprintError(NeuronSetError):
-    """A neuron set that was made for another model."""
+    """A neuron set, calibration or ranking that was made for another model."""
 
     code = "wrong_model"
+
+
+class CalibrationError(BadInput):
+    """A calibration file that is truncated, foreign or inconsistent."""
+
+    code = "bad_calibration"
 
 
 class CorpusError(BadInput):
@@ -88,6 +96,12 @@ class ModelError(BadInput):
     """A checkpoint that cannot be loaded or an architecture that is not known."""
 
     code = "bad_model"
+
+
+class PruningError(BadInput):
+    """Neurons or heads that cannot be removed, or not in this way."""
+
+    code = "cannot_prune"
 
 
 class ConfigError(BadInput):

@@ -1,15 +1,12 @@
 """Gates: which positions of a row a control acts on, read from activations as they arrive at the gate's site."""
 
 from dataclasses import dataclass
-from functools import cached_property
-
-import torch
 
 from neurodial.control.addresses import Neurons, Site
-from neurodial.control.architectures import ModelSites
 from neurodial.control.controls import NeuronGate
 from neurodial.control.errors import AddressError, ControlError
 from neurodial.control.neuron_set import NeuronSet, ReadOut
+from neurodial.control.sites import ModelSites
 
 
 @dataclass(frozen=True)
@@ -20,16 +17,6 @@ class ThresholdGate:
     neuron: int
     above: float | None
     below: float | None
-
-    def fires(self, x: torch.Tensor) -> torch.Tensor:
-        """(rows, tokens) bool of activations (rows, tokens, width)."""
-        value = x[..., self.neuron]
-        fired = torch.ones_like(value, dtype=torch.bool)
-        if self.above is not None:
-            fired &= value > self.above
-        if self.below is not None:
-            fired &= value < self.below
-        return fired
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,19 +31,11 @@ class ConceptGate:
         """Where it reads."""
         return self.readout.site
 
-    @cached_property
-    def _tensors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        r = self.readout
-        return torch.from_numpy(r.indices), torch.from_numpy(r.weights), torch.from_numpy(r.bias)
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ConceptGate) and self.readout is other.readout and self.classes == other.classes
 
-    def fires(self, x: torch.Tensor) -> torch.Tensor:
-        """(rows, tokens) bool of activations (rows, tokens, width); computed in float32."""
-        indices, weights, bias = (t.to(x.device) for t in self._tensors)
-        label = (x[..., indices].float() @ weights.T + bias).argmax(-1)
-        fired = torch.zeros_like(label, dtype=torch.bool)
-        for number in self.classes:
-            fired |= label == number
-        return fired
+    def __hash__(self) -> int:
+        return hash((id(self.readout), self.classes))
 
 
 Gate = ThresholdGate | ConceptGate

@@ -8,10 +8,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neurodial.control.addresses import Site, compact_ranges, expand_ranges
-from neurodial.control.errors import AddressError, ModelError
+from neurodial.control.errors import AddressError, FingerprintError, ModelError
+
+if TYPE_CHECKING:
+    from neurodial.control.loading import LoadedModel
 
 FILE_NAME = "neurodial.json"
 FORMAT_VERSION = 1
@@ -37,7 +40,7 @@ class Lineage:
     Attributes:
         ancestors: fingerprints from the parent to the original model.
         original_name: of the original model, for people.
-        steps: what was done, oldest first: `{"kind": "pruned", …settings}`.
+        steps: what was done to each ancestor, oldest first: `{"kind": "pruned", "weights_changed": false, …settings}`.
         weights_changed: whether weights that are left differ from the original's (baking, adaptation, recovery).
         kept: the sites that lost neurons, in numbers of the original model.
     """
@@ -72,10 +75,15 @@ class Lineage:
         return cls(
             ancestors=(fingerprint, *(parent.ancestors if parent else ())),
             original_name=parent.original_name if parent else name,
-            steps=(*(parent.steps if parent else ()), dict(step)),
+            steps=(*(parent.steps if parent else ()), {**step, "weights_changed": weights_changed}),
             weights_changed=weights_changed or (parent is not None and parent.weights_changed),
             kept={**(parent.kept if parent else {}), **(kept or {})},
         )
+
+    def changed_since(self, ancestor: str) -> bool:
+        """Whether weights that are left differ from those of one of the ancestors, given by its fingerprint."""
+        later = self.steps[len(self.steps) - 1 - self.ancestors.index(ancestor) :]
+        return any(step.get("weights_changed", self.weights_changed) for step in later)
 
     def physical(self, site: Site, neurons: Sequence[int]) -> tuple[int, ...]:
         """Places in this model of neurons given by their original numbers.
@@ -150,3 +158,34 @@ class Lineage:
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, AddressError) as error:
             raise ModelError(f"{file}: not a readable lineage ({type(error).__name__}: {error})") from error
+
+
+def check_origin(
+    loaded: "LoadedModel", fingerprint: str, *, what: str, remedy: str, allow_changed_weights: bool = False
+) -> bool:
+    """Refuses a model that something (a set, a calibration, a ranking) was not made for, nor for an ancestor of it.
+
+    Args:
+        loaded: the model.
+        fingerprint: of the model that it was made for.
+        what: how the message begins, such as `the neuron set 'tense' was made for en-es`.
+        remedy: what to do instead.
+        allow_changed_weights: take what belongs to an ancestor even though weights were changed since.
+
+    Returns:
+        Whether it is inherited: made for an ancestor of the model.
+
+    Raises:
+        FingerprintError: if it belongs to another model, or to an ancestor whose weights were changed since.
+    """
+    if loaded.fingerprint == fingerprint:
+        return False
+    made_for = f"{what} ({fingerprint[:19]}…)"
+    if loaded.lineage is None or fingerprint not in loaded.lineage.ancestors:
+        raise FingerprintError(f"{made_for}, not for this model ({loaded.fingerprint[:19]}…)", hint=remedy)
+    if loaded.lineage.changed_since(fingerprint) and not allow_changed_weights:
+        raise FingerprintError(
+            f"{made_for}; this model descends from it, but its weights were changed",
+            hint=f"{remedy}; or allow changed weights (allow_changed_weights)",
+        )
+    return True

@@ -1,6 +1,7 @@
 """Loading a checkpoint with its tokenizer, sites and fingerprint."""
 
 import hashlib
+import json
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -24,9 +25,11 @@ from transformers import (
 from transformers.utils import logging as hub_logging
 
 from neurodial.control.addresses import Site
-from neurodial.control.architectures import Family, ModelSites, sites_of
+from neurodial.control.architectures import Family
 from neurodial.control.errors import ModelError
 from neurodial.control.lineage import Lineage
+from neurodial.control.pruning.loader import read_pruned
+from neurodial.control.sites import ModelSites, sites_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SAMPLES = 32  # values of each tensor that enter the fingerprint
@@ -57,13 +60,19 @@ class LoadedModel:
         """encoder-decoder, decoder-only or encoder-only."""
         return self.sites.family
 
+    @property
+    def pad_token_id(self) -> int | None:
+        """The padding token's id; multimodal models keep it in their text part's config."""
+        pad: int | None = getattr(self.model.config.get_text_config(), "pad_token_id", None)
+        return pad
+
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "LoadedModel":
         """Takes a model that is loaded already; the fingerprint is that of its checkpoint, if it came from one."""
-        source = Path(model.name_or_path or "")
-        name = source.name or type(model).__name__
-        lineage = Lineage.load(source) if source.is_dir() else None
-        return cls(model.eval(), tokenizer, name, fingerprint(model, source), sites_of(model), lineage)
+        source = Path(model.name_or_path) if model.name_or_path else None
+        name = source.name if source else type(model).__name__
+        lineage = Lineage.load(source) if source and source.is_dir() else None
+        return cls(model.eval(), tokenizer, name, fingerprint(model, source, lineage), sites_of(model), lineage)
 
     def physical(self, site: Site, neurons: Sequence[int]) -> tuple[int, ...]:
         """Places in this model's tensors of neurons given by their original numbers.
@@ -95,8 +104,7 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32")
         raise ModelError(f"{path}: there is no such folder")  # and it cannot be the name of a model on a hub
     try:
         with _quiet():
-            config = AutoConfig.from_pretrained(path)
-            model = _auto_class(config).from_pretrained(path, dtype=DTYPES[dtype])
+            model: Any = _read_model(path, DTYPES[dtype])
             tokenizer = AutoTokenizer.from_pretrained(path)
         model = model.to(device)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
@@ -105,6 +113,15 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32")
             f"{path}: cannot load the model ({line})", hint="a folder with config.json, weights and tokenizer is needed"
         ) from error
     return LoadedModel.wrap(model, tokenizer)
+
+
+def _read_model(path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+    lineage = Lineage.load(Path(path)) if Path(path).is_dir() else None
+    if lineage is not None and lineage.kept:
+        return read_pruned(Path(path), lineage, dtype)
+    config = AutoConfig.from_pretrained(path)
+    model: PreTrainedModel = _auto_class(config).from_pretrained(path, dtype=dtype)
+    return model
 
 
 def _auto_class(config: Any) -> Any:
@@ -134,13 +151,16 @@ def _quiet() -> Iterator[None]:
             hub_logging.enable_progress_bar()
 
 
-def fingerprint(model: PreTrainedModel, source: Path) -> str:
+def fingerprint(model: PreTrainedModel, source: Path | None, lineage: Lineage | None) -> str:
     """Identifies a checkpoint by names, shapes and sampled values of its tensors.
 
     It is computed from the checkpoint's own safetensors files where there are any, so that device, path and the dtype
-    it is loaded in do not matter; otherwise from the model's parameters.
+    it is loaded in do not matter; otherwise from the model's parameters, as it would be saved. The history of a derived
+    checkpoint enters too: the samples may all have missed what it changed.
     """
     content = hashlib.sha256()
+    if lineage is not None:
+        content.update(json.dumps([lineage.ancestors, lineage.steps], sort_keys=True).encode())
     for name, value in sorted(_checkpoint_tensors(model, source), key=lambda item: item[0]):
         flat = value.flatten()
         places = torch.linspace(0, max(flat.numel() - 1, 0), min(SAMPLES, flat.numel()), dtype=torch.float64).long()
@@ -149,10 +169,11 @@ def fingerprint(model: PreTrainedModel, source: Path) -> str:
     return f"sha256:{content.hexdigest()}"
 
 
-def _checkpoint_tensors(model: PreTrainedModel, source: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    files = sorted(source.glob("*.safetensors")) if source.is_dir() else []
+def _checkpoint_tensors(model: PreTrainedModel, source: Path | None) -> Iterator[tuple[str, torch.Tensor]]:
+    files = sorted(source.glob("*.safetensors")) if source and source.is_dir() else []
     if not files:
-        yield from model.state_dict().items()
+        unsaved = {*model.all_tied_weights_keys, *(model._keys_to_ignore_on_save or ())}
+        yield from ((name, value) for name, value in model.state_dict().items() if name not in unsaved)
     for file in files:
         with safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118

@@ -1,17 +1,19 @@
 """The neuron set: a chosen top of a ranking with what is needed to read and to move its neurons. Schema version 1."""
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neurodial.control.addresses import Neurons, Site
-from neurodial.control.errors import FingerprintError, NeuronSetError
-from neurodial.control.set_file import read_set_file, write_set_file
+from neurodial.control.errors import NeuronSetError
+from neurodial.control.lineage import check_origin
+from neurodial.control.set_file import content_digest, read_set_file, write_set_file
+
+if TYPE_CHECKING:
+    from neurodial.control.loading import LoadedModel
 
 SCHEMA_VERSION = 1
 NONE_CLASS = "none"
@@ -140,14 +142,7 @@ class NeuronSet:
     @cached_property
     def digest(self) -> str:
         """`sha256:` and 64 hexadecimal digits over all tensors and all metadata but the time of writing."""
-        tensors, metadata = self._tensors(), self._metadata()
-        metadata.pop("created")
-        content = hashlib.sha256(json.dumps(metadata, sort_keys=True, ensure_ascii=False).encode())
-        for name in sorted(tensors):
-            value = tensors[name]
-            content.update(f"\0{name}\0{value.dtype}\0{value.shape}\0".encode())
-            content.update(np.ascontiguousarray(value).tobytes())
-        return f"sha256:{content.hexdigest()}"
+        return content_digest(self._tensors(), self._metadata())
 
     @property
     def short(self) -> str:
@@ -184,18 +179,26 @@ class NeuronSet:
         before = [r for r in self.readouts if r.site.stack == site.stack and r.site.order <= site.order]
         return max(before, key=lambda r: r.site.order, default=None)
 
-    def check_model(self, fingerprint: str) -> None:
-        """Refuses a model that the set was not made for.
+    def check_model(self, loaded: "LoadedModel", *, allow_changed_weights: bool = False) -> bool:
+        """Refuses a model that the set was not made for, nor for an ancestor of it.
+
+        Args:
+            loaded: the model.
+            allow_changed_weights: take a set of an ancestor even though weights were changed since.
+
+        Returns:
+            Whether the set is inherited: made for an ancestor of the model.
 
         Raises:
-            FingerprintError: if the fingerprints differ.
+            FingerprintError: if the set is of another model, or of one whose weights were changed since.
         """
-        if fingerprint != self.fingerprint:
-            raise FingerprintError(
-                f"the neuron set {self.concept!r} was made for {self.model_name} ({self.fingerprint[:19]}…), "
-                f"not for this model ({fingerprint[:19]}…)",
-                hint="discover the concept on this model: neurodial discover --model …",
-            )
+        return check_origin(
+            loaded,
+            self.fingerprint,
+            what=f"the neuron set {self.concept!r} was made for {self.model_name}",
+            remedy="discover the concept on this model: neurodial discover --model …",
+            allow_changed_weights=allow_changed_weights,
+        )
 
     def save(self, path: str | Path) -> None:
         """Writes the set to one safetensors file, atomically."""

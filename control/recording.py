@@ -8,8 +8,8 @@ import torch
 from transformers import PreTrainedModel
 
 from neurodial.control.addresses import Site
-from neurodial.control.architectures import ModelSites, sites_of
 from neurodial.control.sitehooks import hook_site
+from neurodial.control.sites import ModelSites, sites_of
 
 
 @contextmanager

@@ -14,6 +14,7 @@ DEMO_FOLDER = Path(__file__).parent / "demo"
 DEMO_MODEL_ID = "en-es"
 DEMO_MODEL = DEMO_FOLDER / "en-es"
 DEMO_SETS = {"tense": DEMO_FOLDER / "sets" / "tense.safetensors"}
+DEMO_CALIBRATION = DEMO_FOLDER / "calibration" / "en-es.safetensors"
 
 ExistingFile = Annotated[Path, BeforeValidator(lambda value, info: _resolve(value, info))]
 
@@ -34,6 +35,10 @@ class ModelSettings(_Settings):
     id: str = Field(min_length=1, description="what requests call the model")
     path: str = Field(description="checkpoint folder, relative to this file, or the name of one on a model hub")
     sets: dict[str, ExistingFile] = Field(default={}, description="neuron sets that requests may name: name → file")
+    allow_changed_weights: bool = Field(
+        default=False,
+        description="accept sets made for the model that this one derives from although its weights were changed since",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="number format of the weights"
     )

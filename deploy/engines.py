@@ -20,5 +20,11 @@ def build_engine(settings: ModelSettings, limits: Limits, stuck_after_s: float) 
         torch.set_num_threads(settings.threads)
     loaded = load_model(settings.path, device=settings.device, dtype=settings.dtype)
     sets = SetCatalogue.from_files(settings.sets)
-    runner = ModelRunner(loaded, sets, model_id=settings.id, default_max_tokens=limits.default_max_tokens)
+    runner = ModelRunner(
+        loaded,
+        sets,
+        model_id=settings.id,
+        default_max_tokens=limits.default_max_tokens,
+        allow_changed_weights=settings.allow_changed_weights,
+    )
     return Engine(runner, max_batch=settings.max_batch, max_waiting=settings.max_waiting, stuck_after_s=stuck_after_s)

@@ -1,12 +1,13 @@
 """From statistics to the parts of a neuron set: chosen neurons with their label means, shifts and maps."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from neurodial.control.addresses import Site
-from neurodial.control.neuron_set import NONE_CLASS, AffineMap, SiteNeurons
+from neurodial.control.loading import LoadedModel
+from neurodial.control.neuron_set import NONE_CLASS, AffineMap, ReadOut, SiteNeurons
 from neurodial.interpret.activations import Block
 from neurodial.interpret.maps import ridge_map
 from neurodial.interpret.statistics import LabelMoments, PairMoments
@@ -96,6 +97,24 @@ def _maps(data: Gathered, site: Site, indices: Array, ridge: float) -> dict[str,
         data.classes[towards + 1]: ridge_map(data.pairs[site], indices, towards=towards, ridge=ridge)
         for towards in (0, 1)
     }
+
+
+def in_original_numbers(
+    loaded: LoadedModel, parts: tuple[SiteNeurons, ...], readouts: tuple[ReadOut, ...]
+) -> tuple[tuple[SiteNeurons, ...], tuple[ReadOut, ...]]:
+    """Renumbers what was read from a pruned model's tensors: addresses always mean the original model's neurons."""
+
+    def numbers(site: Site, places: Array) -> Array:
+        return np.array(loaded.original(site, places.tolist()), dtype=np.int64)
+
+    def renumbered(part: SiteNeurons) -> SiteNeurons:
+        maps = {label: replace(m, read=numbers(part.site, m.read)) for label, m in part.maps.items()}
+        return replace(part, indices=numbers(part.site, part.indices), maps=maps)
+
+    return (
+        tuple(renumbered(part) for part in parts),
+        tuple(replace(readout, indices=numbers(readout.site, readout.indices)) for readout in readouts),
+    )
 
 
 def _quantiles(data: Gathered, site: Site, number: int, indices: Array) -> Array:

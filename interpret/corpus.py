@@ -5,6 +5,7 @@ bad row is found before a model is touched. After that each pass reads it anew, 
 """
 
 import hashlib
+import heapq
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -189,6 +190,17 @@ class Corpus:
         """A corpus from examples in memory."""
         kept = tuple(examples)
         return cls.open(name, lambda: iter(kept), labels=labels)
+
+    def drawn(self, limit: int, seed: int = 0) -> "Corpus":
+        """At most `limit` examples, chosen by a hash of the seed and their texts, and kept in memory."""
+        if limit >= self.size:
+            return self
+        chosen = heapq.nsmallest(limit, self, key=lambda e: (_draw(seed, e), e.number))
+        return Corpus.of(f"{self.name} ({limit} drawn, seed {seed})", sorted(chosen, key=lambda e: e.number))
+
+
+def _draw(seed: int, example: Example) -> bytes:
+    return hashlib.sha256(f"{seed}\0{example.key or example.source.text}".encode()).digest()
 
 
 class _Scan:

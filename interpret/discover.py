@@ -3,7 +3,6 @@
 import fnmatch
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,14 @@ from neurodial.control.errors import AddressError, BadInput, CorpusError
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NONE_CLASS, NeuronSet, ReadOut, Recommended
 from neurodial.interpret.activations import Extraction
-from neurodial.interpret.assemble import QUANTILE_LEVELS, Gathered, Ranked, choose, site_neurons
+from neurodial.interpret.assemble import (
+    QUANTILE_LEVELS,
+    Gathered,
+    Ranked,
+    choose,
+    in_original_numbers,
+    site_neurons,
+)
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.evidence import Rows, probe_evidence
 from neurodial.interpret.maps import explained
@@ -23,11 +29,11 @@ from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, 
 from neurodial.interpret.statistics import LabelMoments, PairSummary
 from neurodial.interpret.tuned import Tuned, tune
 from neurodial.interpret.tuning import TuningSettings
+from neurodial.interpret.versions import PACKAGES, package_versions
 
 Array = np.ndarray[Any, Any]
 MIN_LABELLED = 8  # words (or sentences) of a label in the training part
 STRENGTHS = {"map": 1.5, "shift": 2.0}
-PACKAGES = ("neurodial", "torch", "transformers", "numpy", "scikit-learn")
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,7 @@ def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery) -> NeuronSet:
         evidence["tuning"] = tuned.report
     elif maps := {str(p.site): _map_evidence(data, p.site, p.maps, p.indices) for p in parts if p.maps}:
         evidence["map_explained"] = maps
+    parts, readouts = in_original_numbers(loaded, parts, readouts)
     op = job.op or ("map" if data.pairs else "shift")
     usual = 1.0 if tuned and op == "map" else STRENGTHS.get(op, 1.0)
     strength = usual if job.strength is None else job.strength
@@ -305,12 +312,5 @@ def _provenance(
         "seed": job.seed,
         "settings": settings,
         "quantile_levels": list(QUANTILE_LEVELS),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": package_versions((*PACKAGES, "scikit-learn")),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

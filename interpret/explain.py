@@ -6,12 +6,10 @@ from typing import Any
 from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
 from neurodial.interpret.corpus import Corpus
+from neurodial.interpret.explaining import make_explanation_method
 from neurodial.interpret.explanations import ExplanationReport
 from neurodial.interpret.observations import Chosen, observe
-from neurodial.interpret.registry import make_explanation_method
 from neurodial.interpret.responding import ModelNeurons
-
-USES_MODEL = ("top-contexts",)  # can do without the model, and says more with it
 
 
 def explain(
@@ -42,7 +40,7 @@ def explain(
         raise BadInput(f"limit={limit}: at least one example is needed", param="limit")
     chosen = Chosen.parse(loaded, addresses)
     translates = chosen.sites[0].stack == "decoder" and loaded.family == "encoder-decoder"
-    asked = made.needs_model or (method in USES_MODEL and not translates)
+    asked = made.needs_model or (made.uses_model and not translates)
     made.fit(observe(loaded, corpus, chosen, limit=limit), ModelNeurons(loaded, chosen) if asked else None)
     return ExplanationReport(
         method=method,

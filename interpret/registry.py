@@ -7,25 +7,31 @@ validates and returns the method, and what it learns ends in an underscore.
 import importlib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 
+from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
-from neurodial.interpret.explanations import Explanation
-from neurodial.interpret.observations import Observations
-from neurodial.interpret.responding import NeuronModel
+from neurodial.control.loading import LoadedModel
+from neurodial.interpret.tasks import Batch
 
 Array = np.ndarray[Any, Any]
 MODULES = (  # of neurodial.interpret.methods
+    "ablation",
+    "activation_patching",
     "aligned_concepts",
+    "attribution_patching",
     "clustering",
     "compositional",
     "corpus_generation",
     "expert_units",
     "gaussian_probe",
+    "gradient_activation",
+    "knowledge_attribution",
+    "layer_conductance",
     "linear_probe",
     "mean_difference",
     "multi_model",
@@ -131,6 +137,59 @@ class RankingMethod(Method):
         self.ranking_ = np.lexsort((np.arange(len(size)), -size))
 
 
+class CausalMethod(Method):
+    """A method that ranks neurons by what changing them does to a task's score; it needs the model itself.
+
+    Attributes:
+        sites_: the sites, in the order in which their neurons are ranked.
+        scores_: (neurons,) signed: positive where the neuron supports the score. The sites' neurons follow each other.
+        ranking_: (neurons,) numbers into `scores_`, largest magnitude first.
+    """
+
+    sites_: tuple[Site, ...]
+    scores_: Array
+    ranking_: Array
+
+    @abstractmethod
+    def fit(self, loaded: LoadedModel, task: Sequence[Batch], sites: Sequence[Site]) -> "CausalMethod":
+        """Ranks the neurons of sites.
+
+        Args:
+            loaded: the model.
+            task: batches with their score (`interpret.tasks`).
+            sites: whose neurons are ranked.
+
+        Raises:
+            AddressError: if the model has no such site.
+            BadInput: for an empty task, no sites, or scores that are not numbers.
+        """
+
+    def by_site(self) -> dict[Site, Array]:
+        """The scores, site by site."""
+        return dict(zip(self.sites_, np.split(self.scores_, np.cumsum(self._widths)[:-1]), strict=True))
+
+    def top(self, count: int) -> list[tuple[Site, int]]:
+        """The best neurons: site and place in it."""
+        starts = np.cumsum([0, *self._widths])
+        found = np.searchsorted(starts, self.ranking_[:count], side="right") - 1
+        return [(self.sites_[s], int(n - starts[s])) for s, n in zip(found, self.ranking_[:count], strict=True)]
+
+    def _check(self, loaded: LoadedModel, task: Sequence[Batch], sites: Sequence[Site]) -> tuple[Site, ...]:
+        if not task or not sites:
+            raise BadInput("a causal method needs a task with examples and at least one site")
+        for site in sites:
+            loaded.sites.info(site)
+        return tuple(dict.fromkeys(sites))
+
+    def _rank_sites(self, scores: Mapping[Site, Array]) -> None:
+        self.sites_ = tuple(scores)
+        self._widths = [len(part) for part in scores.values()]
+        self.scores_ = np.concatenate([np.asarray(part, dtype=np.float64) for part in scores.values()])
+        if not np.isfinite(self.scores_).all():
+            raise BadInput("the model's scores on this task hold NaN or infinity")
+        self.ranking_ = np.lexsort((np.arange(len(self.scores_)), -np.abs(self.scores_)))
+
+
 class GroupMethod(Method):
     """A method that groups neurons by what they do together.
 
@@ -152,36 +211,6 @@ class GroupMethod(Method):
         Raises:
             BadInput: for shapes that do not fit, NaN or too few rows.
         """
-
-
-class ExplanationMethod(Method):
-    """A method that says what neurons answer to.
-
-    Attributes:
-        needs_model: whether it asks the model about text of its own making, and cannot do without.
-        explanations_: one per neuron, in the order of the observations' neurons.
-    """
-
-    needs_model: ClassVar[bool] = False
-
-    explanations_: tuple[Explanation, ...]
-
-    @abstractmethod
-    def fit(self, X: Observations, model: NeuronModel | None = None) -> "ExplanationMethod":
-        """Explains the neurons.
-
-        Args:
-            X: texts with the neurons' activations, read once.
-            model: the model that the neurons belong to; methods that do not need it may use it to say more.
-
-        Raises:
-            BadInput: for shapes that do not fit, NaN, too few words, or a model that is missing.
-        """
-
-    def _model(self, model: NeuronModel | None) -> NeuronModel:
-        if model is None:
-            raise BadInput(f"{self.slug} asks the model about text of its own making: give it the model")
-        return model
 
 
 Kind = TypeVar("Kind", bound=type[Method])
@@ -228,9 +257,9 @@ def group_methods() -> dict[str, type[GroupMethod]]:
     return {slug: method for slug, method in all_methods().items() if issubclass(method, GroupMethod)}
 
 
-def explanation_methods() -> dict[str, type[ExplanationMethod]]:
-    """The registered methods that explain neurons, by slug."""
-    return {slug: method for slug, method in all_methods().items() if issubclass(method, ExplanationMethod)}
+def causal_methods() -> dict[str, type[CausalMethod]]:
+    """The registered methods that change neurons and watch a score, by slug."""
+    return {slug: method for slug, method in all_methods().items() if issubclass(method, CausalMethod)}
 
 
 def make_method(slug: str, **params: Any) -> RankingMethod:
@@ -239,7 +268,7 @@ def make_method(slug: str, **params: Any) -> RankingMethod:
     Raises:
         BadInput: for an unknown slug or parameter.
     """
-    return _make(slug, methods(), params)
+    return make(slug, methods(), params)
 
 
 def make_group_method(slug: str, **params: Any) -> GroupMethod:
@@ -248,16 +277,7 @@ def make_group_method(slug: str, **params: Any) -> GroupMethod:
     Raises:
         BadInput: for an unknown slug or parameter.
     """
-    return _make(slug, group_methods(), params)
-
-
-def make_explanation_method(slug: str, **params: Any) -> ExplanationMethod:
-    """An explanation method with its settings.
-
-    Raises:
-        BadInput: for an unknown slug or parameter.
-    """
-    return _make(slug, explanation_methods(), params)
+    return make(slug, group_methods(), params)
 
 
 def make_grouping(slug: str, **params: Any) -> Method:
@@ -267,10 +287,15 @@ def make_grouping(slug: str, **params: Any) -> Method:
         BadInput: for an unknown slug or parameter.
     """
     known = {s: m for s, m in all_methods().items() if m.properties.direction == "neurons → neurons"}
-    return _make(slug, known, params)
+    return make(slug, known, params)
 
 
-def _make(slug: str, known: Mapping[str, type[Kept]], params: dict[str, Any]) -> Kept:
+def make(slug: str, known: Mapping[str, type[Kept]], params: dict[str, Any]) -> Kept:
+    """One of some known methods with its settings.
+
+    Raises:
+        BadInput: for an unknown slug or parameter.
+    """
     if slug not in known:
         raise BadInput(f"there is no method {slug!r} here", hint=f"one of {', '.join(known)}", param="method")
     return known[slug]().set_params(**params)

@@ -44,8 +44,8 @@ def explain(
     from neurodial.control.loading import load_model
     from neurodial.interpret.corpus import Corpus, Example, Sentence
     from neurodial.interpret.explain import explain
+    from neurodial.interpret.explaining import make_explanation_method
     from neurodial.interpret.readers import open_corpus
-    from neurodial.interpret.registry import make_explanation_method
 
     make_explanation_method(method, **params)  # refused before anything slow happens
     if text:

@@ -8,6 +8,7 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 COMMANDS = {  # command → (module, one-line help); modules define `command`
+    "calibrate": ("neurodial.deploy.cli.calibrate", "Measure mean and deviation of every neuron on a corpus."),
     "discover": ("neurodial.deploy.cli.discover", "Find the neurons that carry a concept and write a neuron set."),
     "explain": ("neurodial.deploy.cli.explain", "Say what neurons answer to."),
     "group": ("neurodial.deploy.cli.group", "Group neurons by what they do together, or compare models."),

@@ -8,7 +8,7 @@ from neurodial.deploy.cli.output import one_line_errors, print_json
 
 COLUMNS = ("scope", "direction", "scalability", "human", "supervision", "causal", "source")
 WIDE = 110  # characters of a terminal that has room for the source
-COMMANDS = {"RankingMethod": "discover", "ExplanationMethod": "explain"}  # every other method groups neurons
+COMMANDS = {"RankingMethod": "discover", "ExplanationMethod": "explain"}
 
 
 @one_line_errors
@@ -29,7 +29,7 @@ def methods(
     table = Table(*heads[: 2 + len(shown)], box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for row in rows:
         values = [row["method"], row["command"], *(row[name] for name in shown)]
-        table.add_row(*(("yes" if v else "no") if isinstance(v, bool) else v for v in values))
+        table.add_row(*(("yes" if v else "no") if isinstance(v, bool) else v or "–" for v in values))
     for column in table.columns[: len(COLUMNS) + 1]:
         column.no_wrap = True
     console.print(table)
@@ -44,6 +44,8 @@ def _rows() -> list[dict[str, Any]]:
     rows = []
     for slug, method in all_methods().items():
         kinds = [COMMANDS[base.__name__] for base in method.__mro__ if base.__name__ in COMMANDS]
+        if method.properties.direction == "neurons → neurons":
+            kinds.append("group")
         properties = {name: getattr(method.properties, name) for name in COLUMNS}
-        rows.append({"method": slug, "command": kinds[0] if kinds else "group", **properties})
+        rows.append({"method": slug, "command": kinds[0] if kinds else None, **properties})
     return rows

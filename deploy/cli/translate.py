@@ -27,6 +27,9 @@ def command(
     set_: Annotated[str | None, typer.Option("--set", help="Neuron set: a name of the demo's, or a file.")] = None,
     to: Annotated[str | None, typer.Option(help="Label of the set to move to.")] = None,
     controls: Annotated[str | None, typer.Option(help="Controls as JSON, as in a request.")] = None,
+    allow_changed_weights: Annotated[
+        bool, typer.Option("--allow-changed-weights", help="Take sets made for the model that this one derives from.")
+    ] = False,
     num_beams: Annotated[int, typer.Option(min=1, max=16, help="Beam search with so many beams; 1 is greedy.")] = 1,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens per text.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
@@ -45,7 +48,7 @@ def command(
         Request(uuid.uuid4().hex, line, parsed, max_tokens, num_beams=num_beams, field=field)
         for line, field in zip(texts, fields, strict=True)
     ]
-    engine = _engine(model, sets, device, dtype, limits)
+    engine = _engine(model, sets, device, dtype, limits, allow_changed_weights)
     try:
         results = list(_generate(engine, requests))
     finally:
@@ -93,7 +96,9 @@ def _controls(
     return sets, parse_controls(listed)
 
 
-def _engine(model: str, sets: dict[str, Path], device: str, dtype: str, limits: Any) -> "Engine":
+def _engine(
+    model: str, sets: dict[str, Path], device: str, dtype: str, limits: Any, allow_changed_weights: bool
+) -> "Engine":
     from neurodial.deploy.config import DEMO_MODEL, DEMO_MODEL_ID, parse_config
     from neurodial.deploy.engines import build_engine
 
@@ -106,6 +111,7 @@ def _engine(model: str, sets: dict[str, Path], device: str, dtype: str, limits: 
         "sets": {name: str(path) for name, path in sets.items()},
         "device": device,
         "dtype": dtype,
+        "allow_changed_weights": allow_changed_weights,
         "max_waiting": max(_CHUNK, limits.max_prompts),
     }
     config = parse_config({"models": [settings], "limits": limits}, name="the command line", base=None)

@@ -9,9 +9,10 @@ import numpy as np
 
 from neurodial.control.errors import BadInput
 from neurodial.interpret.corpus import Annotation
+from neurodial.interpret.explaining import ExplanationMethod
 from neurodial.interpret.explanations import Concept, Explanation
 from neurodial.interpret.observations import Observation, Observations
-from neurodial.interpret.registry import ExplanationMethod, Properties, register
+from neurodial.interpret.registry import Properties, register
 from neurodial.interpret.responding import NeuronModel
 from neurodial.interpret.words import join_words
 

@@ -7,10 +7,11 @@ import numpy as np
 
 from neurodial.control.errors import BadInput
 from neurodial.control.neuron_set import NONE_CLASS
+from neurodial.interpret.explaining import ExplanationMethod
 from neurodial.interpret.explanations import Concept, Explanation
 from neurodial.interpret.formulas import Formula, iou, overlap_deviations, pack, popcount, search
 from neurodial.interpret.observations import Observation, Observations
-from neurodial.interpret.registry import ExplanationMethod, Properties, register
+from neurodial.interpret.registry import Properties, register
 from neurodial.interpret.responding import NeuronModel
 
 Array = np.ndarray[Any, Any]

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from neurodial.control.errors import BadInput
+from neurodial.interpret.explaining import ExplanationMethod
 from neurodial.interpret.explanations import Concept, Context, Explanation
 from neurodial.interpret.observations import Observations
 from neurodial.interpret.progress import progress
-from neurodial.interpret.registry import ExplanationMethod, Properties, register
+from neurodial.interpret.registry import Properties, register
 from neurodial.interpret.responding import NeuronModel
 
 Array = np.ndarray[Any, Any]

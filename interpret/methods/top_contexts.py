@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from neurodial.control.errors import BadInput
+from neurodial.interpret.explaining import ExplanationMethod
 from neurodial.interpret.explanations import Concept, Context, Explanation
 from neurodial.interpret.observations import Observation, Observations, WordSample, cut_context
-from neurodial.interpret.registry import ExplanationMethod, Properties, register
+from neurodial.interpret.registry import Properties, register
 from neurodial.interpret.responding import NeuronModel
 from neurodial.interpret.words import join_words
 
@@ -51,6 +52,7 @@ class TopContexts(ExplanationMethod):
     """
 
     slug = "top-contexts"
+    uses_model = True
     properties = Properties(
         "global", "neuron → concept", "low", human=True, supervision=False, causal=False, source="Kádár et al. 2017"
     )

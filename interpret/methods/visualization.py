@@ -9,11 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from neurodial.control.errors import BadInput
+from neurodial.interpret.explaining import ExplanationMethod
 from neurodial.interpret.explanations import NOTHING, Concept, Context, Explanation
 from neurodial.interpret.html import colour, ink
 from neurodial.interpret.methods.expert_units import detect
 from neurodial.interpret.observations import Observation, Observations, WordSample, cut_context
-from neurodial.interpret.registry import ExplanationMethod, Properties, register
+from neurodial.interpret.registry import Properties, register
 from neurodial.interpret.responding import NeuronModel
 
 Array = np.ndarray[Any, Any]

@@ -33,6 +33,7 @@ class ModelRunner:
         sets: the neuron sets that requests may name.
         model_id: what requests call the model; its own name where absent.
         default_max_tokens: most tokens generated where a request does not say.
+        allow_changed_weights: take sets of an ancestor of the model although weights were changed since.
 
     Raises:
         ModelError: for a model that is not an encoder–decoder.
@@ -46,18 +47,21 @@ class ModelRunner:
         *,
         model_id: str | None = None,
         default_max_tokens: int = 256,
+        allow_changed_weights: bool = False,
     ) -> None:
         if loaded.family != "encoder-decoder":
             raise ModelError(f"{loaded.name}: only encoder–decoder models are served, this one is {loaded.family}")
         for name in sets.names():
-            sets.get(name).check_model(loaded.fingerprint)
+            sets.get(name).check_model(loaded, allow_changed_weights=allow_changed_weights)
         self._loaded = loaded
         self._model: Any = _configured(loaded.model)
         self._tokenizer: Any = loaded.tokenizer
         self._tokenizer_lock = threading.Lock()  # MarianTokenizer switches its state and is not safe for two threads
         self._max_positions = int(loaded.model.config.max_position_embeddings)
         self._default_max_tokens = default_max_tokens
-        self._compile = lru_cache(_COMPILED_CACHE)(lambda controls: compile_controls(loaded, controls, sets))
+        self._compile = lru_cache(_COMPILED_CACHE)(
+            lambda controls: compile_controls(loaded, controls, sets, allow_changed_weights=allow_changed_weights)
+        )
         cards = tuple(_set_info(name, sets.get(name)) for name in sets.names())
         self.info = EngineInfo(_model_info(loaded, model_id or loaded.name, self._max_positions), cards)
 

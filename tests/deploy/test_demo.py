@@ -46,7 +46,7 @@ def test_the_readmes_sentence_switches_and_nothing_else_changes(demo: LoadedMode
 
 
 def test_the_set_belongs_to_the_model_and_carries_its_evidence(demo: LoadedModel, tense: NeuronSet) -> None:
-    tense.check_model(demo.fingerprint)
+    assert not tense.check_model(demo)
     assert tense.num_neurons <= 100
     assert {"probe", "readout", "tuning"} <= set(tense.evidence)
 

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from neurodial.control.errors import AddressError, BadInput, CorpusError
+from neurodial.control.lineage import KeptNeurons, Lineage
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet
 from neurodial.interpret.corpus import Corpus, Sentence
@@ -39,7 +41,19 @@ def test_a_set_from_minimal_pairs(found: NeuronSet, loaded: LoadedModel) -> None
     assert site.quantiles["past"].shape == (5, 10)
     assert [r.classes for r in found.readouts] == [("none", "present", "past")]
     assert (found.recommended.op, found.recommended.where) == ("map", "concept")
-    found.check_model(loaded.fingerprint)
+    assert not found.check_model(loaded)
+
+
+def test_on_a_pruned_model_a_set_names_the_original_neurons(
+    loaded: LoadedModel, corpus: Corpus, found: NeuronSet
+) -> None:
+    site = found.sites[0].site
+    numbers = tuple(range(100, 132))  # as if these 32 of 200 neurons were left
+    lineage = Lineage(("sha256:parent",), "parent", ({"kind": "pruned"},), False, {site: KeptNeurons(200, numbers)})
+    again = discover(replace(loaded, lineage=lineage), corpus, Discovery("tense", top=10))
+    assert again.sites[0].indices.tolist() == [100 + place for place in found.sites[0].indices]
+    assert again.sites[0].maps["past"].read.tolist() == list(numbers)
+    assert again.readouts[0].indices.tolist() == [100 + place for place in found.readouts[0].indices]
 
 
 def test_the_evidence(found: NeuronSet) -> None:

@@ -1,0 +1,210 @@
+"""Pointing every site of a stack at what one batch needs: rows of the tables, masks, gates to read, counts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from neurodial.control.addresses import Site
+from neurodial.control.compiling import Effect
+from neurodial.control.gates import ConceptGate, Gate, ThresholdGate
+from neurodial.control.masks import ConceptReader, GateReader, PassMasks, ThresholdReader
+from neurodial.control.stages import ALWAYS, EVER, Condition, Window
+from neurodial.control.tables import Selector, SiteTables
+from neurodial.control.tally import Counted, Counts
+
+Pair = tuple[int, Condition]  # a row of the batch and a condition of its slot
+
+
+@dataclass(eq=False)
+class Lane:
+    """One slot's effects in one stack.
+
+    Attributes:
+        effects: in the order of their controls.
+        conditions: the distinct ones.
+        windows: the distinct ones that are not everywhere.
+        pattern: for each window whether it holds all, none or some (None) of the positions of the slot's last pass.
+        counts: positions so far by condition.
+    """
+
+    effects: list[Effect]
+    conditions: tuple[Condition, ...]
+    windows: tuple[Window, ...]
+    pattern: tuple[bool | None, ...] | None = None
+    counts: dict[Condition, Counts] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, effects: list[Effect]) -> "Lane":
+        """A slot with these effects and no positions yet."""
+        conditions = tuple(dict.fromkeys(Condition.of(effect) for effect in effects))
+        windows = tuple(dict.fromkeys(c.window for c in conditions if c.window != EVER))
+        return cls(effects, conditions, windows, None if windows else (), {c: Counts() for c in conditions})
+
+    def holds(self, window: Window) -> bool | None:
+        """Whether a window holds all, none or some (None) of the positions of the slot's last pass."""
+        if window == EVER or self.pattern is None:
+            return True
+        return self.pattern[self.windows.index(window)]
+
+    def mask_of(self, condition: Condition) -> Condition:
+        """The condition by which a mask is found: ALWAYS where the steps of the pass decide already."""
+        if self.holds(condition.window):
+            return Condition(gate=condition.gate)
+        return condition
+
+
+@dataclass(eq=False)
+class Layout:
+    """What one batch needs in its passes.
+
+    Attributes:
+        num_rows: of the batch.
+        rows: (pairs,) rows of the batch, one for each row of the masks.
+        counted: where its counts come from.
+    """
+
+    num_rows: int
+    rows: torch.Tensor
+    counted: tuple[Counted, ...]
+    bounds: tuple[torch.Tensor, torch.Tensor] | None
+    has_gates: bool
+    whole: bool  # one look at a gate's site makes all masks
+
+    def start_masks(
+        self, masks: PassMasks, tokens: int, first: Sequence[int] | None, valid: torch.Tensor | None
+    ) -> None:
+        """Makes the masks of a pass as far as they do not depend on gates."""
+        device, count = self.rows.device, len(self.rows)
+        masks.base = None
+        if self.whole or not count:
+            masks.fired = torch.empty(0, 0, dtype=torch.bool, device=device)
+            return
+        masks.fired = torch.ones(count + 1, tokens, dtype=torch.bool, device=device)  # the last row is: everywhere
+        if valid is not None:
+            masks.fired[:count] = valid.to(device)[self.rows]
+        if self.bounds is not None and first is not None:
+            steps = torch.tensor(first, device=device)[self.rows, None] + torch.arange(tokens, device=device)
+            masks.fired[:count] &= (self.bounds[0] <= steps) & (steps < self.bounds[1])
+        if self.has_gates and (valid is not None or self.bounds is not None):
+            masks.base = masks.fired.clone()
+
+
+def arrange(
+    slots: Sequence[int],
+    lanes: Mapping[int, Lane],
+    sites: Mapping[Site, SiteTables],
+    *,
+    padded: bool,
+    device: torch.device,
+) -> Layout:
+    """Prepares the sites for a batch whose row r is slots[r].
+
+    Args:
+        slots: of the rows.
+        lanes: the slots that do anything in this stack.
+        sites: the tables.
+        padded: whether positions that are padding have to be left alone.
+        device: of the masks.
+    """
+    pairs = list(_pairs(slots, lanes, padded))
+    place = {pair: number for number, pair in enumerate(pairs)}
+    rows = selector(slots, device)
+    everywhere = False
+    for tables in sites.values():
+        masks: list[Selector | None] = []
+        for chosen in _stage_masks(slots, tables, place):
+            if pairs and any(number is not None for number in chosen):
+                everywhere = everywhere or None in chosen
+                masks.append(selector([len(pairs) if n is None else n for n in chosen], device))
+            else:
+                masks.append(None)
+        tables.readers = []
+        tables.prepare(slots, rows, masks)
+    bounds = _bounds(pairs, device)
+    groups = list(_gate_groups(pairs))
+    whole = len(groups) == 1 and groups[0][0] == slice(0, len(pairs)) and bounds is None and not everywhere
+    for where, gates in groups:
+        tables = sites[gates[0][1].site]
+        tables.readers.append(_reader(gates, len(slots), where, whole, tables.device))
+    counted = tuple(_counted(slots, lanes, place))
+    pair_rows = torch.tensor([row for row, _ in pairs], dtype=torch.long, device=device)
+    return Layout(len(slots), pair_rows, counted, bounds, bool(groups), whole)
+
+
+def selector(rows: Sequence[int], device: torch.device) -> Selector:
+    """A slice where the rows follow one another, otherwise an index tensor."""
+    if list(rows) == list(range(rows[0], rows[0] + len(rows))):
+        return slice(rows[0], rows[0] + len(rows))
+    return torch.tensor(rows, device=device)
+
+
+def _pairs(slots: Sequence[int], lanes: Mapping[int, Lane], padded: bool) -> Iterator[Pair]:
+    """The rows and conditions that need a mask; those that one look decides follow one another."""
+    if padded:
+        yield from ((row, ALWAYS) for row in range(len(slots)))
+    found: dict[Pair, None] = {}
+    for row, slot in enumerate(slots):
+        lane = lanes.get(slot)
+        for condition in lane.conditions if lane else ():
+            if lane and lane.holds(condition.window) is not False and lane.mask_of(condition) != ALWAYS:
+                found[row, lane.mask_of(condition)] = None
+    groups = list(dict.fromkeys(_gate_group(condition.gate) for _, condition in found))
+    yield from sorted(found, key=lambda pair: groups.index(_gate_group(pair[1].gate)))
+
+
+def _stage_masks(slots: Sequence[int], tables: SiteTables, place: Mapping[Pair, int]) -> Iterator[list[int | None]]:
+    """For each stage of a site the pair that says where each row acts, None for everywhere."""
+    here = [tables.stages_of(slot) for slot in slots]
+    for number in range(max(map(len, here), default=0)):
+        chosen: list[int | None] = []
+        for row, stages in enumerate(here):
+            condition = stages[number].condition if number < len(stages) else ALWAYS
+            chosen.append(place.get((row, condition)))
+        yield chosen
+
+
+def _gate_group(gate: Gate | None) -> object:
+    """Equal for gates that one look at a site decides together."""
+    return id(gate.readout) if isinstance(gate, ConceptGate) else gate and gate.site
+
+
+def _gate_groups(pairs: Sequence[Pair]) -> Iterator[tuple[slice, list[tuple[int, Gate]]]]:
+    start = 0
+    while start < len(pairs):
+        stop, group = start, _gate_group(pairs[start][1].gate)
+        gates: list[tuple[int, Gate]] = []
+        while stop < len(pairs) and _gate_group(pairs[stop][1].gate) == group:
+            row, condition = pairs[stop]
+            if condition.gate is not None:
+                gates.append((row, condition.gate))
+            stop += 1
+        if gates:
+            yield slice(start, stop), gates
+        start = stop
+
+
+def _reader(
+    gates: list[tuple[int, Gate]], num_rows: int, where: slice, whole: bool, device: torch.device
+) -> GateReader:
+    thresholds = [(row, gate) for row, gate in gates if isinstance(gate, ThresholdGate)]
+    if thresholds:
+        return ThresholdReader.build(thresholds, num_rows, where, whole, device)
+    concepts = [(row, gate) for row, gate in gates if isinstance(gate, ConceptGate)]
+    return ConceptReader.build(concepts, num_rows, where, whole, device)
+
+
+def _bounds(pairs: Sequence[Pair], device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Each pair's window, where some windows hold only some positions of the passes."""
+    if all(condition.window == EVER for _, condition in pairs):
+        return None
+    low = torch.tensor([condition.window[0] for _, condition in pairs], device=device)[:, None]
+    return low, torch.tensor([condition.window[1] for _, condition in pairs], device=device)[:, None]
+
+
+def _counted(slots: Sequence[int], lanes: Mapping[int, Lane], place: Mapping[Pair, int]) -> Iterator[Counted]:
+    for slot in dict.fromkeys(slots):
+        lane, row = lanes.get(slot), slots.index(slot)  # of a beam search, the first beam
+        for condition in lane.conditions if lane else ():
+            if lane and lane.holds(condition.window) is not False:
+                yield Counted(row, place.get((row, lane.mask_of(condition))), lane.counts[condition])

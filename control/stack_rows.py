@@ -1,0 +1,145 @@
+"""The slots of one stack: what each does, and the pass that is under way."""
+
+from collections.abc import Sequence
+
+import torch
+
+from neurodial.control.addresses import Site, Stack
+from neurodial.control.compiling import CompiledControls
+from neurodial.control.layout import Lane, Layout, arrange
+from neurodial.control.loading import LoadedModel
+from neurodial.control.masks import PassMasks
+from neurodial.control.sitehooks import SiteHook, hook_site
+from neurodial.control.stages import Condition, Window, stages_of
+from neurodial.control.tables import SiteTables
+from neurodial.control.tally import Counts, Tally
+
+
+class StackRows:
+    """The slots of one stack, each with the effects that one request has there.
+
+    Args:
+        loaded: the model.
+        stack: encoder or decoder.
+        max_rows: number of slots.
+    """
+
+    def __init__(self, loaded: LoadedModel, stack: Stack, max_rows: int) -> None:
+        self.max_rows = max_rows
+        self._loaded, self._stack = loaded, stack
+        self._lanes: dict[int, Lane] = {}
+        self._sites: dict[Site, SiteTables] = {}
+        self._hooks: dict[Site, SiteHook] = {}
+        self._masks, self._tally = PassMasks(), Tally()
+        self._layout: Layout | None = None
+        self._key: object = None
+        self._version = 0
+        self.needs_steps = False
+
+    def place(self, slot: int, compiled: CompiledControls | None) -> None:
+        """Replaces a slot's controls; its counts start again."""
+        self.clear(slot)
+        effects = [e for c in (compiled.controls if compiled else ()) for e in c.effects if e.site.stack == self._stack]
+        if not effects:
+            return
+        self._lanes[slot] = lane = Lane.of(effects)
+        self.needs_steps = self.needs_steps or bool(lane.windows)
+        for site in _sites_of(lane):
+            self._open_site(site)
+        if not lane.windows:
+            self._write(slot, lane)
+
+    def clear(self, slot: int) -> None:
+        """Takes a slot's controls away, and the hooks that no other slot needs."""
+        lane = self._lanes.pop(slot, None)
+        if lane is None:
+            return
+        self._tally.flush(self._masks)
+        for site in {effect.site for effect in lane.effects}:
+            self._sites[site].write(slot, ())
+        self.needs_steps = any(other.windows for other in self._lanes.values())
+        self._version += 1
+        for site in self._sites.keys() - {site for other in self._lanes.values() for site in _sites_of(other)}:
+            del self._sites[site]
+            self._hooks.pop(site).remove()
+
+    def counts(self, slot: int) -> dict[Condition, Counts]:
+        """Positions of a slot so far, by condition."""
+        self._tally.flush(self._masks)
+        return self._lanes[slot].counts if slot in self._lanes else {}
+
+    def begin(
+        self, slots: tuple[int, ...], tokens: int, first: Sequence[int] | None, valid: torch.Tensor | None
+    ) -> None:
+        """Starts a pass of this stack.
+
+        Args:
+            slots: of the batch's rows.
+            tokens: positions of each row.
+            first: the step of each row's first position; needed where `needs_steps`.
+            valid: (rows, tokens) bool, False at padding.
+        """
+        self._tally.finish(self._masks)
+        if not self._lanes:
+            return
+        if self.needs_steps and first is not None:
+            self._follow_windows(slots, tokens, first)
+        padded = valid is not None and tokens > 1  # a single position of padding is that of a finished row: harmless
+        key = slots, padded, self._version, torch.is_grad_enabled()
+        if self._layout is None or key != self._key:
+            with torch.inference_mode(False), torch.set_grad_enabled(key[3]):
+                self._layout = arrange(slots, self._lanes, self._sites, padded=padded, device=self._loaded.model.device)
+            self._key = key
+        layout = self._layout
+        if layout.counted:
+            layout.start_masks(self._masks, tokens, first, valid if padded else None)
+            self._tally.start(layout.counted, layout.rows, layout.num_rows, tokens, valid)
+
+    def discard(self) -> None:
+        """Forgets the pass that was begun last: it failed and will be run again."""
+        self._tally.discard()
+
+    def close(self) -> None:
+        """Removes every hook; reports remain."""
+        self._tally.flush(self._masks)
+        while self._hooks:
+            self._hooks.popitem()[1].remove()
+
+    def _open_site(self, site: Site) -> None:
+        if site in self._sites:
+            return
+        info = self._loaded.sites.info(site)
+        parameter = next(info.module.parameters(), None)
+        device = self._loaded.model.device if parameter is None else parameter.device
+        self._sites[site] = SiteTables(info.width, self.max_rows, device, self._masks)
+        self._hooks[site] = hook_site(info, self._sites[site])
+
+    def _write(self, slot: int, lane: Lane) -> None:
+        effects = [(lane.mask_of(Condition.of(e)), e) for e in lane.effects if lane.holds(e.window) is not False]
+        stages = stages_of(effects, {site: tables.width for site, tables in self._sites.items()})
+        for site in {effect.site for effect in lane.effects}:
+            self._sites[site].write(slot, stages.get(site, ()))
+        self._version += 1
+
+    def _follow_windows(self, slots: tuple[int, ...], tokens: int, first: Sequence[int]) -> None:
+        """Rewrites the slots that enter or leave a window with this pass."""
+        for slot, start in zip(slots, first, strict=True):
+            lane = self._lanes.get(slot)
+            if lane is None or not lane.windows:
+                continue
+            pattern = tuple(_holds(window, start, start + tokens) for window in lane.windows)
+            if pattern != lane.pattern:
+                lane.pattern = pattern
+                self._write(slot, lane)
+
+
+def _sites_of(lane: Lane) -> set[Site]:
+    """Where a slot writes or reads."""
+    return {e.site for e in lane.effects} | {c.gate.site for c in lane.conditions if c.gate is not None}
+
+
+def _holds(window: Window, start: int, stop: int) -> bool | None:
+    """Whether a window holds all, none or some (None) of the steps from start to before stop."""
+    if window[0] <= start and stop <= window[1]:
+        return True
+    return False if stop <= window[0] or window[1] <= start else None

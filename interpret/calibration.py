@@ -1,0 +1,97 @@
+"""Measuring a calibration: mean and deviation of every neuron of every site, in one streaming pass over a corpus."""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import numpy as np
+
+from neurodial.control.addresses import Site
+from neurodial.control.calibration import Calibration, SiteStatistics
+from neurodial.control.errors import CorpusError
+from neurodial.control.loading import LoadedModel
+from neurodial.interpret.activations import Block, Extraction
+from neurodial.interpret.corpus import Corpus
+from neurodial.interpret.sinks import stream
+from neurodial.interpret.statistics import LabelMoments
+from neurodial.interpret.versions import package_versions
+
+Array = np.ndarray[Any, Any]
+BATCH_VALUES = 32_000_000  # numbers that the activations of one batch may hold: 128 MB
+
+
+class TokenStatistics:
+    """A sink: mean and variance over all tokens, labelled or not."""
+
+    def __init__(self) -> None:
+        self.moments: dict[Site, LabelMoments] = {}
+
+    def add(self, block: Block) -> None:
+        """Takes the rows of a block of tokens."""
+        everything = np.zeros(len(block), dtype=np.int64)
+        for site, x in block.values.items():
+            self.moments.setdefault(site, LabelMoments(1, x.shape[1])).update(x, everything)
+
+
+def calibrate_model(
+    loaded: LoadedModel, corpus: Corpus, *, decoder: Literal["reference", "own"] | None = None
+) -> Calibration:
+    """Statistics of every neuron of a model over a corpus's tokens, padding left out.
+
+    Args:
+        loaded: the model.
+        corpus: any text; labels are not used.
+        decoder: what the decoder of an encoder–decoder is run on, teacher-forced: the corpus's targets (`reference`)
+            or the model's own greedy output (`own`). By default the targets where the corpus has them.
+
+    Raises:
+        CorpusError: if targets are wanted that the corpus has not, or it has no token.
+        BadInput: if an activation is not a number.
+    """
+    sites = tuple(loaded.sites.sites)
+    chosen = decoder_input(loaded, corpus, decoder)
+    width = sum(info.width for info in loaded.sites.sites.values())
+    batch_tokens = min(2048, max(128, BATCH_VALUES // width))
+    plan = Extraction(sites, ("piece",), decoder=chosen or "reference", batch_tokens=batch_tokens)
+    sink = TokenStatistics()
+    stream(loaded, corpus, plan, [sink])
+    return Calibration(
+        model_name=loaded.name,
+        fingerprint=loaded.fingerprint,
+        sites={site: _by_original_number(loaded, site, sink.moments[site]) for site in sites},
+        corpus={"name": corpus.name, "digest": corpus.digest, "size": corpus.size},
+        decoder=chosen,
+        versions=package_versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def decoder_input(
+    loaded: LoadedModel, corpus: Corpus, wanted: Literal["reference", "own"] | None
+) -> Literal["reference", "own"] | None:
+    """What an encoder–decoder's decoder runs on: what is wanted, or the corpus's targets where there are any.
+
+    Raises:
+        CorpusError: if targets are wanted that the corpus has not.
+    """
+    if loaded.family != "encoder-decoder":
+        return None
+    if wanted == "reference" and not corpus.parallel:
+        raise CorpusError(
+            f"{corpus.name}: it has no target side for the decoder to run on",
+            hint="give a parallel corpus, or run the decoder on the model's own output (own)",
+        )
+    return wanted or ("reference" if corpus.parallel else "own")
+
+
+def _by_original_number(loaded: LoadedModel, site: Site, moments: LabelMoments) -> SiteStatistics:
+    mean, std = moments.mean[0], np.sqrt(moments.variance[0])
+    kept = loaded.lineage.kept.get(site) if loaded.lineage else None
+    if kept is not None:
+        mean, std = (_spread(x, kept.indices, kept.original_width) for x in (mean, std))
+    return SiteStatistics(int(moments.count[0]), mean.astype(np.float32), std.astype(np.float32))
+
+
+def _spread(values: Array, places: tuple[int, ...], width: int) -> Array:
+    spread = np.full(width, np.nan)
+    spread[list(places)] = values
+    return spread
