@@ -29,13 +29,19 @@ def methods(
     table = Table(*heads[: 2 + len(shown)], box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for row in rows:
         values = [row["method"], row["command"], *(row[name] for name in shown)]
-        table.add_row(*(("yes" if v else "no") if isinstance(v, bool) else v or "–" for v in values))
+        table.add_row(*(_cell(value) for value in values))
     for column in table.columns[: len(COLUMNS) + 1]:
         column.no_wrap = True
     console.print(table)
 
 
 command = methods
+
+
+def _cell(value: str | bool | None) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return (value or "–").replace(" → ", "→")
 
 
 def _rows() -> list[dict[str, Any]]:

@@ -1,4 +1,6 @@
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from typer.testing import CliRunner, Result
 from neurodial.deploy.cli.explain import explain
 from neurodial.deploy.cli.group import group
 from neurodial.deploy.cli.methods import methods
+from neurodial.interpret.explaining import explanation_methods
 from neurodial.interpret.registry import all_methods
 
 GRAMMAR = "grammar:tense?count=60"
@@ -165,3 +168,26 @@ def test_methods_lists_every_method_with_its_properties() -> None:
     wide, narrow = (run(methods, width=width).output for width in (140, 80))
     assert "Mu and Andreas 2020" in wide
     assert max(map(len, narrow.splitlines())) <= 80
+
+
+def test_the_documentation_has_every_method_and_its_commands_parse() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^### `([\w-]+)`$", page, re.MULTILINE))
+    assert documented == set(explanation_methods()) | {
+        slug for slug, method in all_methods().items() if method.properties.direction == "neurons → neurons"
+    }
+    commands = [shlex.split(line) for line in page.splitlines() if re.match(r"neurodial (explain|group) ", line)]
+    assert len(commands) == 8
+    for _, name, *arguments in commands:
+        given = {word.split("=")[0] for word in arguments if word.startswith("--")}
+        assert given <= set(re.findall(r"--[\w-]+", run({"explain": explain, "group": group}[name], "--help").output))
+        params = dict(p.split("=") for flag, p in zip(arguments, arguments[1:], strict=False) if flag == "--param")
+        slug = arguments[arguments.index("--method") + 1]
+        assert set(params) <= set(all_methods()[slug]().get_params())
+
+
+def test_the_python_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(code, "methods.md", "exec"), {"__name__": "__main__"})
+    assert capsys.readouterr().out == "door\n"
