@@ -15,7 +15,7 @@ p { margin: .3rem 0; } .quiet { color: #57606a; } .nothing { color: #8c959f; fon
 section { border: 1px solid #d8dee4; border-radius: 8px; padding: 1rem 1.2rem; margin: 1rem 0; overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th { text-align: left; color: #57606a; font-weight: 600; font-size: .8rem; border-bottom: 1px solid #d8dee4; }
-th, td { padding: .2rem .9rem .2rem 0; vertical-align: top; } td.number, th.number { text-align: right; }
+th, td { padding: .2rem .9rem .2rem 0; vertical-align: baseline; } td.number, th.number { text-align: right; }
 .bar { display: inline-block; height: .7em; border-radius: 2px; vertical-align: baseline; }
 .text { line-height: 1.9; } .text span { padding: .12em 0; border-radius: 3px; }
 .text .peak { box-shadow: inset 0 -2px 0 #1b1f24; } .text .mark { text-decoration: underline dotted; }

@@ -1,6 +1,7 @@
 import json
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,8 @@ def test_mistakes_cost_one_line(
     tiny_marian_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, str | None], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options: dict[str, str | None] = {"--model": str(tiny_marian_path), "--corpus": "grammar:tense?count=8"} | change
+    options: dict[str, str | None] = {"--model": str(tiny_marian_path), "--corpus": "grammar:tense?count=8"}
+    options |= change
     address = options.pop("address", "encoder.1.ffn[3]")
     result = run(explain, address, *(w for k, v in options.items() if v is not None for w in (k, v)))
     assert result.exit_code == 2, result.output
@@ -181,7 +183,7 @@ def test_the_documentation_has_every_method_and_its_commands_parse() -> None:
     for _, name, *arguments in commands:
         given = {word.split("=")[0] for word in arguments if word.startswith("--")}
         assert given <= set(re.findall(r"--[\w-]+", run({"explain": explain, "group": group}[name], "--help").output))
-        params = dict(p.split("=") for flag, p in zip(arguments, arguments[1:], strict=False) if flag == "--param")
+        params = dict(p.split("=") for flag, p in pairwise(arguments) if flag == "--param")
         slug = arguments[arguments.index("--method") + 1]
         assert set(params) <= set(all_methods()[slug]().get_params())
 

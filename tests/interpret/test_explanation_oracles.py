@@ -11,6 +11,8 @@ from rich.console import Console
 from neurodial.control.addresses import Site
 from neurodial.control.errors import AddressError, BadInput
 from neurodial.control.loading import LoadedModel
+from neurodial.control.pruning.choosing import choose_kept
+from neurodial.control.pruning.removal import prune_model
 from neurodial.interpret import formulas
 from neurodial.interpret.activations import Extraction, extract
 from neurodial.interpret.corpus import Annotation, Corpus, Example, Sentence
@@ -275,6 +277,17 @@ def test_decoder_neurons_see_the_target_side(loaded: LoadedModel, sentences: Cor
 def test_neurons_that_are_not_there(loaded: LoadedModel, addresses: list[str], message: str) -> None:
     with pytest.raises(AddressError, match=message):
         Chosen.parse(loaded, addresses)
+
+
+def test_a_pruned_models_neurons_keep_their_numbers(loaded: LoadedModel) -> None:
+    scores = {info.site: torch.arange(64.0) for info in loaded.sites.of("encoder", "ffn")}
+    small = prune_model(loaded, choose_kept(loaded, scores, 0.5))
+    chosen = Chosen.parse(small, ["encoder.0.ffn[40]"])
+    (_, places, _) = chosen.columns[0]
+    assert small.original(chosen.sites[0], places.tolist()) == (40,)
+    assert Chosen.parse(small, ["encoder.0.ffn[*]"]).addresses[0] == "encoder.0.ffn[32]"
+    with pytest.raises(AddressError, match="removed"):
+        Chosen.parse(small, ["encoder.0.ffn[3]"])
 
 
 def test_new_text_is_answered_as_the_corpus_is(loaded: LoadedModel, sentences: Corpus) -> None:
