@@ -18,6 +18,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from neurodial.control.addresses import Neurons, Site
+    from neurodial.control.architectures import (
+        ArchitectureRow,
+        AttentionRow,
+        FfnRow,
+        StackRow,
+        register_architecture,
+    )
     from neurodial.control.calibration import Calibration
     from neurodial.control.catalogue import SetCatalogue
     from neurodial.control.compiling import CompiledControls, compile_controls
@@ -38,11 +45,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "AffineMap": "neuron_set",
     "Application": "hooks",
+    "ArchitectureRow": "architectures",
+    "AttentionRow": "architectures",
     "Calibration": "calibration",
     "CompiledControls": "compiling",
     "Control": "controls",
     "ControlledRows": "rows",
     "Cost": "pruning.cost",
+    "FfnRow": "architectures",
     "LoadedModel": "loading",
     "ModelSites": "sites",
     "NeurodialError": "errors",
@@ -54,6 +64,7 @@ _HOMES = {
     "SetCatalogue": "catalogue",
     "Site": "addresses",
     "SiteNeurons": "neuron_set",
+    "StackRow": "architectures",
     "capture": "recording",
     "choose_kept": "pruning.choosing",
     "compile_controls": "compiling",
@@ -63,6 +74,7 @@ _HOMES = {
     "load_pruned": "pruning.saving",
     "parse_controls": "controls",
     "prune_model": "pruning.removal",
+    "register_architecture": "architectures",
     "save_pruned": "pruning.saving",
     "sites_of": "sites",
     "support": "pruning.support",
@@ -71,11 +83,14 @@ _HOMES = {
 __all__ = [
     "AffineMap",
     "Application",
+    "ArchitectureRow",
+    "AttentionRow",
     "Calibration",
     "CompiledControls",
     "Control",
     "ControlledRows",
     "Cost",
+    "FfnRow",
     "LoadedModel",
     "ModelSites",
     "NeurodialError",
@@ -87,6 +102,7 @@ __all__ = [
     "SetCatalogue",
     "Site",
     "SiteNeurons",
+    "StackRow",
     "capture",
     "choose_kept",
     "compile_controls",
@@ -96,6 +112,7 @@ __all__ = [
     "load_pruned",
     "parse_controls",
     "prune_model",
+    "register_architecture",
     "save_pruned",
     "sites_of",
     "support",
