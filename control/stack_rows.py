@@ -120,6 +120,7 @@ class StackRows:
     def confirm(self) -> None:
         """Makes the pass that was begun last count: it has ended well."""
         self._tally.finish(self._masks)
+        self._switches.commit()
 
     def discard(self) -> None:
         """Forgets the pass that was begun last: it failed and will be run again."""

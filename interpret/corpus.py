@@ -24,6 +24,27 @@ LISTED_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
+class Annotation:
+    """What a treebank says of a word.
+
+    Attributes:
+        lemma: empty where it says nothing, as in the others.
+        upos: universal part of speech.
+        xpos: part of speech in the treebank's own terms.
+        feats: features such as `Number=Plur`.
+        deprel: relation to the head.
+        head: number of the word that this one depends on, −1 for the root.
+    """
+
+    lemma: str
+    upos: str
+    xpos: str
+    feats: tuple[str, ...]
+    deprel: str
+    head: int
+
+
+@dataclass(frozen=True)
 class Sentence:
     """A text, its words and their labels.
 
@@ -31,11 +52,13 @@ class Sentence:
         text: the raw sentence.
         words: character span (start, end) of each word, in order.
         labels: label of each word: a label of the concept, `none`, or None where it is not known.
+        annotations: of each word where the corpus is a treebank, else empty.
     """
 
     text: str
     words: tuple[tuple[int, int], ...]
     labels: tuple[str | None, ...]
+    annotations: tuple[Annotation, ...] = ()
 
     @classmethod
     def of(cls, text: str, labels: dict[int, str] | None = None, *, other: str | None = None) -> "Sentence":
