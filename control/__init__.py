@@ -18,6 +18,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from neurodial.control.addresses import Neurons, Site
+    from neurodial.control.architectures import (
+        ArchitectureRow,
+        AttentionRow,
+        FfnRow,
+        StackRow,
+        register_architecture,
+    )
     from neurodial.control.calibration import Calibration
     from neurodial.control.catalogue import SetCatalogue
     from neurodial.control.compiling import CompiledControls, compile_controls
@@ -39,11 +46,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "AffineMap": "neuron_set",
     "Application": "hooks",
+    "ArchitectureRow": "architectures",
+    "AttentionRow": "architectures",
     "Calibration": "calibration",
     "CompiledControls": "compiling",
     "Control": "controls",
     "ControlledRows": "rows",
     "Cost": "pruning.cost",
+    "FfnRow": "architectures",
     "LoadedModel": "loading",
     "ModelSites": "sites",
     "NeurodialError": "errors",
@@ -55,6 +65,7 @@ _HOMES = {
     "SetCatalogue": "catalogue",
     "Site": "addresses",
     "SiteNeurons": "neuron_set",
+    "StackRow": "architectures",
     "StaticRows": "static_rows",
     "capture": "recording",
     "choose_kept": "pruning.choosing",
@@ -65,6 +76,7 @@ _HOMES = {
     "load_pruned": "pruning.saving",
     "parse_controls": "controls",
     "prune_model": "pruning.removal",
+    "register_architecture": "architectures",
     "save_pruned": "pruning.saving",
     "sites_of": "sites",
     "support": "pruning.support",
@@ -73,11 +85,14 @@ _HOMES = {
 __all__ = [
     "AffineMap",
     "Application",
+    "ArchitectureRow",
+    "AttentionRow",
     "Calibration",
     "CompiledControls",
     "Control",
     "ControlledRows",
     "Cost",
+    "FfnRow",
     "LoadedModel",
     "ModelSites",
     "NeurodialError",
@@ -89,6 +104,7 @@ __all__ = [
     "SetCatalogue",
     "Site",
     "SiteNeurons",
+    "StackRow",
     "StaticRows",
     "capture",
     "choose_kept",
@@ -99,6 +115,7 @@ __all__ = [
     "load_pruned",
     "parse_controls",
     "prune_model",
+    "register_architecture",
     "save_pruned",
     "sites_of",
     "support",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from neurodial.control.addresses import Stack
+from neurodial.control.errors import ModelError
 
 Family = Literal["encoder-decoder", "decoder-only", "encoder-only"]
 Layout = Literal["separate", "concatenated", "per-head", "grouped"]
@@ -304,6 +305,33 @@ ARCHITECTURES: dict[str, tuple[ArchitectureRow, ...]] = {
     "m2m_100": (_BART,),
     "t5": (_t5(gated=True), _t5(gated=False)),
 }
+
+
+EXAMPLE = (
+    'register_architecture("{model_type}", ArchitectureRow("decoder-only", (StackRow("decoder", container="", '
+    'layers="layers", ffn=FfnRow("mlp.down_proj", ("mlp.gate_proj", "mlp.up_proj"), "intermediate_size"), '
+    'attn=AttentionRow("self_attn.o_proj", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), '
+    '"num_attention_heads")),)))'
+)
+
+
+def register_architecture(model_type: str, *rows: ArchitectureRow) -> None:
+    """Adds an architecture to the table of this process.
+
+    Args:
+        model_type: transformers' name of the architecture, `model.config.model_type`.
+        *rows: its row; of several, the first whose `when` fits a model's config is taken.
+
+    Raises:
+        ModelError: if the table has the architecture already, or what is given is not a row.
+    """
+    if model_type in ARCHITECTURES:
+        raise ModelError(f"the architecture {model_type!r} is in the table already")
+    if not rows or not all(isinstance(row, ArchitectureRow) and row.stacks for row in rows):
+        raise ModelError(
+            f"the architecture {model_type!r} needs a row with stacks", hint=EXAMPLE.format(model_type=model_type)
+        )
+    ARCHITECTURES[model_type] = rows
 
 
 def row_for(model_type: str, config: object) -> ArchitectureRow | None:

@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils import logging as hub_logging
 
 from neurodial.control.addresses import Site
@@ -30,6 +31,7 @@ from neurodial.control.errors import ModelError
 from neurodial.control.lineage import Lineage
 from neurodial.control.pruning.loader import read_pruned
 from neurodial.control.sites import ModelSites, sites_of
+from neurodial.control.weights import check_weights_can_change
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SAMPLES = 32  # values of each tensor that enter the fingerprint
@@ -60,6 +62,17 @@ class LoadedModel:
         """encoder-decoder, decoder-only or encoder-only."""
         return self.sites.family
 
+    def check_weights_can_change(self, what: str) -> None:
+        """Refuses to edit weights that cannot be edited exactly: packed by quantisation, sharded or offloaded.
+
+        Args:
+            what: what would be done, such as `pruning`.
+
+        Raises:
+            ModelError: with the reason.
+        """
+        check_weights_can_change(self.model, what)
+
     @property
     def pad_token_id(self) -> int | None:
         """The padding token's id; multimodal models keep it in their text part's config."""
@@ -87,13 +100,14 @@ class LoadedModel:
         return self.lineage.original(site, places) if self.lineage else tuple(int(p) for p in places)
 
 
-def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32") -> LoadedModel:
+def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32", text: bool = True) -> LoadedModel:
     """Loads a checkpoint folder (or the name of one on a model hub) for inference.
 
     Args:
         path: a folder that `from_pretrained` reads, or a hub id.
         device: such as `cpu` or `cuda:0`.
         dtype: float32, bfloat16 or float16.
+        text: False leaves the tokenizer out, for those who never encode text.
 
     Raises:
         ModelError: if it cannot be loaded or its architecture is not known.
@@ -105,12 +119,14 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32")
     try:
         with _quiet():
             model: Any = _read_model(path, DTYPES[dtype])
-            tokenizer = AutoTokenizer.from_pretrained(path)
-        model = model.to(device)
+            tokenizer: Any = AutoTokenizer.from_pretrained(path) if text else None
+        if getattr(model, "hf_quantizer", None) is None:  # a quantised model is where its quantiser put it
+            model = model.to(device)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"{path}: cannot load the model ({line})", hint="a folder with config.json, weights and tokenizer is needed"
+            f"{path}: cannot load the model ({line})",
+            hint=f"a folder with config.json{', weights and tokenizer' if text else ' and weights'} is needed",
         ) from error
     return LoadedModel.wrap(model, tokenizer)
 
@@ -128,7 +144,8 @@ def _auto_class(config: Any) -> Any:
     if config.is_encoder_decoder:
         return AutoModelForSeq2SeqLM
     architecture = (config.architectures or [""])[0]
-    if architecture.endswith(("ForCausalLM", "LMHeadModel")):
+    causal = architecture == MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)  # Gemma3ForConditionalGeneration
+    if causal or architecture.endswith(("ForCausalLM", "LMHeadModel")):
         return AutoModelForCausalLM
     return AutoModelForMaskedLM if architecture.endswith("ForMaskedLM") else AutoModel
 
@@ -172,9 +189,19 @@ def fingerprint(model: PreTrainedModel, source: Path | None, lineage: Lineage | 
 def _checkpoint_tensors(model: PreTrainedModel, source: Path | None) -> Iterator[tuple[str, torch.Tensor]]:
     files = sorted(source.glob("*.safetensors")) if source and source.is_dir() else []
     if not files:
-        unsaved = {*model.all_tied_weights_keys, *(model._keys_to_ignore_on_save or ())}
-        yield from ((name, value) for name, value in model.state_dict().items() if name not in unsaved)
+        yield from _own_tensors(model)
     for file in files:
         with safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118
                 yield name, opened.get_tensor(name)
+
+
+def _own_tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """The model's parameters as they would be saved; those that torch has quantised are packed in tuples."""
+    unsaved = {*model.all_tied_weights_keys, *(model._keys_to_ignore_on_save or ())}
+    for name, value in model.state_dict().items():
+        if name in unsaved:
+            continue
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, torch.Tensor):
+                yield name, part.dequantize() if part.is_quantized else part

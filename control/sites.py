@@ -6,11 +6,10 @@ from typing import Any, Literal
 
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from neurodial.control.addresses import Site, SiteKind, Stack
 from neurodial.control.architectures import (
-    ARCHITECTURES,
+    EXAMPLE,
     ArchitectureRow,
     AttentionRow,
     Family,
@@ -19,6 +18,10 @@ from neurodial.control.architectures import (
     row_for,
 )
 from neurodial.control.errors import AddressError, ModelError
+from neurodial.control.experts import refusal as experts_refusal
+from neurodial.control.linear import width_in, width_out
+from neurodial.control.structure import Ambiguous, row_from_structure
+from neurodial.control.weights import inexact
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class ModelSites:
         layers: stack → its layers.
         sites: every site that can be read and written.
         refused: sites that exist but cannot be served, with the reason.
+        by_structure: the architecture has no row; its structure was read and verified.
     """
 
     model_type: str
@@ -96,6 +100,7 @@ class ModelSites:
     layers: dict[Stack, tuple[LayerInfo, ...]]
     sites: dict[Site, SiteInfo]
     refused: dict[Site, str] = field(default_factory=dict)
+    by_structure: bool = False
 
     @property
     def family(self) -> Family:
@@ -134,24 +139,33 @@ class ModelSites:
 
 
 def sites_of(model: PreTrainedModel) -> ModelSites:
-    """Finds every site of a model by its row in `ARCHITECTURES`.
+    """Finds every site of a model by its row in the table, or by its structure where that is unambiguous.
+
+    A model outside the table is run on a few tokens, to verify what depends on what.
 
     Raises:
-        ModelError: for an architecture that has no row, or a model whose modules are not where its row says.
+        ModelError: if the model's structure is ambiguous, or its modules are not where its row says.
     """
-    config = model.config.get_text_config()
     model_type = model.config.model_type
-    row = row_for(model_type, config)
-    if row is None:
+    row = row_for(model_type, model.config.get_text_config())
+    if row is not None:
+        return resolve(model, row)
+    try:
+        return resolve(model, row_from_structure(model), by_structure=True)
+    except Ambiguous as reason:
         raise ModelError(
-            f"the architecture {model_type!r} is not in the table",
-            hint=f"known: {', '.join(sorted(ARCHITECTURES))}; a row in neurodial.control.architectures adds another",
-        )
-    return resolve(model, row)
+            f"the architecture {model_type!r} is not in the table, and its structure is not clear: {reason}",
+            hint=f"add a row (docs/architectures.md): {EXAMPLE.format(model_type=model_type)}",
+        ) from None
 
 
-def resolve(model: PreTrainedModel, row: ArchitectureRow) -> ModelSites:
+def resolve(model: PreTrainedModel, row: ArchitectureRow, *, by_structure: bool = False) -> ModelSites:
     """Finds every site of a model by a row.
+
+    Args:
+        model: the model.
+        row: where its parts are.
+        by_structure: the row was read from the model itself.
 
     Raises:
         ModelError: if a module is not where the row says.
@@ -162,12 +176,17 @@ def resolve(model: PreTrainedModel, row: ArchitectureRow) -> ModelSites:
     containers: dict[Stack, nn.Module] = {}
     layers: dict[Stack, tuple[LayerInfo, ...]] = {}
     sites: dict[Site, SiteInfo] = {}
+    refused: dict[Site, str] = {}
     for stack in row.stacks:
         containers[stack.stack] = _find(base, stack.container, model)
         layers[stack.stack] = tuple(_layers(model, base, stack, prefix))
-        for info in _sites_of_stack(layers[stack.stack], config):
-            sites[info.site] = info
-    return ModelSites(model.config.model_type, row, containers, layers, sites)
+        for site, info in _sites_of_stack(layers[stack.stack], config):
+            reason = info if isinstance(info, str) else inexact(model, info.module, info.side, site.kind)
+            if reason is not None:
+                refused[site] = reason
+            elif isinstance(info, SiteInfo):
+                sites[site] = info
+    return ModelSites(model.config.model_type, row, containers, layers, sites, refused, by_structure)
 
 
 def _layers(model: nn.Module, base: nn.Module, row: StackRow, prefix: str) -> Iterator[LayerInfo]:
@@ -178,21 +197,27 @@ def _layers(model: nn.Module, base: nn.Module, row: StackRow, prefix: str) -> It
         yield LayerInfo(row.stack, number, layer, f"{prefix}{row.layers}.{number}", row)
 
 
-def _sites_of_stack(layers: tuple[LayerInfo, ...], config: Any) -> Iterator[SiteInfo]:
+def _sites_of_stack(layers: tuple[LayerInfo, ...], config: Any) -> Iterator[tuple[Site, SiteInfo | str]]:
+    """The sites of a stack in the order of execution, or why one cannot be served."""
     hidden = int(config.hidden_size)
     first = layers[0]
-    yield SiteInfo(Site(first.stack, None, "embed"), first.module, "input", hidden, first.module, first.path)
+    embed = Site(first.stack, None, "embed")
+    yield embed, SiteInfo(embed, first.module, "input", hidden, first.module, first.path)
     for layer in layers:
-        yield _attention_site(layer, "attn", layer.row.attn, config)
-        if layer.row.cross is not None:
-            yield _attention_site(layer, "cross", layer.row.cross, config)
-        if layer.row.ffn is not None:
-            yield _ffn_site(layer, layer.row.ffn)
-        site = Site(layer.stack, layer.number, "resid")
-        yield SiteInfo(site, layer.module, "output", hidden, layer.module, layer.path)
+        for kind in ("attn", "cross"):
+            row = layer.attention(kind)
+            if row is not None:
+                found = _attention_site(layer, kind, row, config)
+                yield found.site, found
+        ffn = Site(layer.stack, layer.number, "ffn")
+        yield ffn, experts_refusal(layer.module) or _ffn_site(layer, layer.row.ffn)
+        resid = Site(layer.stack, layer.number, "resid")
+        yield resid, SiteInfo(resid, layer.module, "output", hidden, layer.module, layer.path)
 
 
-def _ffn_site(layer: LayerInfo, row: FfnRow) -> SiteInfo:
+def _ffn_site(layer: LayerInfo, row: FfnRow | None) -> SiteInfo | str:
+    if row is None:
+        return "the architecture's row names no FFN"
     module = _find(layer.module, row.out, layer.module)
     made = sum(width_out(_find(layer.module, path, layer.module)) for path in row.into)
     width = width_in(module)
@@ -223,31 +248,6 @@ def _attention_site(layer: LayerInfo, kind: SiteKind, row: AttentionRow, config:
         num_heads=width // head_dim,
         num_kv_heads=(made - width) // (2 * head_dim),
     )
-
-
-def width_in(module: nn.Module) -> int:
-    """Input width of a linear module; `Conv1D` holds its weight as (in, out) and has no `in_features`.
-
-    Raises:
-        ModelError: if the module is not linear.
-    """
-    return int(module.weight.shape[0]) if isinstance(module, Conv1D) else _features(module, "in_features")
-
-
-def width_out(module: nn.Module) -> int:
-    """Output width of a linear module.
-
-    Raises:
-        ModelError: if the module is not linear.
-    """
-    return int(module.weight.shape[1]) if isinstance(module, Conv1D) else _features(module, "out_features")
-
-
-def _features(module: nn.Module, name: str) -> int:
-    value = getattr(module, name, None)
-    if not isinstance(value, int):
-        raise ModelError(f"{type(module).__name__} is not a linear module: it has no {name}")
-    return value
 
 
 def _find(module: nn.Module, path: str, where: nn.Module) -> nn.Module:

@@ -127,6 +127,11 @@ _MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 ARCHITECTURE_NAMES: tuple[str, ...] = tuple(_MODELS)
 
 
+def settings(name: str) -> dict[str, Any]:
+    """The config attributes of a tiny model, for relatives that are not in the table."""
+    return dict(_MODELS[name][2])
+
+
 def tiny(name: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, **overrides: Any) -> PreTrainedModel:
     """A random model in evaluation mode: two layers a stack, hidden 32, FFN 48 (40 in the decoders of BART's family).
 
@@ -136,8 +141,8 @@ def tiny(name: str, *, seed: int = 0, dtype: torch.dtype = torch.float32, **over
         dtype: of the weights.
         **overrides: config attributes, such as `num_hidden_layers=3`.
     """
-    config_name, model_name, settings = _MODELS[name]
-    config = getattr(transformers, config_name)(**(settings | overrides))
+    config_name, model_name, attributes = _MODELS[name]
+    config = getattr(transformers, config_name)(**(attributes | overrides))
     return build(getattr(transformers, model_name), config, seed=seed, dtype=dtype)
 
 

@@ -6,10 +6,10 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from neurodial.control.addresses import Site
+from neurodial.control.linear import width_in, width_out
 from neurodial.control.loading import LoadedModel
 from neurodial.control.pruning.cuts import row_of
 from neurodial.control.pruning.support import prunable
-from neurodial.control.sites import width_in, width_out
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import MarianMTModel
+from transformers import AutoTokenizer, MarianMTModel
 
 from neurodial.control.errors import ModelError
 from neurodial.control.loading import LoadedModel, load_model
+from neurodial.control.sites import sites_of
+from tests.tiny import load_tiny, tiny
 
 
 def test_the_fingerprint_does_not_depend_on_dtype_or_path(tiny_marian: LoadedModel, tiny_marian_path: Path) -> None:
@@ -24,6 +26,25 @@ def test_other_weights_have_another_fingerprint(
     other.save_pretrained(tmp_path)
     tiny_marian.tokenizer.save_pretrained(tmp_path)
     assert load_model(tmp_path).fingerprint != tiny_marian.fingerprint
+
+
+def test_a_model_from_nowhere_takes_nothing_from_the_working_folder(
+    tiny_marian_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = load_tiny("llama").fingerprint
+    monkeypatch.chdir(tiny_marian_path)
+    assert load_tiny("llama").fingerprint == expected
+    assert load_tiny("llama").name == "LlamaForCausalLM"
+
+
+@pytest.mark.parametrize("name", ["gemma3", "opt", "t5", "bert"])
+def test_a_checkpoint_is_loaded_with_its_head(name: str, tiny_marian_path: Path, tmp_path: Path) -> None:
+    model = tiny(name)
+    model.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained(tiny_marian_path).save_pretrained(tmp_path)
+    loaded = load_model(tmp_path)
+    assert type(loaded.model) is type(model)
+    assert loaded.sites.row == sites_of(model).row
 
 
 @pytest.mark.parametrize("path", ["./nothing/here", "/no/such/folder", "a/b/c"])
