@@ -20,7 +20,7 @@ from neurodial.control.static_rows import StaticRows
 from tests.control.reference import concept_set
 from tests.tiny import inputs_for, load_tiny
 
-SITES = ["decoder.*.ffn", "decoder.1.resid", "decoder.embed", "decoder.0.attn"]
+SITES = ["decoder.*.ffn", "decoder.0.resid", "decoder.embed", "decoder.0.attn"]
 
 
 @pytest.fixture(params=[pytest.param("marian", marks=pytest.mark.contracts), "llama"])  # tracing takes seconds
@@ -38,8 +38,8 @@ def plans(loaded: LoadedModel) -> Iterator[CompiledControls]:
     raw: list[list[dict[str, Any]]] = [
         [{"neurons": "decoder.*.ffn[0-20]", "op": "clamp", "value": 0.5, "strength": 0.8}],
         [
-            {"neurons": "decoder.1.resid[3,7]", "op": "amplify", "value": -2.0},
-            {"neurons": "decoder.1.resid[7-9]", "op": "shift", "value": 0.4},
+            {"neurons": "decoder.0.resid[3,7]", "op": "amplify", "value": -2.0},
+            {"neurons": "decoder.0.resid[7-9]", "op": "shift", "value": 0.4},
         ],
         [{"neurons": "decoder.0.attn.head[0]", "op": "prune", "where": {"neuron": "decoder.0.attn[5]", "above": 0.0}}],
         [
