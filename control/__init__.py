@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from neurodial.control.calibration import Calibration
     from neurodial.control.catalogue import SetCatalogue
     from neurodial.control.compiling import CompiledControls, compile_controls
-    from neurodial.control.controls import Control, NeuronGate, parse_controls
+    from neurodial.control.controls import Control, NeuronGate, NeuronTrigger, parse_controls
     from neurodial.control.errors import NeurodialError
     from neurodial.control.hooks import Application, controlled
     from neurodial.control.loading import LoadedModel, load_model
@@ -59,6 +59,7 @@ _HOMES = {
     "NeurodialError": "errors",
     "NeuronGate": "controls",
     "NeuronSet": "neuron_set",
+    "NeuronTrigger": "controls",
     "Neurons": "addresses",
     "ReadOut": "neuron_set",
     "Recommended": "neuron_set",
@@ -98,6 +99,7 @@ __all__ = [
     "NeurodialError",
     "NeuronGate",
     "NeuronSet",
+    "NeuronTrigger",
     "Neurons",
     "ReadOut",
     "Recommended",
