@@ -18,7 +18,7 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c de
 INSTALLED = pyproject.toml deploy/constraints.txt
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test contracts check lint format types imports fresh bench pruning-table prune-sweep train-demo tense-set evaluate lock clean need-data
+.PHONY: help serve install test contracts check lint format types imports fresh bench architectures-table pruning-table prune-sweep train-demo tense-set evaluate lock clean need-data
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -55,6 +55,9 @@ fresh: ## a clean clone, a new environment and the README's two set-up commands
 
 bench: $(VENV)/.dev ## runs the benchmarks: each prints a table and writes JSON
 	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python -m "tests.benchmarks.$$(basename "$$bench" .py)"; done
+
+architectures-table: $(VENV)/.dev ## writes the table in docs/architectures.md: where the neurons are
+	@$(BIN)/python -m neurodial.control.architecture_table docs/architectures.md
 
 pruning-table: $(VENV)/.dev ## writes the table in docs/pruning.md: what can be pruned exactly
 	@$(BIN)/python -m neurodial.control.pruning.table docs/pruning.md

@@ -105,13 +105,14 @@ class LoadedModel:
         return self.lineage.original(site, places) if self.lineage else tuple(int(p) for p in places)
 
 
-def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32") -> LoadedModel:
+def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32", text: bool = True) -> LoadedModel:
     """Loads a checkpoint folder (or the name of one on a model hub) for inference.
 
     Args:
         path: a folder that `from_pretrained` reads, or a hub id.
         device: such as `cpu` or `cuda:0`.
         dtype: float32, bfloat16 or float16; auto is the checkpoint's own.
+        text: False leaves the tokenizer out, for those who never encode text.
 
     Raises:
         ModelError: if it cannot be loaded or its architecture is not known.
@@ -123,13 +124,14 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32")
     try:
         with quiet():
             model: Any = _read_model(path, DTYPES[dtype])
-            tokenizer = AutoTokenizer.from_pretrained(path)
+            tokenizer: Any = AutoTokenizer.from_pretrained(path) if text else None
         if getattr(model, "hf_quantizer", None) is None:  # a quantised model is where its quantiser put it
             model = model.to(device)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"{path}: cannot load the model ({line})", hint="a folder with config.json, weights and tokenizer is needed"
+            f"{path}: cannot load the model ({line})",
+            hint=f"a folder with config.json{', weights and tokenizer' if text else ' and weights'} is needed",
         ) from error
     return LoadedModel.wrap(model, tokenizer)
 

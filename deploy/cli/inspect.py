@@ -1,4 +1,4 @@
-"""`neurodial inspect`: what a neuron set holds, or where a model's neurons are."""
+"""`neurodial inspect`: what a neuron set holds, or where a model's neurons are; what the path is decides."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +9,6 @@ from neurodial.control.errors import BadInput
 from neurodial.deploy.cli.output import one_line_errors, print_json
 
 if TYPE_CHECKING:
-    from neurodial.control.loading import LoadedModel
     from neurodial.control.neuron_set import NeuronSet
 
 BAR = 12  # characters of the longest bar
@@ -17,18 +16,16 @@ BAR = 12  # characters of the longest bar
 
 @one_line_errors
 def inspect_(
-    target: Annotated[str, typer.Argument(help="Neuron set (.safetensors), checkpoint folder, or demo.")],
-    top: Annotated[int, typer.Option(min=1, help="Neurons to show.")] = 20,
+    target: Annotated[str, typer.Argument(help="Neuron set (a file), model (a folder, demo, or a hub id).")],
+    top: Annotated[int, typer.Option(min=1, help="Neurons of a set to show.")] = 20,
     ranking: Annotated[
         Path | None, typer.Option(help="Write a set's neurons as a ranking file (.csv) for neurodial prune.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, with all neurons.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, with all neurons or sites.")] = False,
 ) -> None:
     """Show a model's sites or a neuron set's top neurons."""
     if Path(target).is_file() or target.endswith(".safetensors"):
-        from neurodial.control.neuron_set import NeuronSet
-
-        found = NeuronSet.load(target)
+        found = _load_set(Path(target))
         if ranking is not None:
             write_ranking(found, ranking)
         if as_json:
@@ -42,8 +39,9 @@ def inspect_(
         )
     from neurodial.control.loading import load_model
     from neurodial.deploy.cli.discover import checkpoint
+    from neurodial.deploy.cli.model_report import model_report, print_model
 
-    loaded = load_model(checkpoint(target))
+    loaded = load_model(checkpoint(target), text=False)
     if as_json:
         print_json(model_report(loaded))
     else:
@@ -62,6 +60,18 @@ def write_ranking(found: "NeuronSet", path: Path) -> None:
     except OSError as error:
         raise BadInput(f"--ranking {path}: cannot be written ({error.strerror})") from None
     typer.echo(f"wrote {path}", err=True)
+
+
+def _load_set(path: Path) -> "NeuronSet":
+    from neurodial.control.errors import NeuronSetError
+    from neurodial.control.neuron_set import NeuronSet
+
+    try:
+        return NeuronSet.load(path)
+    except NeuronSetError as error:
+        if (path.parent / "config.json").is_file():  # the weights or the config of a model
+            raise NeuronSetError(error.message, hint=f"for the model, name its folder: {path.parent}") from None
+        raise
 
 
 def set_report(found: "NeuronSet") -> dict[str, Any]:
@@ -155,38 +165,3 @@ def evidence_lines(evidence: dict[str, Any]) -> list[str]:
                 f"a token, {loss['loss_uncontrolled']:.2f} without control"
             )
     return lines
-
-
-def model_report(loaded: "LoadedModel") -> dict[str, Any]:
-    """A model's sites for programs."""
-    return {
-        "kind": "model",
-        "name": loaded.name,
-        "model_type": loaded.sites.model_type,
-        "family": loaded.family,
-        "fingerprint": loaded.fingerprint,
-        "stacks": list(loaded.sites.stacks),
-        "num_neurons": loaded.sites.num_neurons,
-        "sites": [
-            {"site": str(site), "width": info.width, "heads": info.width // info.head_dim if info.head_dim else None}
-            for site, info in loaded.sites.sites.items()
-        ],
-    }
-
-
-def print_model(loaded: "LoadedModel") -> None:
-    """A model for people: its stacks, layers and sites."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    sites = loaded.sites
-    console.print(
-        f"[bold]{loaded.name}[/bold] ({sites.model_type}, {loaded.family})  [dim]{loaded.fingerprint[:19]}[/dim]"
-    )
-    console.print(f"{sites.num_neurons:,} neurons at {len(sites.sites)} sites")
-    table = Table("site", "neurons", "heads", box=None, pad_edge=False, header_style="bold")
-    for site, info in sites.sites.items():
-        heads = f"{info.width // info.head_dim} × {info.head_dim}" if info.head_dim else ""
-        table.add_row(str(site), str(info.width), heads)
-    console.print(table)
