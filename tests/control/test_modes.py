@@ -137,7 +137,7 @@ def test_sampling_draws_the_same_with_the_same_seed(loaded: LoadedModel) -> None
 @pytest.mark.parametrize("scope", [{"phase": "generation"}, {"steps": [1, 4]}, {}], ids=["generation", "steps", "all"])
 def test_assisted_decoding_gives_the_tokens_of_greedy(loaded: LoadedModel, scope: dict[str, Any]) -> None:
     """The assistant proposes several tokens, which the model reads in one pass, the first ones with the prompt."""
-    compiled = plan(loaded, {"neurons": "decoder.0.resid[0-9]", "op": "shift", "value": 1.5, **scope}, GATED)
+    compiled = plan(loaded, {"neurons": "decoder.1.resid[*]", "op": "amplify", "value": -1.0, **scope}, GATED)
     inputs = batch(loaded, 1)
     with controlled(loaded, [compiled]):
         greedy = generate(loaded, inputs)
