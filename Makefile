@@ -18,7 +18,7 @@ PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c de
 INSTALLED = pyproject.toml deploy/constraints.txt
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test contracts check lint format types imports fresh bench architectures-table pruning-table train-demo tense-set evaluate lock clean need-data
+.PHONY: help serve install test contracts check lint format types imports fresh bench architectures-table pruning-table prune-sweep train-demo train-lm tense-set evaluate evaluate-lm lock clean need-data
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -54,7 +54,7 @@ fresh: ## a clean clone, a new environment and the README's two set-up commands
 	@.ci/fresh
 
 bench: $(VENV)/.dev ## runs the benchmarks: each prints a table and writes JSON
-	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python "$$bench"; done
+	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python -m "tests.benchmarks.$$(basename "$$bench" .py)"; done
 
 architectures-table: $(VENV)/.dev ## writes the table in docs/architectures.md: where the neurons are
 	@$(BIN)/python -m neurodial.control.architecture_table docs/architectures.md
@@ -66,11 +66,21 @@ train-demo: $(VENV)/.dev need-data ## trains the demo model: DATA=folder, ARGS="
 	@MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000 \
 		$(BIN)/python -m neurodial.deploy.demo.training --data "$(DATA)" $(ARGS)
 
+train-lm: $(VENV)/.dev need-data ## trains the demo language model: DATA=folder, ARGS="--minutes 60"
+	@MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000 \
+		$(BIN)/python -m neurodial.deploy.demo.lm_training --data "$(DATA)" $(ARGS)
+
 tense-set: $(VENV)/.dev need-data ## makes the demo's tense set from the training sentences: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.tense_set --data "$(DATA)" $(ARGS)
 
 evaluate: $(VENV)/.dev need-data ## measures the demo's tense control: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.evaluate --data "$(DATA)" $(ARGS)
+
+prune-sweep: $(VENV)/.dev need-data ## measures what pruning costs the demo model: DATA=folder
+	@$(BIN)/python -m neurodial.deploy.demo.prune_sweep --data "$(DATA)" $(ARGS)
+
+evaluate-lm: $(VENV)/.dev need-data ## measures the demo language model's facts and agreement: DATA=folder
+	@$(BIN)/python -m neurodial.deploy.demo.lm_evaluate --data "$(DATA)" $(ARGS)
 
 need-data:
 	@test -d "$(DATA)" || { echo "say where the data is, for example: make evaluate DATA=../shared/data" >&2; exit 2; }

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         StackRow,
         register_architecture,
     )
+    from neurodial.control.baking import BakingPlan, bake, plan_baking, save_baked
     from neurodial.control.calibration import Calibration
     from neurodial.control.catalogue import SetCatalogue
     from neurodial.control.compiling import CompiledControls, compile_controls
@@ -48,6 +49,7 @@ _HOMES = {
     "Application": "hooks",
     "ArchitectureRow": "architectures",
     "AttentionRow": "architectures",
+    "BakingPlan": "baking",
     "Calibration": "calibration",
     "CompiledControls": "compiling",
     "Control": "controls",
@@ -68,6 +70,7 @@ _HOMES = {
     "SiteNeurons": "neuron_set",
     "StackRow": "architectures",
     "StaticRows": "static_rows",
+    "bake": "baking",
     "capture": "recording",
     "choose_kept": "pruning.choosing",
     "compile_controls": "compiling",
@@ -76,8 +79,10 @@ _HOMES = {
     "load_model": "loading",
     "load_pruned": "pruning.saving",
     "parse_controls": "controls",
+    "plan_baking": "baking",
     "prune_model": "pruning.removal",
     "register_architecture": "architectures",
+    "save_baked": "baking",
     "save_pruned": "pruning.saving",
     "sites_of": "sites",
     "support": "pruning.support",
@@ -88,6 +93,7 @@ __all__ = [
     "Application",
     "ArchitectureRow",
     "AttentionRow",
+    "BakingPlan",
     "Calibration",
     "CompiledControls",
     "Control",
@@ -108,6 +114,7 @@ __all__ = [
     "SiteNeurons",
     "StackRow",
     "StaticRows",
+    "bake",
     "capture",
     "choose_kept",
     "compile_controls",
@@ -116,8 +123,10 @@ __all__ = [
     "load_model",
     "load_pruned",
     "parse_controls",
+    "plan_baking",
     "prune_model",
     "register_architecture",
+    "save_baked",
     "save_pruned",
     "sites_of",
     "support",

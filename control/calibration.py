@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from neurodial.control.loading import LoadedModel
 
 SCHEMA_VERSION = 1
+PLAIN = ("model_name", "fingerprint", "corpus", "tokens", "decoder", "versions")  # metadata that is kept as it is
 
 Array = np.ndarray[Any, Any]
 
@@ -48,6 +49,8 @@ class Calibration:
         fingerprint: of the model that was measured.
         sites: site → its statistics.
         corpus: name, digest and number of examples of the corpus.
+        tokens: `all` of the corpus's tokens, padding left out, or `words`: those that are part of a word, the special
+            ones left out.
         decoder: what the decoder of an encoder–decoder was run on: the corpus's target side (`reference`) or the
             model's own greedy output (`own`); None for other models.
         versions: of the packages that made it.
@@ -64,6 +67,7 @@ class Calibration:
     fingerprint: str
     sites: Mapping[Site, SiteStatistics]
     corpus: Mapping[str, Any]
+    tokens: str = "all"
     decoder: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
@@ -144,7 +148,7 @@ class Calibration:
                 hint="upgrade neurodial, or make the calibration again: neurodial calibrate",
             )
         try:
-            plain = {name: metadata[name] for name in ("model_name", "fingerprint", "corpus", "decoder", "versions")}
+            plain = {name: metadata[name] for name in PLAIN}
             sites = {
                 Site.parse(name): SiteStatistics(int(count), tensors[f"{name}/mean"], tensors[f"{name}/std"])
                 for name, count in metadata["counts"].items()
@@ -166,6 +170,7 @@ class Calibration:
             "model_name": self.model_name,
             "fingerprint": self.fingerprint,
             "corpus": dict(self.corpus),
+            "tokens": self.tokens,
             "decoder": self.decoder,
             "counts": {str(site): found.count for site, found in self.sites.items()},
             "versions": dict(self.versions),

@@ -33,7 +33,12 @@ from neurodial.control.pruning.loader import read_pruned
 from neurodial.control.sites import ModelSites, sites_of
 from neurodial.control.weights import check_weights_can_change
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES: dict[str, torch.dtype | str] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "auto": "auto",
+}
 SAMPLES = 32  # values of each tensor that enter the fingerprint
 
 
@@ -82,9 +87,9 @@ class LoadedModel:
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "LoadedModel":
         """Takes a model that is loaded already; the fingerprint is that of its checkpoint, if it came from one."""
-        source = Path(model.name_or_path) if model.name_or_path else None
+        source = Path(model.name_or_path).absolute() if model.name_or_path else None
         name = source.name if source else type(model).__name__
-        lineage = Lineage.load(source) if source and source.is_dir() else None
+        lineage = Lineage.load(source) if source else None
         return cls(model.eval(), tokenizer, name, fingerprint(model, source, lineage), sites_of(model), lineage)
 
     def physical(self, site: Site, neurons: Sequence[int]) -> tuple[int, ...]:
@@ -106,7 +111,7 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32",
     Args:
         path: a folder that `from_pretrained` reads, or a hub id.
         device: such as `cpu` or `cuda:0`.
-        dtype: float32, bfloat16 or float16.
+        dtype: float32, bfloat16 or float16; auto is the checkpoint's own.
         text: False leaves the tokenizer out, for those who never encode text.
 
     Raises:
@@ -131,7 +136,7 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32",
     return LoadedModel.wrap(model, tokenizer)
 
 
-def _read_model(path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
+def _read_model(path: str | Path, dtype: torch.dtype | str) -> PreTrainedModel:
     lineage = Lineage.load(Path(path)) if Path(path).is_dir() else None
     if lineage is not None and lineage.kept:
         return read_pruned(Path(path), lineage, dtype)
@@ -168,7 +173,7 @@ def quiet() -> Iterator[None]:
             hub_logging.enable_progress_bar()
 
 
-def fingerprint(model: PreTrainedModel, source: Path | None, lineage: Lineage | None) -> str:
+def fingerprint(model: PreTrainedModel, source: Path | None = None, lineage: Lineage | None = None) -> str:
     """Identifies a checkpoint by names, shapes and sampled values of its tensors.
 
     It is computed from the checkpoint's own safetensors files where there are any, so that device, path and the dtype

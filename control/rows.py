@@ -118,6 +118,11 @@ class ControlledRows:
         """Says that a beam search reordered its rows: row r of the last batch goes on as what sources[r] was."""
         self._stacks[stack].reorder(sources)
 
+    def confirm(self) -> None:
+        """Makes the passes that were begun so far count, whatever is discarded later."""
+        for stack in self._stacks.values():
+            stack.confirm()
+
     def discard(self) -> None:
         """Forgets the passes that were begun last: they failed, and will be begun again or not at all."""
         for stack in self._stacks.values():

@@ -37,9 +37,13 @@ CALIBRATION = FileKind("neurodial.calibration", "calibration", CalibrationError)
 
 
 def write_set_file(path: Path, tensors: Tensors, metadata: dict[str, Any], kind: FileKind = NEURON_SET) -> None:
-    """Writes beside the target, then renames: a stop in the middle leaves the old file."""
+    """Writes tensors and metadata, atomically."""
     document = json.dumps(metadata, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    content = save(tensors, metadata={kind.key: document})
+    write_atomically(path, save(tensors, metadata={kind.key: document}))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes beside the target, then renames: a stop in the middle leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

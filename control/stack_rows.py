@@ -117,6 +117,11 @@ class StackRows:
             layout.start_masks(self._masks, tokens, first, valid if padded else None, self._switches.state)
             self._tally.start(layout.counted, layout.rows, layout.num_rows, tokens, valid)
 
+    def confirm(self) -> None:
+        """Makes the pass that was begun last count: it has ended well."""
+        self._tally.finish(self._masks)
+        self._switches.commit()
+
     def discard(self) -> None:
         """Forgets the pass that was begun last: it failed and will be run again."""
         self._tally.discard()

@@ -45,6 +45,14 @@ class ModelSettings(_Settings):
     device: str = Field(default="cpu", description="cpu, cuda or cuda:N")
     replicas: int = Field(default=1, ge=1, description="engines that serve this model side by side")
     max_batch: int = Field(default=32, ge=1, description="rows decoded together; a beam counts as a row")
+    max_prefill_tokens: int = Field(
+        default=1024,
+        ge=1,
+        description="prompt tokens read between two steps of decoding; a longer prompt is read alone",
+    )
+    max_cache_tokens: int = Field(
+        default=32_768, ge=16, description="rows times the longest row's tokens, prompt and output, held at once"
+    )
     max_waiting: int = Field(
         default=512, ge=1, description="requests that may wait in one engine; more are answered with 429"
     )

@@ -7,6 +7,7 @@ from neurodial.control.loading import load_model
 from neurodial.deploy.config import ModelSettings
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.runner import ModelRunner
+from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.limits import Limits
 
 
@@ -25,6 +26,13 @@ def build_engine(settings: ModelSettings, limits: Limits, stuck_after_s: float) 
         sets,
         model_id=settings.id,
         default_max_tokens=limits.default_max_tokens,
+        max_rows=settings.max_batch,
         allow_changed_weights=settings.allow_changed_weights,
     )
-    return Engine(runner, max_batch=settings.max_batch, max_waiting=settings.max_waiting, stuck_after_s=stuck_after_s)
+    capacity = Capacity(
+        max_rows=settings.max_batch,
+        max_waiting=settings.max_waiting,
+        prefill_tokens=settings.max_prefill_tokens,
+        cache_tokens=settings.max_cache_tokens,
+    )
+    return Engine(runner, capacity, stuck_after_s=stuck_after_s)

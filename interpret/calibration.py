@@ -16,30 +16,38 @@ from neurodial.interpret.statistics import LabelMoments
 from neurodial.interpret.versions import package_versions
 
 Array = np.ndarray[Any, Any]
+Tokens = Literal["all", "words"]
 BATCH_VALUES = 32_000_000  # numbers that the activations of one batch may hold: 128 MB
 
 
 class TokenStatistics:
-    """A sink: mean and variance over all tokens, labelled or not."""
+    """A sink: mean and variance over all tokens, labelled or not, or over those that are part of a word."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: Tokens) -> None:
         self.moments: dict[Site, LabelMoments] = {}
+        self._tokens = tokens
 
     def add(self, block: Block) -> None:
         """Takes the rows of a block of tokens."""
-        everything = np.zeros(len(block), dtype=np.int64)
+        wanted = np.where((block.words >= 0) | (self._tokens == "all"), 0, -1)
         for site, x in block.values.items():
-            self.moments.setdefault(site, LabelMoments(1, x.shape[1])).update(x, everything)
+            self.moments.setdefault(site, LabelMoments(1, x.shape[1])).update(x, wanted)
 
 
 def calibrate_model(
-    loaded: LoadedModel, corpus: Corpus, *, decoder: Literal["reference", "own"] | None = None
+    loaded: LoadedModel,
+    corpus: Corpus,
+    *,
+    tokens: Tokens = "all",
+    decoder: Literal["reference", "own"] | None = None,
 ) -> Calibration:
     """Statistics of every neuron of a model over a corpus's tokens, padding left out.
 
     Args:
         loaded: the model.
         corpus: any text; labels are not used.
+        tokens: `all`, or those that are part of a word. In some models the neurons do at special tokens what they do
+            nowhere else (attention sinks), and a mean over all tokens then fits none of them.
         decoder: what the decoder of an encoder–decoder is run on, teacher-forced: the corpus's targets (`reference`)
             or the model's own greedy output (`own`). By default the targets where the corpus has them.
 
@@ -52,13 +60,16 @@ def calibrate_model(
     width = sum(info.width for info in loaded.sites.sites.values())
     batch_tokens = min(2048, max(128, BATCH_VALUES // width))
     plan = Extraction(sites, ("piece",), decoder=chosen or "reference", batch_tokens=batch_tokens)
-    sink = TokenStatistics()
+    sink = TokenStatistics(tokens)
     stream(loaded, corpus, plan, [sink])
+    if not all(moments.count[0] for moments in sink.moments.values()):
+        raise CorpusError(f"{corpus.name}: no token of it is part of a word", hint="measure all tokens")
     return Calibration(
         model_name=loaded.name,
         fingerprint=loaded.fingerprint,
         sites={site: _by_original_number(loaded, site, sink.moments[site]) for site in sites},
         corpus={"name": corpus.name, "digest": corpus.digest, "size": corpus.size},
+        tokens=tokens,
         decoder=chosen,
         versions=package_versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -5,15 +5,17 @@ they don't (`del` = `de` + `el`) the token is one word with the label of its onl
 are no words of the text and are left out.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from neurodial.control.errors import CorpusError
 from neurodial.control.neuron_set import NONE_CLASS
-from neurodial.interpret.corpus import BadRow, Example, Rows, Sentence
+from neurodial.interpret.corpus import Annotation, BadRow, Example, Rows, Sentence
 from neurodial.interpret.lines import numbered_lines
 
+NUMBER = re.compile(r"\d+(-\d+)?")
 COLUMNS = {"form": 1, "lemma": 2, "upos": 3, "xpos": 4, "deprel": 7}
 
 
@@ -109,44 +111,73 @@ def _sentence(where: str, lines: list[tuple[str, str | BadRow]], rule: WordLabel
         if not row[1]:
             return BadRow(where, "a word without a form")
         if "." not in row[0]:
-            if not row[0].replace("-", "", 1).isdecimal():
+            if not NUMBER.fullmatch(row[0]):
                 return BadRow(where, f"{row[0]!r} is not a word number")
             rows.append(row)
     units = _units(rows, rule)
     if not units:
         return BadRow(where, "a sentence without words")
-    return _placed(text, units) or _placed(" ".join(form for form, _ in units), units) or BadRow(where, "no text")
+    spaced = " ".join(unit.form for unit in units)
+    return _placed(text, units) or _placed(spaced, units) or BadRow(where, "no text")
 
 
-def _units(rows: list[list[str]], rule: WordLabel) -> list[tuple[str, str | None]]:
-    """(form, label) of the words as they are written."""
-    units: list[tuple[str, str | None]] = []
+@dataclass(frozen=True)
+class _Unit:
+    """A word as it is written: the label, the ids that it covers, and the row that says what it is."""
+
+    form: str
+    label: str | None
+    first: int
+    last: int
+    row: list[str]
+
+
+def _units(rows: list[list[str]], rule: WordLabel) -> list[_Unit]:
+    """The words as they are written."""
+    units: list[_Unit] = []
     at = 0
     while at < len(rows):
         row = rows[at]
         first, dash, last = row[0].partition("-")
         at += 1
         if not dash:
-            units.append((row[1], rule.of(row)))
+            units.append(_Unit(row[1], rule.of(row), int(first), int(first), row))
             continue
         size = int(last) - int(first) + 1
         parts = rows[at : at + size]
         at += size
         if "".join(part[1] for part in parts) == row[1]:
-            units += [(part[1], rule.of(part)) for part in parts]
+            units += [_Unit(part[1], rule.of(part), int(part[0]), int(part[0]), part) for part in parts]
         else:
             labels = {label for part in parts if (label := rule.of(part)) != NONE_CLASS}
-            units.append((row[1], NONE_CLASS if not labels else labels.pop() if len(labels) == 1 else None))
+            joint = NONE_CLASS if not labels else labels.pop() if len(labels) == 1 else None
+            outward = [part for part in parts if not _head(part) or not int(first) <= _head(part) <= int(last)]
+            units.append(_Unit(row[1], joint, int(first), int(last), (outward or parts or [row])[0]))
     return units
 
 
-def _placed(text: str, units: list[tuple[str, str | None]]) -> Sentence | None:
+def _head(row: list[str]) -> int:
+    """Id of the head, 0 for the root and where there is none."""
+    return int(row[6]) if row[6].isdecimal() else 0
+
+
+def _annotations(units: list[_Unit]) -> tuple[Annotation, ...]:
+    number = {i: place for place, unit in enumerate(units) for i in range(unit.first, unit.last + 1)}
+    made = []
+    for unit in units:
+        lemma, upos, xpos, feats, deprel = ("" if unit.row[i] == "_" else unit.row[i] for i in (2, 3, 4, 5, 7))
+        features = tuple(feats.split("|")) if feats else ()
+        made.append(Annotation(lemma, upos, xpos, features, deprel, number.get(_head(unit.row), -1)))
+    return tuple(made)
+
+
+def _placed(text: str, units: list[_Unit]) -> Sentence | None:
     """The sentence with each word found in its text, or None if one is not there."""
     spans, cursor = [], 0
-    for form, _ in units:
-        start = text.find(form, cursor)
+    for unit in units:
+        start = text.find(unit.form, cursor)
         if start < 0 or text[cursor:start].strip():
             return None
-        cursor = start + len(form)
+        cursor = start + len(unit.form)
         spans.append((start, cursor))
-    return Sentence(text, tuple(spans), tuple(label for _, label in units)) if text else None
+    return Sentence(text, tuple(spans), tuple(unit.label for unit in units), _annotations(units)) if text else None

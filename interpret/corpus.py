@@ -24,6 +24,27 @@ LISTED_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
+class Annotation:
+    """What a treebank says of a word.
+
+    Attributes:
+        lemma: empty where it says nothing, as in the others.
+        upos: universal part of speech.
+        xpos: part of speech in the treebank's own terms.
+        feats: features such as `Number=Plur`.
+        deprel: relation to the head.
+        head: number of the word that this one depends on, −1 for the root.
+    """
+
+    lemma: str
+    upos: str
+    xpos: str
+    feats: tuple[str, ...]
+    deprel: str
+    head: int
+
+
+@dataclass(frozen=True)
 class Sentence:
     """A text, its words and their labels.
 
@@ -31,11 +52,13 @@ class Sentence:
         text: the raw sentence.
         words: character span (start, end) of each word, in order.
         labels: label of each word: a label of the concept, `none`, or None where it is not known.
+        annotations: of each word where the corpus is a treebank, else empty.
     """
 
     text: str
     words: tuple[tuple[int, int], ...]
     labels: tuple[str | None, ...]
+    annotations: tuple[Annotation, ...] = ()
 
     @classmethod
     def of(cls, text: str, labels: dict[int, str] | None = None, *, other: str | None = None) -> "Sentence":
@@ -168,12 +191,19 @@ class Corpus:
         kept = tuple(examples)
         return cls.open(name, lambda: iter(kept), labels=labels)
 
-    def drawn(self, limit: int, seed: int = 0) -> "Corpus":
-        """At most `limit` examples, chosen by a hash of the seed and their texts, and kept in memory."""
-        if limit >= self.size:
+    def drawn(self, limit: int, seed: int = 0, splits: tuple[Split, ...] = SPLITS) -> "Corpus":
+        """At most `limit` examples of some splits, chosen by a hash of the seed and their texts, kept in memory.
+
+        Raises:
+            CorpusError: if those splits hold nothing.
+        """
+        if limit >= self.size and splits == SPLITS:
             return self
-        chosen = heapq.nsmallest(limit, self, key=lambda e: (_draw(seed, e), e.number))
-        return Corpus.of(f"{self.name} ({limit} drawn, seed {seed})", sorted(chosen, key=lambda e: e.number))
+        from_splits = (example for example in self if example.split in splits)
+        chosen = heapq.nsmallest(limit, from_splits, key=lambda e: (_draw(seed, e), e.number))
+        where = "" if splits == SPLITS else f" of {' and '.join(splits)}"
+        name = f"{self.name} ({len(chosen)} examples{where}, seed {seed})"
+        return Corpus.of(name, sorted(chosen, key=lambda e: e.number))
 
 
 def _draw(seed: int, example: Example) -> bytes:

@@ -57,10 +57,15 @@ def generate_ids(
 
 
 def generate_texts(
-    loaded: LoadedModel, texts: Sequence[str], compiled: CompiledControls | None = None, *, num_beams: int = 1
+    loaded: LoadedModel,
+    texts: Sequence[str],
+    compiled: CompiledControls | None = None,
+    *,
+    max_new_tokens: int = 64,
+    num_beams: int = 1,
 ) -> list[str]:
     """What the model writes for each text; see `generate_ids`."""
-    ids = generate_ids(loaded, texts, compiled, num_beams=num_beams)
+    ids = generate_ids(loaded, texts, compiled, max_new_tokens=max_new_tokens, num_beams=num_beams)
     return [str(text).strip() for text in loaded.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 

@@ -22,8 +22,11 @@ Array = np.ndarray[Any, Any]
 MODULES = (  # of neurodial.interpret.methods
     "ablation",
     "activation_patching",
+    "aligned_concepts",
     "attribution_patching",
     "clustering",
+    "compositional",
+    "corpus_generation",
     "expert_units",
     "gaussian_probe",
     "gradient_activation",
@@ -35,6 +38,8 @@ MODULES = (  # of neurodial.interpret.methods
     "nmf",
     "probeless",
     "sparse_probing",
+    "top_contexts",
+    "visualization",
 )
 MIN_ROWS = 4
 
@@ -263,7 +268,7 @@ def make_method(slug: str, **params: Any) -> RankingMethod:
     Raises:
         BadInput: for an unknown slug or parameter.
     """
-    return _make(slug, methods(), params)
+    return make(slug, methods(), params)
 
 
 def make_group_method(slug: str, **params: Any) -> GroupMethod:
@@ -272,10 +277,25 @@ def make_group_method(slug: str, **params: Any) -> GroupMethod:
     Raises:
         BadInput: for an unknown slug or parameter.
     """
-    return _make(slug, group_methods(), params)
+    return make(slug, group_methods(), params)
 
 
-def _make(slug: str, known: Mapping[str, type[Kept]], params: dict[str, Any]) -> Kept:
+def make_grouping(slug: str, **params: Any) -> Method:
+    """A method from neurons to neurons with its settings: one that groups a model's, or one that compares models.
+
+    Raises:
+        BadInput: for an unknown slug or parameter.
+    """
+    known = {s: m for s, m in all_methods().items() if m.properties.direction == "neurons → neurons"}
+    return make(slug, known, params)
+
+
+def make(slug: str, known: Mapping[str, type[Kept]], params: dict[str, Any]) -> Kept:
+    """One of some known methods with its settings.
+
+    Raises:
+        BadInput: for an unknown slug or parameter.
+    """
     if slug not in known:
         raise BadInput(f"there is no method {slug!r} here", hint=f"one of {', '.join(known)}", param="method")
     return known[slug]().set_params(**params)

@@ -78,11 +78,12 @@ def _add_generation(app: FastAPI, engines: Mapping[str, EngineClient], limits: L
         if request.stream:
             events = await generation.unless_disconnected(http, generation.open_stream(client, rows, timeout))
             include_usage = bool(request.stream_options and request.stream_options.include_usage)
-            chunks = generation.sse(events, head, include_usage=include_usage)
+            chunks = generation.sse(events, head, include_usage=include_usage, choices=request.n or 1)
             return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         results = await generation.unless_disconnected(http, generation.collect(client, rows, timeout))
         choices = [generation.choice_of(index, result) for index, result in enumerate(results)]
-        return _json(head.model_copy(update={"choices": choices, "usage": generation.usage_of(results)}))
+        usage = generation.usage_of(results, request.n or 1)
+        return _json(head.model_copy(update={"choices": choices, "usage": usage}))
 
     @app.post("/v1/translations", response_model=Translations, openapi_extra=_body_of(TranslationRequest))
     async def translations(http: HttpRequest) -> Response:

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import aclosing
+from itertools import accumulate
 from typing import Any, TypeVar, cast
 
 from fastapi import Request as HttpRequest
@@ -13,9 +14,17 @@ from fastapi import Request as HttpRequest
 from neurodial.control.errors import NeurodialError, Unavailable
 from neurodial.service import errors
 from neurodial.service.engine.client import EngineClient
-from neurodial.service.engine.primitives import Event, Failed, Finished, Request, Tokens
+from neurodial.service.engine.primitives import Event, Failed, Finished, Request, TokenLogprob, Tokens
 from neurodial.service.limits import Limits
-from neurodial.service.schemas import Choice, Completion, CompletionRequest, Translation, TranslationRequest, Usage
+from neurodial.service.schemas import (
+    Choice,
+    Completion,
+    CompletionRequest,
+    Logprobs,
+    Translation,
+    TranslationRequest,
+    Usage,
+)
 
 Result = TypeVar("Result")
 Events = AsyncIterator[tuple[int, Event]]
@@ -33,15 +42,16 @@ def choose(engines: Mapping[str, EngineClient], model: str) -> EngineClient:
 
 
 def completion_requests(body: CompletionRequest, limits: Limits) -> tuple[Request, ...]:
-    """One engine request per prompt.
+    """One engine request per choice of each prompt, a prompt's choices one after another.
 
     Raises:
         BadInput: for what no model serves; the error names the field.
     """
-    temperature = body.temperature or 0.0
+    temperature, choices = body.temperature or 0.0, body.n or 1
     limits.check_generation(body.max_tokens, body.num_beams, temperature)
     limits.check_controls(body.controls)
     fields = limits.check_texts(body.texts, "prompt", single=isinstance(body.prompt, str))
+    limits.check_choices(choices, len(fields), body.num_beams)
     return tuple(
         Request(
             id=uuid.uuid4().hex,
@@ -49,13 +59,22 @@ def completion_requests(body: CompletionRequest, limits: Limits) -> tuple[Reques
             controls=body.controls,
             max_tokens=body.max_tokens,
             temperature=temperature,
-            seed=body.seed,
+            seed=None if body.seed is None else body.seed + number,
             stop=body.stops,
             num_beams=body.num_beams,
             stream=bool(body.stream),
             field=field,
+            top_p=1.0 if body.top_p is None else body.top_p,
+            top_k=body.top_k or 0,
+            repetition_penalty=body.repetition_penalty,
+            no_repeat_ngram_size=body.no_repeat_ngram_size,
+            length_penalty=body.length_penalty,
+            logit_bias=body.logit_bias,
+            logprobs=body.logprobs,
+            timeout_s=limits.request_timeout_s,
         )
         for text, field in zip(body.texts, fields, strict=True)
+        for number in range(choices)
     )
 
 
@@ -69,7 +88,18 @@ def translation_requests(body: TranslationRequest, limits: Limits) -> tuple[Requ
     limits.check_controls(body.controls)
     fields = limits.check_texts(body.texts, "text", single=isinstance(body.text, str))
     return tuple(
-        Request(uuid.uuid4().hex, text, body.controls, body.max_tokens, num_beams=body.num_beams, field=field)
+        Request(
+            id=uuid.uuid4().hex,
+            prompt=text,
+            controls=body.controls,
+            max_tokens=body.max_tokens,
+            num_beams=body.num_beams,
+            field=field,
+            repetition_penalty=body.repetition_penalty,
+            no_repeat_ngram_size=body.no_repeat_ngram_size,
+            length_penalty=body.length_penalty,
+            timeout_s=limits.request_timeout_s,
+        )
         for text, field in zip(body.texts, fields, strict=True)
     )
 
@@ -127,9 +157,10 @@ async def _disconnect(http: HttpRequest) -> None:
         pass
 
 
-def usage_of(results: Sequence[Finished]) -> Usage:
-    """Sums the tokens read and written."""
-    prompt, completion = sum(r.prompt_tokens for r in results), sum(r.completion_tokens for r in results)
+def usage_of(results: Sequence[Finished], choices: int = 1) -> Usage:
+    """Sums the tokens read and written; a prompt with several choices counts once."""
+    prompt = sum(r.prompt_tokens for r in results) // choices
+    completion = sum(r.completion_tokens for r in results)
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
@@ -146,7 +177,28 @@ def reason_of(result: Finished) -> Any:
 
 def choice_of(index: int, result: Finished) -> Choice:
     """A finished request as a choice."""
-    return Choice(index=index, text=result.text, finish_reason=reason_of(result), applied=dict(result.applied))
+    shown = logprobs_of(result.logprobs, 0)
+    return Choice(
+        index=index, text=result.text, finish_reason=reason_of(result), logprobs=shown, applied=dict(result.applied)
+    )
+
+
+def logprobs_of(tokens: Sequence[TokenLogprob], offset: int) -> Logprobs | None:
+    """Log-probabilities as OpenAI writes them; None where none were asked for.
+
+    Args:
+        tokens: of a piece of the output.
+        offset: characters before it.
+    """
+    if not tokens:
+        return None
+    starts = accumulate((len(t.token) for t in tokens[:-1]), initial=offset)
+    return Logprobs(
+        tokens=[t.token for t in tokens],
+        token_logprobs=[t.logprob for t in tokens],
+        top_logprobs=[dict(t.top) for t in tokens],
+        text_offset=list(starts),
+    )
 
 
 def translation_of(index: int, result: Finished) -> Translation:
@@ -175,25 +227,28 @@ async def _chain(first: tuple[int, Event], rest: Events) -> AsyncIterator[tuple[
             yield item
 
 
-async def sse(events: Events, head: Completion, *, include_usage: bool) -> AsyncIterator[str]:
+async def sse(events: Events, head: Completion, *, include_usage: bool, choices: int = 1) -> AsyncIterator[str]:
     """Server-sent events as OpenAI's client reads them, ending in `[DONE]`; an error ends the stream."""
     results: list[Finished] = []
+    offsets: dict[int, int] = {}
     try:
         async with aclosing(cast("Any", events)):
             async for index, event in events:
                 if isinstance(event, Failed):
                     raise event.error
                 if isinstance(event, Tokens):
-                    choice = Choice(index=index, text=event.text, finish_reason=None)
+                    shown = logprobs_of(event.logprobs, offsets.get(index, 0))
+                    offsets[index] = offsets.get(index, 0) + sum(len(t.token) for t in event.logprobs)
+                    choice = Choice(index=index, text=event.text, finish_reason=None, logprobs=shown)
                 else:
                     results.append(event)
-                    choice = choice_of(index, event).model_copy(update={"text": ""})
+                    choice = choice_of(index, event).model_copy(update={"text": "", "logprobs": None})
                 yield _data(head.model_copy(update={"choices": [choice]}))
     except NeurodialError as error:
         yield f"data: {json.dumps(errors.envelope(error))}\n\n"
         return
     if include_usage:
-        yield _data(head.model_copy(update={"choices": [], "usage": usage_of(results)}))
+        yield _data(head.model_copy(update={"choices": [], "usage": usage_of(results, choices)}))
     yield "data: [DONE]\n\n"
 
 

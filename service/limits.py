@@ -63,6 +63,19 @@ class Limits(BaseModel):
         if num_beams > 1 and temperature > 0:
             raise BadInput("temperature must be 0 with beam search", hint="drop num_beams", param="temperature")
 
+    def check_choices(self, num_choices: int, num_texts: int, num_beams: int) -> None:
+        """Checks how many choices are asked for.
+
+        Raises:
+            LimitError: for more than a request may have texts.
+            BadInput: for several choices of a beam search, which would all be the same.
+        """
+        if num_choices * num_texts > self.max_prompts:
+            asked = f"n is {num_choices} for {num_texts} texts"
+            raise LimitError(f"{asked}; at most {self.max_prompts} choices are accepted", param="n")
+        if num_choices > 1 and num_beams > 1:
+            raise BadInput("n must be 1 with beam search", hint="drop num_beams and set a temperature", param="n")
+
     def check_controls(self, controls: Sequence[Control]) -> None:
         """Checks the number of controls.
 

@@ -8,8 +8,26 @@ from neurodial.control.controls import Control, parse_controls
 from neurodial.control.errors import BadInput
 
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+_MOST_BIASED = 300
 StopString = Annotated[str, Field(min_length=1, max_length=200)]
+LogitBias = Annotated[
+    tuple[tuple[int, float], ...], BeforeValidator(lambda raw: () if raw is None else _read_bias(raw))
+]
 Controls = Annotated[tuple[Control, ...], BeforeValidator(lambda raw: () if raw is None else parse_controls(raw))]
+
+
+def _read_bias(raw: Any) -> tuple[tuple[int, float], ...]:
+    """OpenAI's `{"token id": bias}`."""
+    if not isinstance(raw, dict):
+        raise ValueError("should be an object of token ids and numbers")
+    if len(raw) > _MOST_BIASED:
+        raise ValueError(f"names {len(raw)} tokens; at most {_MOST_BIASED} are accepted")
+    for token, value in raw.items():
+        if not (token.isascii() and token.isdigit() and len(token) < 10):
+            raise ValueError(f"{token[:20]!r} is not a token id")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -100 <= value <= 100:
+            raise ValueError(f"the bias of token {token} should be a number from -100 to 100")
+    return tuple((int(token), float(value)) for token, value in sorted(raw.items()))
 
 
 class _Request(BaseModel):
@@ -21,6 +39,15 @@ class _Request(BaseModel):
     controls: Controls = Field(default=(), description="applied to this request alone, in order")
     num_beams: int = Field(default=1, ge=1, description="beam search with so many beams; 1 is greedy or sampling")
     max_tokens: int | None = Field(default=None, ge=1, description="most tokens to generate per text")
+    length_penalty: float | None = Field(
+        default=None, ge=-10, le=10, allow_inf_nan=False, description="of beam search; absent is the model's own"
+    )
+    repetition_penalty: float | None = Field(
+        default=None, gt=0, le=10, allow_inf_nan=False, description="over 1 makes repetition rarer; absent: the model's"
+    )
+    no_repeat_ngram_size: int | None = Field(
+        default=None, ge=0, le=100, description="n-grams of this size occur once; 0 is off, absent is the model's own"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -52,12 +79,8 @@ class CompletionRequest(_Request):
         "best_of": (1,),
         "echo": (False,),
         "frequency_penalty": (0,),
-        "logit_bias": ({},),
-        "logprobs": (),
-        "n": (1,),
         "presence_penalty": (0,),
         "suffix": ("",),
-        "top_p": (1,),
     }
 
     prompt: str | list[str] = Field(description="the text, or several")
@@ -65,6 +88,15 @@ class CompletionRequest(_Request):
         default=None, ge=0, le=10, allow_inf_nan=False, description="0 or absent is greedy"
     )
     seed: Seed | None = Field(default=None, description="of the sampling; the same seed gives the same text")
+    top_p: float | None = Field(
+        default=None, gt=0, le=1, description="samples from the smallest set of tokens with this probability"
+    )
+    top_k: int | None = Field(default=None, ge=0, description="samples from so many of the likeliest tokens; 0 is all")
+    logit_bias: LogitBias = Field(default=(), description="token id → added to its logit, from -100 to 100")
+    logprobs: int | None = Field(
+        default=None, ge=0, le=5, description="reports log-probabilities of the tokens and of so many alternatives"
+    )
+    n: int | None = Field(default=None, ge=1, description="choices per prompt, each sampled by itself")
     stop: StopString | list[StopString] | None = Field(
         default=None, description="at most four strings that end the text"
     )
@@ -109,13 +141,22 @@ class Usage(BaseModel):
     total_tokens: int
 
 
+class Logprobs(BaseModel):
+    """OpenAI's log-probabilities of a completion, one entry a token."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
 class Choice(BaseModel):
     """One completion, with the proof of what was applied to it."""
 
     index: int
     text: str
     finish_reason: Literal["stop", "length"] | None
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     applied: dict[str, Any] | None = Field(
         default=None, description="digest, operations, neurons, sites, positions; absent in all but the last chunk"
     )

@@ -143,7 +143,7 @@ def _cut_ffn(cut: Cut, row: FfnRow) -> None:
 
 
 def _cut_attention(cut: Cut, row: AttentionRow) -> None:
-    rows = _qkv_rows(cut, row)
+    rows = qkv_rows(cut, row)
     for path, kept in zip(row.qkv, rows, strict=True):
         _keep_outputs(cut.layer.part(path), kept)
     owner: Any = cut.layer.part(row.qkv[0].rpartition(".")[0])
@@ -157,7 +157,7 @@ def _cut_attention(cut: Cut, row: AttentionRow) -> None:
         owner.config = LayerConfig(owner.config, {row.heads: heads})
 
 
-def _qkv_rows(cut: Cut, row: AttentionRow) -> tuple[tuple[int, ...], ...]:
+def qkv_rows(cut: Cut, row: AttentionRow) -> tuple[tuple[int, ...], ...]:
     """The output rows that are left of each of the row's `qkv` modules."""
     size = cut.info.head_dim or 1
     total, shared = cut.info.num_heads or 1, cut.info.num_kv_heads or 1

@@ -56,13 +56,13 @@ def fit(model: PreTrainedModel, lineage: Lineage) -> None:
         apply_cut(cut)
 
 
-def read_pruned(folder: Path, lineage: Lineage, dtype: torch.dtype) -> PreTrainedModel:
+def read_pruned(folder: Path, lineage: Lineage, dtype: torch.dtype | str) -> PreTrainedModel:
     """Reads the weights of a pruned checkpoint into a model of its widths.
 
     Args:
         folder: as `save_pruned` wrote it.
         lineage: the folder's.
-        dtype: of the weights in memory.
+        dtype: of the weights in memory; "auto" is the checkpoint's own.
 
     Raises:
         ModelError: if the folder is damaged, or its weights do not fit its config and lineage. Nothing is ever filled

@@ -62,7 +62,7 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         ModelError: if the place is taken, or something cannot be written.
     """
-    _check_place(folder, overwrite)
+    check_place(folder, overwrite)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -79,7 +79,12 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _check_place(folder: Path, overwrite: bool) -> None:
+def check_place(folder: Path, overwrite: bool = False) -> None:
+    """Refuses a place that `new_folder` would refuse: before anything slow happens.
+
+    Raises:
+        ModelError: if something is there that must not be replaced.
+    """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ModelError(f"{folder}: is not a folder")
     if not folder.is_dir() or not any(folder.iterdir()):

@@ -11,7 +11,7 @@ from neurodial.deploy.cli.output import one_line_errors, print_json
 if TYPE_CHECKING:
     from neurodial.control.calibration import Calibration
 
-DECODERS = ("reference", "own")
+CHOICES = {"decoder": ("reference", "own"), "tokens": ("all", "words")}
 
 
 @one_line_errors
@@ -21,6 +21,7 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="Calibration to write, such as calibration.safetensors.")],
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many examples, drawn by a hash.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    tokens: Annotated[str, typer.Option(help="Measure all tokens, or words: without special tokens.")] = "all",
     decoder: Annotated[
         str | None,
         typer.Option(help="Run a decoder on the corpus's targets (reference) or on the model's output (own)."),
@@ -31,8 +32,9 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a summary.")] = False,
 ) -> None:
     """Measure mean and deviation of every neuron on a corpus: for pruning to the mean and limits in deviations."""
-    if decoder is not None and decoder not in DECODERS:
-        raise BadInput(f"--decoder {decoder}: not known", hint=f"one of {', '.join(DECODERS)}")
+    for name, value in (("decoder", decoder), ("tokens", tokens)):
+        if value is not None and value not in CHOICES[name]:
+            raise BadInput(f"--{name} {value}: not known", hint=f"one of {', '.join(CHOICES[name])}")
     if out.is_dir() or not out.name:
         raise BadInput(f"--out {out}: a folder, not a file", hint="name a file, such as calibration.safetensors")
 
@@ -44,7 +46,7 @@ def calibrate(
     opened = open_corpus(corpus, skip_bad=skip_bad)
     chosen = opened.drawn(limit, seed) if limit else opened
     loaded = load_model(checkpoint(model), device=device, dtype=dtype)
-    made = calibrate_model(loaded, chosen, decoder=decoder)  # type: ignore[arg-type]
+    made = calibrate_model(loaded, chosen, tokens=tokens, decoder=decoder)  # type: ignore[arg-type]
     try:
         made.save(out)
     except OSError as error:
@@ -52,11 +54,11 @@ def calibrate(
     if as_json:
         print_json(calibration_report(made) | {"path": str(out), "skipped_rows": opened.num_problems})
         return
-    tokens = ", ".join(f"{stack} {count:,} tokens" for stack, count in token_counts(made).items())
+    counts = ", ".join(f"{stack} {count:,} tokens" for stack, count in token_counts(made).items())
     on = {"reference": "; decoder on the targets", "own": "; decoder on the model's own output"}
     neurons = sum(len(found.mean) for found in made.sites.values())
     typer.echo(
-        f"{neurons:,} neurons of {made.model_name} on {made.corpus['name']}: {tokens}{on.get(made.decoder or '', '')}"
+        f"{neurons:,} neurons of {made.model_name} on {made.corpus['name']}: {counts}{on.get(made.decoder or '', '')}"
     )
     typer.echo(f"wrote {out} ({made.digest[:19]})")
 
@@ -76,8 +78,9 @@ def calibration_report(made: "Calibration") -> dict[str, object]:
         "digest": made.digest,
         "model": {"name": made.model_name, "fingerprint": made.fingerprint},
         "corpus": dict(made.corpus),
+        "tokens": made.tokens,
         "decoder": made.decoder,
-        "tokens": token_counts(made),
+        "counts": token_counts(made),
         "sites": {str(site): len(found.mean) for site, found in made.sites.items()},
         "versions": dict(made.versions),
         "created": made.created,

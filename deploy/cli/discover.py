@@ -57,7 +57,7 @@ def discover(
             raise BadInput(f"--{name} {value}: not known", hint=f"one of {', '.join(CHOICES[name])}")
     if out.is_dir() or not out.name:
         raise BadInput(f"--out {out}: a folder, not a file", hint="name a file, such as tense.safetensors")
-    params = _params(param or [])
+    params = method_params(param or [])
 
     from neurodial.control.loading import load_model
     from neurodial.interpret.discover import Discovery, discover
@@ -93,7 +93,12 @@ def checkpoint(model: str) -> Path | str:
     return Path(demo.__file__).parent / "en-es"
 
 
-def _params(items: list[str]) -> dict[str, Any]:
+def method_params(items: list[str]) -> dict[str, Any]:
+    """Settings of a method from NAME=VALUE; values are read as JSON, and as text where they are not.
+
+    Raises:
+        BadInput: for an item without a name.
+    """
     params: dict[str, Any] = {}
     for item in items:
         name, separator, value = item.partition("=")

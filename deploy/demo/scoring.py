@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sacrebleu
 
 from neurodial.control.errors import BadInput
 from neurodial.deploy.demo.corpora import read_tsv
+from neurodial.interpret.translation_scores import bleu, chrf
 
 Scores = dict[str, Any]
 
@@ -29,22 +29,6 @@ def load_scorer(data: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.Scorer(data)
-
-
-def bleu(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Corpus BLEU; `references[i]` are all the references of output i."""
-    return round(sacrebleu.corpus_bleu(list(outputs), _transposed(references)).score, 2)
-
-
-def chrf(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Corpus chrF; `references[i]` are all the references of output i."""
-    return round(sacrebleu.corpus_chrf(list(outputs), _transposed(references)).score, 2)
-
-
-def _transposed(references: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Sacrebleu's layout: one list per reference number; an output with fewer references repeats its first."""
-    most = max(len(r) for r in references)
-    return [[r[n] if n < len(r) else r[0] for r in references] for n in range(most)]
 
 
 def interval(values: Sequence[bool], rounds: int = 1000) -> list[float]:

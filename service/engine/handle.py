@@ -28,7 +28,7 @@ class Handle:
         with self._arrived:
             last = self._events[-1] if self._events else None
             if isinstance(event, Tokens) and isinstance(last, Tokens):
-                self._events[-1] = Tokens(last.text + event.text)
+                self._events[-1] = Tokens(last.text + event.text, last.logprobs + event.logprobs)
             else:
                 self._events.append(event)
             self._arrived.notify_all()

@@ -9,18 +9,19 @@ from neurodial.control.errors import NeurodialError
 
 FinishReason = Literal["stop", "length", "cancelled"]
 EngineState = Literal["ready", "stuck", "dead"]
+Task = Literal["generate", "encode"]
 
 NOTHING_APPLIED: Mapping[str, Any] = {"digest": None, "controls": []}
 
 
 @dataclass(frozen=True)
 class Request:
-    """One text to generate from, with its own controls.
+    """One text to generate from, or to encode, with its own controls.
 
     Attributes:
         id: unique within the engine.
         prompt: the text.
-        controls: applied to this request's row alone.
+        controls: applied to this request's rows alone.
         max_tokens: most tokens to generate; None for the model's default.
         temperature: 0 is greedy.
         seed: of the sampling; None draws one.
@@ -28,6 +29,15 @@ class Request:
         num_beams: 1 is greedy or sampling.
         stream: deliver `Tokens` on the way, not only `Finished`.
         field: the prompt's name in error messages, such as `prompt[3]`.
+        task: `encode` asks for the encoder's states rather than for text.
+        top_p: smallest set of tokens with this probability is sampled from; 1 is all.
+        top_k: so many of the likeliest tokens are sampled from; 0 is all.
+        repetition_penalty: divides the logits of tokens that were seen; None is the model's own.
+        no_repeat_ngram_size: n-grams of this size occur once; None is the model's own.
+        length_penalty: of a beam search; None is the model's own.
+        logit_bias: (token, added to its logit).
+        logprobs: report each token's log-probability and those of so many likeliest ones; None reports nothing.
+        timeout_s: seconds after which the engine gives the request up; None never does.
     """
 
     id: str
@@ -40,6 +50,30 @@ class Request:
     num_beams: int = 1
     stream: bool = False
     field: str = "prompt"
+    task: Task = "generate"
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    length_penalty: float | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """How likely a generated token was, before any penalty, bias or temperature.
+
+    Attributes:
+        token: its text.
+        logprob: natural logarithm of its probability.
+        top: the likeliest tokens and theirs, best first.
+    """
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,17 +81,30 @@ class Tokens:
     """A piece of the output."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
 class Finished:
-    """The end of a request, with the whole output and the proof of what was applied."""
+    """The end of a request, with the whole output and the proof of what was applied.
+
+    Attributes:
+        reason: why it ended.
+        text: the whole output.
+        prompt_tokens: tokens read.
+        completion_tokens: tokens written, without the end token.
+        applied: the controls' report.
+        logprobs: of every token, where asked for.
+        pooled: of an `encode` request: the mean over the prompt's tokens of the last hidden states.
+    """
 
     reason: FinishReason
     text: str
     prompt_tokens: int
     completion_tokens: int
     applied: Mapping[str, Any] = field(default_factory=lambda: dict(NOTHING_APPLIED))
+    logprobs: tuple[TokenLogprob, ...] = ()
+    pooled: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,15 +123,17 @@ class Prepared:
 
     Attributes:
         prompt_ids: the prompt's tokens.
-        max_tokens: most tokens to generate, resolved against the model.
+        max_tokens: most tokens to generate, resolved against the model; 0 for an `encode` request.
         plan: the runner's own compiled controls; None without controls.
         seed: of the sampling, drawn if the request gave none, so that a second attempt samples the same.
+        end_ids: tokens that end the output.
     """
 
     prompt_ids: tuple[int, ...]
     max_tokens: int
     plan: Any = None
     seed: int = 0
+    end_ids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -128,8 +177,8 @@ class EngineStats:
 
     Attributes:
         state: `stuck` where a step has taken longer than it may, `dead` where the thread has ended.
-        num_waiting: requests that wait for a batch.
-        num_running: requests of the running batch.
+        num_waiting: requests that wait for a place.
+        num_running: requests whose rows are decoded.
         heartbeat_age_s: seconds since the engine's thread last showed life.
         num_finished: requests served since the start.
         num_failed: requests that failed since the start.

@@ -1,42 +1,46 @@
-"""The model behind an engine: batches of encoder–decoder rows through `generate`, each row under its own controls."""
+"""The model behind an engine: rows join and leave between steps, each under its own controls."""
 
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from functools import lru_cache
 from typing import Any
 
 import torch
-from transformers import LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
 from neurodial.control.catalogue import SetCatalogue
 from neurodial.control.compiling import CompiledControls, compile_controls
 from neurodial.control.controls import Control
-from neurodial.control.errors import LimitError, ModelError
-from neurodial.control.hooks import Application, controlled
+from neurodial.control.errors import BadInput, LimitError
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet
-from neurodial.service.engine.primitives import EngineInfo, ModelInfo, Prepared, Request, SetInfo
+from neurodial.service.engine.caches import RowCache
+from neurodial.service.engine.choosing import ModelDefaults
+from neurodial.service.engine.primitives import NOTHING_APPLIED, EngineInfo, ModelInfo, Prepared, Request, SetInfo
+from neurodial.service.engine.rows import Rows
 from neurodial.service.engine.sequence import Sequence
-from neurodial.service.engine.steps import BeamCriterion, RowCriterion, RowProcessor
+from neurodial.service.engine.stepping import Outcome
 
 _COMPILED_CACHE = 256  # distinct lists of controls whose compilation is remembered
+_POSITIONS = ("max_position_embeddings", "n_positions", "seq_length")
+_UNLIMITED_POSITIONS = 2048  # of models that have no table of positions
 
 
 class ModelRunner:
-    """Runs one loaded encoder–decoder model. The runner owns the model: nothing else may run it.
+    """Runs one loaded model. The runner owns the model: nothing else may run it.
 
     Args:
         loaded: the model.
         sets: the neuron sets that requests may name.
         model_id: what requests call the model; its own name where absent.
         default_max_tokens: most tokens generated where a request does not say.
+        max_rows: rows decoded together, at most.
+        cache: where keys and values are kept; the preallocated cache where absent.
         allow_changed_weights: take sets of an ancestor of the model although weights were changed since.
 
     Raises:
-        ModelError: for a model that is not an encoder–decoder.
         FingerprintError: if a set was made for another model.
     """
 
@@ -47,21 +51,22 @@ class ModelRunner:
         *,
         model_id: str | None = None,
         default_max_tokens: int = 256,
+        max_rows: int = 32,
+        cache: RowCache | None = None,
         allow_changed_weights: bool = False,
     ) -> None:
-        if loaded.family != "encoder-decoder":
-            raise ModelError(f"{loaded.name}: only encoder–decoder models are served, this one is {loaded.family}")
         for name in sets.names():
             sets.get(name).check_model(loaded, allow_changed_weights=allow_changed_weights)
         self._loaded = loaded
-        self._model: Any = _configured(loaded.model)
         self._tokenizer: Any = loaded.tokenizer
         self._tokenizer_lock = threading.Lock()  # MarianTokenizer switches its state and is not safe for two threads
-        self._max_positions = int(loaded.model.config.max_position_embeddings)
+        self._defaults = ModelDefaults.of(loaded.model)
+        self._max_positions = _max_positions(loaded)
         self._default_max_tokens = default_max_tokens
         self._compile = lru_cache(_COMPILED_CACHE)(
             lambda controls: compile_controls(loaded, controls, sets, allow_changed_weights=allow_changed_weights)
         )
+        self._rows = Rows(loaded, self._defaults, max_rows, cache, self.decode)
         cards = tuple(_set_info(name, sets.get(name)) for name in sets.names())
         self.info = EngineInfo(_model_info(loaded, model_id or loaded.name, self._max_positions), cards)
 
@@ -69,98 +74,82 @@ class ModelRunner:
         """Tokenises a prompt and compiles its controls; see `Runner.prepare`.
 
         Raises:
+            BadInput: if the model cannot do what is asked.
             LimitError: if the prompt or `max_tokens` do not fit the model's positions.
             ControlError, AddressError, FingerprintError: naming the field.
         """
+        if request.task == "generate" and self._loaded.family == "encoder-only":
+            raise BadInput("this model reads text and does not write any", param="model", hint="choose another model")
         with self._tokenizer_lock:
             ids = tuple(self._tokenizer(request.prompt, verbose=False)["input_ids"])
-        if len(ids) > self._max_positions:
-            message = f"{request.field} has {len(ids)} tokens; the model reads at most {self._max_positions}"
-            raise LimitError(message, hint="split the text into sentences", param=request.field)
-        longest = self._max_positions - 1
-        if request.max_tokens is not None and request.max_tokens > longest:
-            message = f"max_tokens is {request.max_tokens}; the model writes at most {longest}"
-            raise LimitError(message, param="max_tokens")
-        max_tokens = request.max_tokens or min(self._default_max_tokens, longest)
+        if not ids:
+            raise BadInput(f"{request.field} has no tokens", param=request.field)
+        max_tokens = self._max_tokens(request, len(ids))
+        size = int(self._loaded.model.config.get_text_config().vocab_size)
+        for token, _ in request.logit_bias:
+            if not 0 <= token < size:
+                raise BadInput(f"logit_bias: there is no token {token}, the last is {size - 1}", param="logit_bias")
         seed = secrets.randbits(63) if request.seed is None else request.seed
-        return Prepared(ids, max_tokens, self._plan(request.controls), seed)
+        return Prepared(ids, max_tokens, self._plan(request.controls), seed, self._defaults.end_ids)
 
     def decode(self, ids: Items[int]) -> str:
         """The text of generated tokens."""
         with self._tokenizer_lock:
             return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
-    def run(self, batch: Items[Sequence], beat: Callable[[], None]) -> None:
-        """Generates for a batch of rows with the same `batch_key`; see `Runner.run`."""
-        ids, mask = self._pad(batch)
-        plans = [sequence.prepared.plan for sequence in batch]
-        generate = self._run_rows if batch[0].request.num_beams == 1 else self._run_beams
-        with torch.inference_mode(), controlled(self._loaded, plans) as application:
-            generate(batch, {"input_ids": ids, "attention_mask": mask}, application, beat)
+    @torch.inference_mode()
+    def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """See `Runner.advance`."""
+        return self._rows.advance(sequences)
+
+    @torch.inference_mode()
+    def commit(self) -> None:
+        """See `Runner.commit`."""
+        self._rows.commit()
+
+    @torch.inference_mode()
+    def join(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """See `Runner.join`."""
+        written = [s for s in sequences if s.request.task == "generate"]
+        read = [s for s in sequences if s.request.task == "encode"]
+        encoded = self._rows.encode(read) if read else []
+        return encoded + (self._rows.join(written) if written else [])
+
+    def applied(self, sequence: Sequence) -> Mapping[str, Any]:
+        """See `Runner.applied`."""
+        return self._rows.report(sequence) or NOTHING_APPLIED
+
+    @torch.inference_mode()
+    def release(self, sequences: Items[Sequence]) -> None:
+        """See `Runner.release`."""
+        self._rows.release(sequences)
+
+    def _max_tokens(self, request: Request, num_prompt: int) -> int:
+        """Most tokens to generate.
+
+        Raises:
+            LimitError: if the prompt or what is asked for do not fit.
+        """
+        limit = self._max_positions
+        room = limit - 1 if self._loaded.family == "encoder-decoder" else limit - num_prompt
+        if num_prompt > limit or (room < 1 and request.task == "generate"):
+            message = f"{request.field} has {num_prompt} tokens; the model reads at most {limit}"
+            raise LimitError(message, hint="split the text into sentences", param=request.field)
+        if request.task == "encode":
+            return 0
+        if request.max_tokens is not None and request.max_tokens > room:
+            message = f"max_tokens is {request.max_tokens}; the model writes at most {room}"
+            raise LimitError(message + " after this prompt" * (room < limit - 1), param="max_tokens")
+        return request.max_tokens or min(self._default_max_tokens, room)
 
     def _plan(self, controls: tuple[Control, ...]) -> CompiledControls | None:
         return self._compile(controls) if controls else None
 
-    def _pad(self, batch: Items[Sequence]) -> tuple[torch.Tensor, torch.Tensor]:
-        width = max(len(sequence.prepared.prompt_ids) for sequence in batch)
-        ids = torch.full((len(batch), width), int(self._model.config.pad_token_id), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, sequence in enumerate(batch):
-            length = len(sequence.prepared.prompt_ids)
-            ids[row, :length] = torch.tensor(sequence.prepared.prompt_ids)
-            mask[row, :length] = 1
-        return ids.to(self._model.device), mask.to(self._model.device)
 
-    def _run_rows(
-        self,
-        batch: Items[Sequence],
-        inputs: dict[str, torch.Tensor],
-        application: Application,
-        beat: Callable[[], None],
-    ) -> None:
-        processor = RowProcessor(batch)
-        criterion = RowCriterion(batch, processor, application, self._eos_ids, beat)
-        self._model.generate(
-            **inputs,
-            num_beams=1,
-            max_new_tokens=max(sequence.prepared.max_tokens for sequence in batch),
-            logits_processor=LogitsProcessorList([processor]),
-            stopping_criteria=StoppingCriteriaList([criterion]),
-        )
-
-    def _run_beams(
-        self,
-        batch: Items[Sequence],
-        inputs: dict[str, torch.Tensor],
-        application: Application,
-        beat: Callable[[], None],
-    ) -> None:
-        beams, max_tokens = batch[0].batch_key
-        processor = RowProcessor(batch, beams)
-        criterion = BeamCriterion(batch, processor, application, self._eos_ids, beat)
-        output = self._model.generate(
-            **inputs,
-            num_beams=beams,
-            max_new_tokens=max_tokens,
-            logits_processor=LogitsProcessorList([processor]),
-            stopping_criteria=StoppingCriteriaList([criterion]),
-        )
-        criterion.deliver(output[:, 1:].tolist())  # without the decoder's start token
-
-    @property
-    def _eos_ids(self) -> frozenset[int]:
-        eos = self._model.generation_config.eos_token_id
-        return frozenset(eos if isinstance(eos, list) else [eos])
-
-
-def _configured(model: PreTrainedModel) -> PreTrainedModel:
-    """Drops generation defaults that would make a row depend on its batch's longest length."""
-    config: Any = model.generation_config
-    config.forced_eos_token_id = None
-    config.max_length = None
-    config.do_sample = False
-    config.num_beams = 1
-    return model
+def _max_positions(loaded: LoadedModel) -> int:
+    config = loaded.model.config.get_text_config()
+    known = [getattr(config, name, None) for name in _POSITIONS]
+    return next((int(number) for number in known if isinstance(number, int) and number > 0), _UNLIMITED_POSITIONS)
 
 
 def _model_info(loaded: LoadedModel, model_id: str, max_positions: int) -> ModelInfo:

@@ -1,85 +1,186 @@
-"""Which sequences are decoded together: pure state, no torch, no threads."""
+"""Which sequences are decoded together in the next step: pure state, no torch, no threads, no clock of its own.
 
-from collections import deque
+Every sequence has a turn. The first of a submission takes the submission's number, the next ones follow one by one, so
+that the sequences of a large submission alternate with later small ones instead of holding them up. Turns decide who
+joins next. A sequence that does not fit yet may be passed by later ones that do, but only `max_bypass` times: then
+nothing joins before it.
+"""
+
+import bisect
 from collections.abc import Sequence as Items
+from dataclasses import dataclass
 
-from neurodial.control.errors import Overloaded
+from neurodial.control.errors import LimitError, Overloaded
 from neurodial.service.engine.sequence import Sequence
 
 
-class Scheduler:
-    """First come, first served, in batches of compatible sequences.
+@dataclass(frozen=True)
+class Capacity:
+    """What an engine holds at once.
 
-    Args:
-        max_batch: rows decoded together; a beam counts as a row.
+    Attributes:
+        max_rows: rows decoded together; a beam counts as a row.
         max_waiting: sequences that may wait; more are refused.
+        prefill_tokens: prompt tokens read in one step, padding included; a longer prompt is read alone.
+        cache_tokens: rows times the longest row's tokens, prompt and output together, that the cache may hold.
+        max_bypass: how often a sequence that does not fit yet is passed by later ones.
     """
 
-    def __init__(self, max_batch: int, max_waiting: int) -> None:
-        self.max_batch = max_batch
-        self.max_waiting = max_waiting
-        self._waiting: deque[Sequence] = deque()
-        self._running: dict[str, Sequence] = {}
+    max_rows: int = 32
+    max_waiting: int = 512
+    prefill_tokens: int = 1024
+    cache_tokens: int = 32_768
+    max_bypass: int = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The next step.
+
+    Attributes:
+        running: sequences whose rows make one more token.
+        joining: sequences whose prompts are read, after which they run.
+        leaving: sequences that were cancelled or ran out of time; their rows are free.
+    """
+
+    running: tuple[Sequence, ...]
+    joining: tuple[Sequence, ...]
+    leaving: tuple[Sequence, ...]
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.running or self.joining or self.leaving)
+
+
+class Scheduler:
+    """Decides before every step who joins and who leaves.
+
+    Args:
+        capacity: limits that no plan exceeds.
+    """
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity = capacity
+        self._waiting: list[Sequence] = []  # in turn order
+        self._running: list[Sequence] = []
+        self._submissions = 0
 
     @property
     def num_waiting(self) -> int:
-        """Sequences that wait for a batch."""
+        """Sequences that wait for a place."""
         return len(self._waiting)
 
     @property
     def num_running(self) -> int:
-        """Sequences of the running batch."""
+        """Sequences that have rows."""
         return len(self._running)
 
+    @property
+    def running(self) -> tuple[Sequence, ...]:
+        """The sequences that have rows, in the order in which they joined."""
+        return tuple(self._running)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in use."""
+        return sum(sequence.num_rows for sequence in self._running)
+
     def add(self, sequences: Items[Sequence]) -> None:
-        """Queues all of the sequences, or none.
+        """Queues all of the sequences of one submission, or none.
 
         Raises:
+            LimitError: if one needs more rows or tokens than the engine has.
             Overloaded: if the queue has no room for all of them.
         """
-        if len(self._waiting) + len(sequences) > self.max_waiting:
+        for sequence in sequences:
+            self._check(sequence)
+        if len(self._waiting) + len(sequences) > self.capacity.max_waiting:
             raise Overloaded(
-                f"{len(self._waiting)} requests are waiting and the queue holds {self.max_waiting}",
+                f"{len(self._waiting)} requests are waiting and the queue holds {self.capacity.max_waiting}",
                 hint="try again in a moment",
             )
-        self._waiting.extend(sequences)
+        self._submissions += 1
+        for place, sequence in enumerate(sequences):
+            sequence.turn = self._submissions + place
+            bisect.insort(self._waiting, sequence, key=lambda s: s.turn)
 
-    def schedule(self) -> list[Sequence]:
-        """Takes the next batch off the queue: the oldest sequence and all it can be decoded with, oldest first."""
-        if not self._waiting:
-            return []
-        key = self._waiting[0].batch_key
-        room = max(1, self.max_batch // key[0])
-        batch: list[Sequence] = []
-        rest: deque[Sequence] = deque()
-        for sequence in self._waiting:
-            chosen = len(batch) < room and sequence.batch_key == key
-            (batch if chosen else rest).append(sequence)
-        self._waiting = rest
-        for sequence in batch:
+    def schedule(self, now: float) -> Plan:
+        """The next step.
+
+        Args:
+            now: the time, by the clock of the sequences' deadlines.
+        """
+        leaving = self._remove_leaving(now)
+        running, joining = self.running, self._admit()
+        for sequence in joining:
             sequence.state = "running"
-            self._running[sequence.request.id] = sequence
-        return batch
+            self._running.append(sequence)
+        return Plan(running, joining, leaving)
 
     def finish(self, sequence: Sequence) -> None:
-        """Forgets a sequence that was running."""
-        self._running.pop(sequence.request.id, None)
+        """Forgets a sequence that was running; its rows are free."""
+        if sequence in self._running:
+            self._running.remove(sequence)
 
     def cancel(self, request_id: str) -> Sequence | None:
         """Marks a sequence as cancelled; returns it if it was still waiting, and so has left the queue."""
-        if (running := self._running.get(request_id)) is not None:
-            running.is_cancelled = True
-            return None
-        for sequence in self._waiting:
+        for sequence in self._running:
             if sequence.request.id == request_id:
-                self._waiting.remove(sequence)
-                return sequence
+                sequence.is_cancelled = True
+                return None
+        for place, sequence in enumerate(self._waiting):
+            if sequence.request.id == request_id:
+                return self._waiting.pop(place)
         return None
 
     def drain(self) -> list[Sequence]:
         """Empties the queue and marks what is running as cancelled; returns what was waiting."""
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        for sequence in self._running.values():
+        waiting, self._waiting = self._waiting, []
+        for sequence in self._running:
             sequence.is_cancelled = True
         return waiting
+
+    def _check(self, sequence: Sequence) -> None:
+        request, limits = sequence.request, self.capacity
+        if sequence.num_rows > limits.max_rows:
+            message = f"num_beams is {request.num_beams}; this engine decodes {limits.max_rows} rows at once"
+            raise LimitError(message, param="num_beams")
+        if sequence.num_rows * sequence.max_length > limits.cache_tokens:
+            message = f"{request.field} and its output need {sequence.num_rows * sequence.max_length} places"
+            raise LimitError(f"{message}; the engine's cache has {limits.cache_tokens}", param=request.field)
+
+    def _remove_leaving(self, now: float) -> tuple[Sequence, ...]:
+        leaving = [s for s in self._running if s.is_cancelled or s.is_late(now)]
+        for sequence in leaving:
+            self.finish(sequence)
+        late = [s for s in self._waiting if s.is_late(now)]
+        if late:
+            self._waiting = [s for s in self._waiting if not s.is_late(now)]
+        return (*leaving, *late)
+
+    def _admit(self) -> tuple[Sequence, ...]:
+        limits = self.capacity
+        rows, longest = self.num_rows, max((s.max_length for s in self._running), default=0)
+        joining: list[Sequence] = []
+        joining_rows = widest = 0
+        passed: list[Sequence] = []
+        is_closed = False
+        for sequence in self._waiting:
+            if is_closed or rows == limits.max_rows:
+                passed.append(sequence)
+                continue
+            more, length = rows + sequence.num_rows, max(longest, sequence.max_length)
+            prompts = max(widest, len(sequence.prepared.prompt_ids)) * (joining_rows + 1)
+            is_read_now = not joining or prompts <= limits.prefill_tokens
+            if more <= limits.max_rows and more * length <= limits.cache_tokens and is_read_now:
+                rows, longest = more, length
+                joining_rows, widest = joining_rows + 1, max(widest, len(sequence.prepared.prompt_ids))
+                joining.append(sequence)
+                for other in passed:
+                    other.num_bypasses += 1
+                    is_closed |= other.num_bypasses >= limits.max_bypass
+            else:
+                passed.append(sequence)
+                is_closed = sequence.num_bypasses >= limits.max_bypass
+        self._waiting = passed
+        return tuple(joining)

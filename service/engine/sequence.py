@@ -12,6 +12,7 @@ from neurodial.service.engine.primitives import (
     FinishReason,
     Prepared,
     Request,
+    TokenLogprob,
     Tokens,
 )
 from neurodial.service.engine.text import Decode, TextStream
@@ -20,16 +21,31 @@ SequenceState = Literal["waiting", "running", "finished"]
 
 
 class Sequence:
-    """One row: what a runner reads and reports to."""
+    """One request that is being served: what the scheduler orders and a runner makes tokens for.
 
-    def __init__(self, request: Request, prepared: Prepared, handle: Handle, decode: Decode) -> None:
+    Args:
+        request: what was asked for.
+        prepared: the runner's reading of it.
+        handle: receives the events.
+        decode: tokens to text.
+        now: the time of submission, from which a time-out counts.
+    """
+
+    def __init__(self, request: Request, prepared: Prepared, handle: Handle, decode: Decode, now: float = 0.0) -> None:
         self.request = request
         self.prepared = prepared
         self.handle = handle
         self.ids: list[int] = []
+        self.logprobs: list[TokenLogprob] = []
         self.state: SequenceState = "waiting"
-        self.is_cancelled = False  # set by any thread, read by the runner between steps
+        self.is_cancelled = False  # set by any thread, read between steps
         self.failed = False
+        self.turn = 0  # the scheduler's
+        self.num_bypasses = 0
+        self.num_rows = request.num_beams
+        self.max_length = len(prepared.prompt_ids) + prepared.max_tokens
+        self._deadline = None if request.timeout_s is None else now + request.timeout_s
+        self._reads_text = request.stream or bool(request.stop)
         self._text = TextStream(decode, request.stop)
 
     @property
@@ -37,36 +53,39 @@ class Sequence:
         """Whether its last event has been delivered."""
         return self.state == "finished"
 
-    @property
-    def batch_key(self) -> tuple[int, int]:
-        """Sequences with the same key can be decoded in one batch.
+    def is_late(self, now: float) -> bool:
+        """Whether its time is over."""
+        return self._deadline is not None and now >= self._deadline
 
-        Beams share the length of the search; greedy and sampled rows each end on their own.
-        """
-        beams = self.request.num_beams
-        return (beams, self.prepared.max_tokens if beams > 1 else 0)
-
-    def push(self, token: int) -> bool:
-        """Adds a generated token; whether a stop string has now ended the text."""
+    def push(self, token: int, logprob: TokenLogprob | None = None) -> FinishReason | None:
+        """Takes a generated token; why it ends the output, or None where it does not."""
+        if token in self.prepared.end_ids:
+            return "stop"
         self.ids.append(token)
-        if not (self.request.stream or self.request.stop):
-            return False
-        delta, stopped = self._text.advance(self.ids)
-        self._deliver_text(delta)
-        return stopped
+        if logprob is not None:
+            self.logprobs.append(logprob)
+        if self._reads_text:
+            delta, stopped = self._text.advance(self.ids)
+            self._deliver_text(delta, () if logprob is None else (logprob,))
+            if stopped:
+                return "stop"
+        return "length" if len(self.ids) == self.prepared.max_tokens else None
 
-    def restart(self) -> None:
-        """Forgets the tokens of a failed attempt; text that was delivered is not delivered again."""
-        self.ids = []
-
-    def finish(self, reason: FinishReason, applied: Mapping[str, Any] = NOTHING_APPLIED) -> None:
+    def finish(
+        self,
+        reason: FinishReason,
+        applied: Mapping[str, Any] = NOTHING_APPLIED,
+        pooled: tuple[float, ...] = (),
+    ) -> None:
         """Delivers the end, once."""
         if self.is_finished:
             return
         rest, text = self._text.finish(self.ids)
-        self._deliver_text(rest)
+        self._deliver_text(rest, ())
         self.state = "finished"
-        self.handle.deliver(Finished(reason, text, len(self.prepared.prompt_ids), len(self.ids), dict(applied)))
+        num_prompt, num_written = len(self.prepared.prompt_ids), len(self.ids)
+        logprobs = tuple(self.logprobs)
+        self.handle.deliver(Finished(reason, text, num_prompt, num_written, dict(applied), logprobs, pooled))
 
     def fail(self, error: NeurodialError) -> None:
         """Delivers the reason of a failure, once."""
@@ -75,6 +94,6 @@ class Sequence:
             self.failed = True
             self.handle.deliver(Failed(error))
 
-    def _deliver_text(self, delta: str) -> None:
-        if delta and self.request.stream:
-            self.handle.deliver(Tokens(delta))
+    def _deliver_text(self, delta: str, logprobs: tuple[TokenLogprob, ...]) -> None:
+        if self.request.stream and (delta or logprobs):
+            self.handle.deliver(Tokens(delta, logprobs))

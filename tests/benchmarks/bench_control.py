@@ -1,118 +1,306 @@
-"""What controls cost: tokens per second with them, as a ratio to the bare model in the same run.
+"""What controls cost: the time of a decode step under them, as a ratio to the bare model in the same run.
 
-The baseline is transformers' `generate` on a batch of the demo model. The variants take turns with it, round by round,
-and the ratio is the median over rounds, so that a machine whose speed drifts does not favour one of them.
+Two models (the demo and a random Llama of 8 layers and width 512), batches of 1, 8 and 32. A step is one forward pass
+for one new token in every row, from a cache of the same length each time. The variants take turns, step by step, and
+the ratios are medians over rounds, so that a machine whose speed drifts does not favour one of them.
+
+Beside them the same effect on the same rows by hooks written by hand and by nnsight and pyvene, each checked for equal
+logits. Peers run in environments of their own, which the variables name; one that is not there is skipped:
+
+    python -m venv nnsight && nnsight/bin/pip install nnsight "transformers>=5.10,<6" "torch>=2.9,<2.14"
+    python -m venv pyvene && pyvene/bin/pip install pyvene "transformers>=5.10,<6" "torch>=2.9,<2.14"
+    NEURODIAL_BENCH_NNSIGHT=nnsight/bin/python NEURODIAL_BENCH_PYVENE=pyvene/bin/python make bench
 """
 
 import json
+import os
 import platform
 import statistics
-import time
-from collections.abc import Callable, Sequence
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
 
-from neurodial.control.compiling import CompiledControls, compile_controls
-from neurodial.control.controls import parse_controls
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel, load_model
+from neurodial.control import (
+    CompiledControls,
+    LoadedModel,
+    NeuronSet,
+    ReadOut,
+    Recommended,
+    SetCatalogue,
+    Site,
+    SiteNeurons,
+    compile_controls,
+    controlled,
+    load_model,
+    parse_controls,
+)
+from tests.benchmarks.decode_step import DecodeStep, Step, Variant, interleave, summary
 
 ROOT = Path(__file__).parents[2]
-TEXTS = (
-    "A tall boy is standing in the doorway.",
-    "She opens the door and looks at the garden.",
-    "The old man reads a book every evening.",
-    "We walk to the station because the bus is late.",
-)
-NEURONS = "encoder.1.resid[0-99]"
-GATE = {"neuron": "encoder.1.resid[100]", "above": 0.0}
-VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "no control in the batch": [],
-    "shift of 100 neurons, one site": [{"neurons": NEURONS, "op": "shift", "value": 0.1}],
-    "the same, gated": [{"neurons": NEURONS, "op": "shift", "value": 0.1, "where": GATE}],
-    "gated, in all six layers": [
-        {"neurons": f"{stack}.{layer}.resid[0-99]", "op": "shift", "value": 0.1, "where": where}
-        for stack in ("encoder", "decoder")
-        for layer in range(3)
-        for where in [{"neuron": f"{stack}.{layer}.resid[100]", "above": 0.0}]
-    ],
+UNHOOKED, AGAIN = "unhooked", "unhooked, again"
+SHARED, EACH = "one control of 50 neurons in all rows", "another such control in every row"
+TARGETS = {
+    "identity on all ffn sites": 1.03,
+    SHARED: 1.05,
+    EACH: 1.05,
+    "the same, gated by a neuron": 1.10,
+    "the same, gated by the concept": 1.10,
 }
+BY_HAND = "the same effect, hooks by hand"
+EACH_TO_SHARED = 1.02
+NEURONS, CONTEXT, SOURCE = 50, 64, 32
+TOLERANCE = 1e-3
+Rows = list[CompiledControls]
+Tables = dict[str, tuple[torch.Tensor, torch.Tensor]]  # module → scale and shift, each (rows, 1, width)
 
 
-def run(loaded: LoadedModel, batch: Any, num_tokens: int, rows: Sequence[CompiledControls | None] | None) -> float:
-    """Seconds for one batch of exactly `num_tokens` tokens a row; `rows` is None for the bare model."""
-    arguments = {
-        **batch,
-        "num_beams": 1,
-        "do_sample": False,
-        "min_new_tokens": num_tokens,
-        "max_new_tokens": num_tokens,
-    }
-    generate: Callable[..., torch.Tensor] = loaded.model.generate  # type: ignore[assignment]
-    start = time.perf_counter()
-    if rows is None:
-        generate(**arguments)
-    else:
-        with controlled(loaded, rows):
-            generate(**arguments)
-    return time.perf_counter() - start
+@dataclass(frozen=True)
+class Workload:
+    """One model and batch size."""
+
+    loaded: LoadedModel
+    step: DecodeStep
+    inputs: dict[str, torch.Tensor]
+    plans: dict[str, Rows]
+
+    @property
+    def tables(self) -> Tables:
+        """The effect of another control in every row, as dense tables."""
+        rows, tables = self.plans[EACH], {}
+        for site in decoder_ffn(self.loaded):
+            info = self.loaded.sites.info(site)
+            scale, shift = torch.ones(len(rows), 1, info.width), torch.zeros(len(rows), 1, info.width)
+            for row, compiled in enumerate(rows):
+                for effect in (e for control in compiled.controls for e in control.effects if e.site == site):
+                    scale[row, 0, effect.neurons], shift[row, 0, effect.neurons] = effect.scale, effect.shift
+            tables[info.path] = (scale, shift)
+        return tables
 
 
-def measure(loaded: LoadedModel, rows: int, num_tokens: int, rounds: int) -> list[dict[str, Any]]:
-    texts = [TEXTS[i % len(TEXTS)] for i in range(rows)]
-    batch = loaded.tokenizer(texts, return_tensors="pt", padding=True)
-    plans: dict[str, Sequence[CompiledControls | None] | None] = {"bare transformers": None}
-    for name, controls in VARIANTS.items():
-        compiled = compile_controls(loaded, parse_controls(controls)) if controls else None
-        plans[name] = [compiled] * rows
-    seconds: dict[str, list[float]] = {name: [] for name in plans}
-    for number in range(rounds + 1):  # the first round warms up
-        for name, plan in plans.items():
-            taken = run(loaded, batch, num_tokens, plan)
-            if number:
-                seconds[name].append(taken)
-    bare = seconds["bare transformers"]
-    results = []
-    for name, times in seconds.items():
-        ratios = sorted(b / t for b, t in zip(bare, times, strict=True))
-        results.append(
-            {
-                "variant": name,
-                "rows": rows,
-                "tokens_per_s": round(rows * num_tokens / statistics.median(times), 1),
-                "ratio_to_bare": round(statistics.median(ratios), 3),
-                "ratio_range": [round(ratios[0], 3), round(ratios[-1], 3)],
-            }
+def random_llama() -> LoadedModel:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=8000,
+        hidden_size=512,
+        intermediate_size=2048,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=8,
+        max_position_embeddings=512,
+    )
+    return LoadedModel.wrap(LlamaForCausalLM(config), None)  # type: ignore[arg-type]
+
+
+def decoder_ffn(loaded: LoadedModel) -> list[Site]:
+    """The FFN sites that a decode step runs."""
+    return [site for site in loaded.sites.sites if site.kind == "ffn" and site.stack == "decoder"]
+
+
+def random_set(loaded: LoadedModel, seed: int) -> NeuronSet:
+    """50 neurons spread over all FFN sites, with a read-out at the first of them."""
+    draw = np.random.default_rng(seed)
+    sites, labels = decoder_ffn(loaded), ("low", "high")
+
+    def floats(*shape: int) -> np.ndarray[Any, Any]:
+        return draw.normal(size=shape).astype(np.float32)
+
+    def part(number: int, site: Site) -> SiteNeurons:
+        k = len(range(number, NEURONS, len(sites)))
+        chosen = draw.permutation(loaded.sites.info(site).width)[:k].astype(np.int64)
+        both = {label: floats(k) for label in labels}
+        return SiteNeurons(site, chosen, floats(k), both, both, floats(k), {label: 0.5 * floats(k) for label in labels})
+
+    width = loaded.sites.info(sites[0]).width
+    classes = ("none", *labels)
+    readout = ReadOut(sites[0], np.arange(width, dtype=np.int64), floats(3, width), floats(3), classes)
+    advice = Recommended("shift", "all", dict.fromkeys(labels, 1.0))
+    parts = tuple(part(number, site) for number, site in enumerate(sites))
+    return NeuronSet(f"s{seed}", labels, loaded.name, loaded.fingerprint, parts, (readout,), advice)
+
+
+def workload(loaded: LoadedModel, batch: int) -> Workload:
+    draw = torch.Generator().manual_seed(1)
+    size = {"context": CONTEXT, "new": 1} | ({"source": SOURCE} if loaded.family == "encoder-decoder" else {})
+    inputs = {name: torch.randint(10, 7900, (batch, tokens), generator=draw) for name, tokens in size.items()}
+    sets = SetCatalogue({f"s{row}": random_set(loaded, row) for row in range(batch)})
+    sites = decoder_ffn(loaded)
+
+    def compiled(raw: list[dict[str, Any]]) -> CompiledControls:
+        return compile_controls(loaded, parse_controls(raw), sets)
+
+    def each(where: Any) -> Rows:
+        return [compiled([{"set": f"s{row}", "to": "high", "where": where(row)}]) for row in range(batch)]
+
+    identity = compiled([{"neurons": f"{site}[*]", "op": "amplify", "value": 1.0} for site in sites])
+    plans = [
+        [identity] * batch,
+        [compiled([{"set": "s0", "to": "high"}])] * batch,
+        each(lambda row: "all"),
+        each(lambda row: {"neuron": f"{sites[0]}[{row}]", "above": 0.0}),
+        each(lambda row: "concept"),
+    ]
+    step = DecodeStep(loaded.model, inputs["context"], inputs["new"], inputs.get("source"))
+    return Workload(loaded, step, inputs, dict(zip(TARGETS, plans, strict=True)))
+
+
+def variants(work: Workload) -> dict[str, Variant]:
+    """Everything that is timed in this process."""
+
+    @contextmanager
+    def bare() -> Iterator[Step]:
+        yield work.step
+
+    @contextmanager
+    def under(rows: Rows) -> Iterator[Step]:
+        with torch.inference_mode(), controlled(work.loaded, rows):
+            yield work.step
+
+    tables = work.tables
+
+    @contextmanager
+    def by_hand() -> Iterator[Step]:
+        with ExitStack() as hooks:
+            for path, table in tables.items():
+                module = work.loaded.model.get_submodule(path)
+                hooks.callback(module.register_forward_pre_hook(_affine(*table)).remove)
+            yield work.step
+
+    ours = {name: partial(under, rows) for name, rows in work.plans.items()}
+    return {UNHOOKED: bare, AGAIN: bare, **ours, BY_HAND: by_hand}
+
+
+def _affine(scale: torch.Tensor, shift: torch.Tensor) -> Any:
+    return lambda _, args: (torch.addcmul(shift, args[0], scale),)
+
+
+def check(work: Workload, timed: dict[str, Variant]) -> dict[str, torch.Tensor]:
+    """Makes sure that the effect is there, and the same by hand; returns the logits."""
+    logits = {}
+    for name in (UNHOOKED, EACH, BY_HAND):
+        with timed[name]() as step:
+            logits[name] = step()
+    if not torch.allclose(logits[EACH], logits[BY_HAND], atol=TOLERANCE):
+        raise SystemExit("the logits under controls differ from those under hooks by hand")
+    if torch.allclose(logits[EACH], logits[UNHOOKED], atol=10 * TOLERANCE):
+        raise SystemExit("the controls do nothing that could be compared")
+    return {"plain": logits[UNHOOKED], "controlled": logits[EACH]}
+
+
+def measure(name: str, loaded: LoadedModel, batch: int, rounds: int, seconds: float, folder: Path) -> dict[str, Any]:
+    """One model and batch size in this process; leaves the workload for the peers."""
+    work = workload(loaded, batch)
+    timed = variants(work)
+    logits = check(work, timed)
+    tables = {f"scale/{path}": scale for path, (scale, _) in work.tables.items()}
+    tables |= {f"shift/{path}": shift for path, (_, shift) in work.tables.items()}
+    given = {key: tensor.contiguous() for key, tensor in (work.inputs | logits | tables).items()}
+    save_file(given, folder / f"batch-{batch}.safetensors")
+    times = interleave(timed, rounds=rounds, seconds=seconds)
+    figures = {variant: summary(times, variant, UNHOOKED) for variant in timed}
+    ratios = [r[EACH] / r[SHARED] for r in times]
+    low, middle, high = (round(q, 4) for q in statistics.quantiles(ratios, n=4, method="inclusive"))
+    each_to_shared = {"median": middle, "q1": low, "q3": high}
+    return {"model": name, "batch": batch, "rounds": len(times), "variants": figures, "each_to_shared": each_to_shared}
+
+
+def run_peer(peer: str, python: str, folder: Path) -> dict[str, Any]:
+    """A peer's figures for one model, measured by its own interpreter."""
+    command = [python, "-m", "tests.benchmarks.peer_steps", str(folder), peer]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"problem": (done.stderr.strip().splitlines() or ["it failed"])[-1]}
+    answer: dict[str, Any] = json.loads((folder / f"{peer}.json").read_text())
+    return answer
+
+
+def show(result: dict[str, Any], peers: Sequence[tuple[str, dict[str, Any]]], console: Console) -> None:
+    table = Table("variant", "ms (quartiles)", "ratio to unhooked (quartiles)", "target")
+    for name, figures in result["variants"].items():
+        table.add_row(
+            name, _cell(figures["ms"]), _cell(figures["ratio"]), _verdict(figures["ratio"], TARGETS.get(name))
         )
-    return results
+    each = result["each_to_shared"]
+    table.add_row("every row / all rows", "", _cell(each), _verdict(each, EACH_TO_SHARED))
+    for peer, answer in peers:
+        found = next((r for r in answer.get("results", []) if r["batch"] == result["batch"]), answer)
+        if "problem" in found:
+            table.add_row(f"the same effect, {peer}", found["problem"], "", "")
+            continue
+        figures = found[peer]
+        table.add_row(f"the same effect, {peer} {answer['version']}", _cell(figures["ms"]), _cell(figures["ratio"]), "")
+    console.print(f"\n[bold]{result['model']}, batch {result['batch']}[/bold], {result['rounds']} rounds", table)
+
+
+def _cell(figures: dict[str, float]) -> str:
+    return f"{figures['median']:.3f} ({figures['q1']:.3f} to {figures['q3']:.3f})"
+
+
+def _verdict(figures: dict[str, float], target: float | None) -> str:
+    return "" if target is None else f"≤ {target:.2f} {'met' if figures['median'] <= target else 'MISSED'}"
 
 
 def main(
     model: Path = typer.Option(ROOT / "deploy/demo/en-es", help="the demo model's folder"),
-    rows: list[int] = typer.Option([1, 8], help="batch sizes"),
-    tokens: int = typer.Option(24, help="generated tokens a row"),
-    rounds: int = typer.Option(7, help="measured rounds"),
+    batch: list[int] = typer.Option([1, 8, 32], help="batch sizes"),
+    rounds: int = typer.Option(30, min=2, help="at least so many rounds"),
+    seconds: float = typer.Option(12.0, help="at least so long for each model and batch size; a peer gets a third"),
+    nnsight: str = typer.Option("", envvar="NEURODIAL_BENCH_NNSIGHT", help="interpreter that has nnsight"),
+    pyvene: str = typer.Option("", envvar="NEURODIAL_BENCH_PYVENE", help="interpreter that has pyvene"),
     out: Path = typer.Option(ROOT / "tests/benchmarks/results/control.json", help="receives the results"),
 ) -> None:
-    """Measures the cost of controls on the demo model and writes it as JSON."""
-    loaded = load_model(model)
-    results = [result for size in rows for result in measure(loaded, size, tokens, rounds)]
-    table = Table("variant", "rows", "tokens/s", "ratio to bare", "range", title="What controls cost")
-    for result in results:
-        low, high = result["ratio_range"]
-        cells = (result["variant"], result["rows"], result["tokens_per_s"], result["ratio_to_bare"], f"{low} to {high}")
-        table.add_row(*map(str, cells))
-    Console().print(table)
-    facts = {"torch": torch.__version__, "threads": torch.get_num_threads(), "machine": platform.machine()}
-    document = {"date": datetime.now(UTC).date().isoformat(), **facts, "tokens": tokens, "results": results}
+    """Measures what controls cost in a decode step and writes it as JSON."""
+    console, results, load = Console(width=120), [], os.getloadavg()[0]
+    logging.disable_progress_bar()
+    interpreters = {name: python for name, python in (("nnsight", nnsight), ("pyvene", pyvene)) if python}
+    for missing in {"nnsight", "pyvene"} - set(interpreters):
+        console.print(f"{missing}: skipped, NEURODIAL_BENCH_{missing.upper()} names no interpreter that has it")
+    for name, loaded in (("demo", load_model(model)), ("random Llama, 8 × 512", random_llama())):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            measured = [measure(name, loaded, size, rounds, seconds, folder) for size in batch]
+            loaded.model.save_pretrained(folder)
+            settings = {"batches": batch, "rounds": rounds, "seconds": seconds / 3, "threads": torch.get_num_threads()}
+            (folder / "settings.json").write_text(json.dumps(settings))
+            peers = [(peer, run_peer(peer, python, folder)) for peer, python in interpreters.items()]
+        for result in measured:
+            show(result, peers, console)
+        results += [result | {"peers": _of_batch(peers, result["batch"])} for result in measured]
+    document = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} at the start",
+        "threads": torch.get_num_threads(),
+        "versions": {package: version(package) for package in ("torch", "transformers")},
+        "context": CONTEXT,
+        "neurons": NEURONS,
+        "targets": TARGETS | {"each_to_shared": EACH_TO_SHARED},
+        "results": results,
+    }
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    out.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _of_batch(peers: Sequence[tuple[str, dict[str, Any]]], batch: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for peer, answer in peers:
+        here = next((r for r in answer.get("results", []) if r["batch"] == batch), {"problem": answer.get("problem")})
+        found[peer] = here | {"version": answer.get("version")}
+    return found
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from neurodial.control.neuron_set import NeuronSet
 
 FFN, RESID = Site.parse("encoder.0.ffn"), Site.parse("encoder.0.resid")
 GOLDEN = Path(__file__).parent / "golden" / "calibration_v1.safetensors"
-GOLDEN_DIGEST = "sha256:a477f452dab36bbb681a5b7a985b1d4ab432d44f99b8439f733e31fb1aab7e84"
+GOLDEN_DIGEST = "sha256:d0d5aa8972ac5bc4af9a02ff3dcc91cc62e24a25b106aa5e049907ff7b4ad89b"
 
 
 def make_calibration(fingerprint: str = "sha256:" + "0" * 64) -> Calibration:
@@ -22,13 +22,15 @@ def make_calibration(fingerprint: str = "sha256:" + "0" * 64) -> Calibration:
     ffn = SiteStatistics(9, np.array([0.5, nan, 2.0], np.float32), np.array([1.0, nan, 0.0], np.float32))
     resid = SiteStatistics(9, np.array([-0.25, 0.75], np.float32), np.array([0.5, 1.5], np.float32))
     corpus = {"name": "text:a.txt", "digest": "sha256:1", "size": 3}
-    return Calibration("tiny", fingerprint, {FFN: ffn, RESID: resid}, corpus, "own", {"numpy": "2"}, "2026-01-01")
+    return Calibration(
+        "tiny", fingerprint, {FFN: ffn, RESID: resid}, corpus, "words", "own", {"numpy": "2"}, "2026-01-01"
+    )
 
 
 def test_golden_file_of_version_1_still_reads() -> None:
     found = Calibration.load(GOLDEN)
     assert found.digest == GOLDEN_DIGEST == make_calibration().digest
-    assert (found.count(FFN), found.decoder, found.corpus["size"]) == (9, "own", 3)
+    assert (found.count(FFN), found.tokens, found.decoder, found.corpus["size"]) == (9, "words", "own", 3)
 
 
 def test_round_trip_keeps_values_and_order(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Rows that come and go, as an engine runs them: slots, explicit passes, failures."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -49,6 +50,10 @@ def solo(loaded: LoadedModel, ids: list[int], compiled: CompiledControls | None,
     with torch.inference_mode(), controlled(loaded, [compiled]) as applied:
         out = model.generate(torch.tensor([ids]), max_new_tokens=steps, do_sample=False, eos_token_id=[])
     return out[0, len(ids) :].tolist(), applied.report(0)
+
+
+def fail(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 class Engine:
@@ -124,7 +129,10 @@ def test_explicit_passes_count_and_trigger_as_generate_does(llama: LoadedModel) 
             start = -3 if step == 0 else step
             if step == 3:  # a pass that does not come to its end leaves no trace
                 rows.begin([6, 1], tokens=1, first_steps=[start] * 2)
-                model.get_input_embeddings()(tokens)
+                failing = llama.sites.layers["decoder"][1].module.register_forward_pre_hook(fail)
+                with pytest.raises(KeyboardInterrupt):
+                    model(tokens + 20, past_key_values=copy.deepcopy(cache), use_cache=True)
+                failing.remove()
                 rows.discard()
             rows.begin([6, 1], tokens=tokens.shape[1], first_steps=[start] * 2)
             tokens = model(tokens, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
@@ -153,9 +161,6 @@ def test_nothing_stays_hooked_after_an_exception_in_the_middle_of_a_pass(llama: 
     ids = torch.tensor([[4, 5, 6]])
     with torch.inference_mode():
         before = llama.model(ids).logits
-
-    def fail(*_: Any) -> None:
-        raise KeyboardInterrupt
 
     failing = llama.sites.layers["decoder"][1].module.register_forward_pre_hook(fail)
     with pytest.raises(KeyboardInterrupt), controlled(llama, [plan(llama, GATED, PLAIN, TRIGGERED)]):

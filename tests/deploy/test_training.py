@@ -10,7 +10,8 @@ import torch
 from transformers import MarianMTModel, MarianTokenizer
 
 from neurodial.control.loading import LoadedModel
-from neurodial.deploy.demo.training import Recipe, Trainer, batches_of_epoch, export, pooled_dropout
+from neurodial.deploy.demo.training import TranslationTraining, export
+from neurodial.deploy.demo.training_loop import Recipe, pooled_dropout
 from neurodial.interpret.grammar import generate_pairs
 
 STEP = 0.1  # seconds that a step takes by the tests' clock
@@ -37,21 +38,24 @@ def fresh_model(path: Path) -> MarianMTModel:
     return MarianMTModel.from_pretrained(path)
 
 
-def test_every_row_is_in_one_batch_of_an_epoch(pairs: list[tuple[list[int], list[int]]]) -> None:
-    batches = batches_of_epoch(pairs, RECIPE, 0)
+def test_every_row_is_in_one_batch_of_an_epoch(
+    tiny_marian_path: Path, pairs: list[tuple[list[int], list[int]]]
+) -> None:
+    training = TranslationTraining(fresh_model(tiny_marian_path), pairs, RECIPE)
+    batches = training.rows(0)
     assert sorted(i for rows in batches for i in rows) == list(range(len(pairs)))
     assert all(len(rows) * max(len(pairs[i][1]) for i in rows) <= RECIPE.batch_tokens for rows in batches)
-    assert batches == batches_of_epoch(pairs, RECIPE, 0)
-    assert batches != batches_of_epoch(pairs, RECIPE, 1)
+    assert batches == training.rows(0)
+    assert batches != training.rows(1)
 
 
 def test_training_resumes_learns_and_exports(
     tiny_marian: LoadedModel, tiny_marian_path: Path, pairs: list[tuple[list[int], list[int]]], tmp_path: Path
 ) -> None:
     state = tmp_path / "checkpoint.pt"
-    first = Trainer(fresh_model(tiny_marian_path), pairs, RECIPE)
+    first = TranslationTraining(fresh_model(tiny_marian_path), pairs, RECIPE)
     first.run(state, every=1.0)
-    again = Trainer(fresh_model(tiny_marian_path), pairs, replace(RECIPE, minutes=79.5 * STEP / 60))
+    again = TranslationTraining(fresh_model(tiny_marian_path), pairs, replace(RECIPE, minutes=79.5 * STEP / 60))
     again.load_state_dict(torch.load(state, weights_only=True))
     assert (again.step, again.epoch, again.position) == (first.step, first.epoch, first.position)
     for name, value in first.model.state_dict().items():

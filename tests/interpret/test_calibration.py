@@ -47,6 +47,14 @@ def test_statistics_are_those_of_the_unpadded_sentences(loaded: LoadedModel) -> 
         np.testing.assert_allclose(found.std(site), rows.std(axis=0), atol=1e-5)
 
 
+def test_special_tokens_can_be_left_out(loaded: LoadedModel) -> None:
+    found = calibrate_model(loaded, corpus(parallel=True), tokens="words")
+    each = [alone(loaded, text, TEXTS[i - 1])[Site.parse("encoder.0.ffn")][:-1] for i, text in enumerate(TEXTS)]
+    rows = np.concatenate(each)  # the end token is the only special one
+    assert (found.tokens, found.count(Site.parse("encoder.0.ffn"))) == ("words", len(rows))
+    np.testing.assert_allclose(found.mean(Site.parse("encoder.0.ffn")), rows.mean(axis=0), atol=1e-5)
+
+
 def test_without_targets_the_decoder_runs_on_the_models_own_output(loaded: LoadedModel) -> None:
     found = calibrate_model(loaded, corpus(parallel=False))
     assert found.decoder == "own"

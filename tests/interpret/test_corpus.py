@@ -77,6 +77,15 @@ def test_conllu_multiword_tokens_and_empty_nodes(tmp_path: Path) -> None:
     assert two.source.text == "seen went"
 
 
+def test_conllu_annotations_and_heads(tmp_path: Path) -> None:
+    sentence = next(iter(open_corpus(f"conllu:{write(tmp_path, 'a.conllu', CONLLU)}"))).source
+    assert len(sentence.annotations) == len(sentence.words) == 7
+    assert [a.head for a in sentence.annotations] == [2, 3, 3, -1, 5, 3, 3]  # `del` hangs on `mar`, `mar` on `see`
+    does = sentence.annotations[1]
+    assert (does.lemma, does.upos, does.xpos, does.deprel) == ("do", "AUX", "VBZ", "aux")
+    assert does.feats == ("Tense=Pres", "VerbForm=Fin")
+
+
 def test_conllu_columns(tmp_path: Path) -> None:
     path = write(tmp_path, "a.conllu.gz", CONLLU)
     by_upos = open_corpus(f"conllu:{path}?label=upos")
@@ -122,6 +131,7 @@ def test_unlabelled_text(tmp_path: Path) -> None:
         ("a.tsv", "text\tlabel\nOne\ta\n", "sentences:{}?colour=red", "'colour' is not an option"),
         ("a.conllu", "1\tword\n", "{}", r"a\.conllu:1: 2 columns instead of 10"),
         ("a.conllu", "# text = x\n", "{}", "without words"),
+        ("a.conllu", "3-\tdon't" + "\t_" * 8 + "\n", "{}", "'3-' is not a word number"),
         ("a.conllu", CONLLU, "{}?label=tense", "label='tense' is not known"),
         ("a.txt", "One.\n\n", "{}", r"a\.txt:2: an empty line"),
     ],

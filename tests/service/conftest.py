@@ -9,6 +9,7 @@ from neurodial.service.app import create_app
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.fake import FakeRunner
+from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.limits import Limits
 
 
@@ -21,7 +22,7 @@ def runner() -> FakeRunner:
 @pytest.fixture
 def engine(runner: FakeRunner) -> Iterator[Engine]:
     """A real engine around the fake runner."""
-    engine = Engine(runner, max_batch=8, max_waiting=16)
+    engine = Engine(runner, Capacity(max_rows=8, max_waiting=16))
     yield engine
     runner.gate.set()
     engine.close()

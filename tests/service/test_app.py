@@ -42,6 +42,39 @@ def test_max_tokens_and_stop(http: TestClient) -> None:
     assert (stopped["text"], stopped["finish_reason"]) == ("a ", "stop")
 
 
+def test_choices_and_logprobs(http: TestClient) -> None:
+    """Several choices of each prompt, in order, with seeds of their own; a prompt is counted once."""
+    body = {"prompt": ["abc def", "xyz"], "n": 2, "temperature": 1, "seed": 5, "logprobs": 1, "top_p": 0.9, "top_k": 3}
+    answer = complete(http, **body, logit_bias={"7": -1}).json()
+    assert [c["text"] for c in answer["choices"]] == ["cba~5 fed~5", "cba~6 fed~6", "zyx~5", "zyx~6"]
+    assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9}
+    assert answer["choices"][0]["logprobs"] == {
+        "tokens": ["cba~5", "fed~5"],
+        "token_logprobs": [-0.5, -0.5],
+        "top_logprobs": [{"cba~5": -0.5}, {"fed~5": -0.5}],
+        "text_offset": [0, 5],
+    }
+    streamed = complete(http, **body, stream=True, stream_options={"include_usage": True}).text
+    chunks = [json.loads(line.removeprefix("data: ")) for line in streamed.split("\n\n")[:-2]]
+    tokens = [
+        t
+        for chunk in chunks
+        for c in chunk["choices"]
+        if c["index"] == 1 and c["logprobs"]
+        for t in c["logprobs"]["tokens"]
+    ]
+    offsets = [
+        t
+        for chunk in chunks
+        for c in chunk["choices"]
+        if c["index"] == 1 and c["logprobs"]
+        for t in c["logprobs"]["text_offset"]
+    ]
+    assert (tokens, offsets) == (["cba~6", "fed~6"], [0, 5])
+    assert chunks[-1]["usage"] == answer["usage"]
+    assert complete(http, prompt="abc").json()["choices"][0]["logprobs"] is None
+
+
 def test_stream(http: TestClient) -> None:
     """Server-sent events as OpenAI's client reads them."""
     answer = complete(
@@ -154,12 +187,24 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "a", "stop": 5}, "stop", "bad_input"),
     ({"prompt": "a", "stop": ["x", ""]}, "stop[1]", "bad_input"),
     ({"prompt": "a", "stop": list("abcde")}, "stop", "bad_input"),
-    ({"prompt": "a", "n": 2}, "n", "bad_input"),
+    ({"prompt": "a", "n": 0}, "n", "bad_input"),
+    ({"prompt": ["a", "b"], "n": 5}, "n", "limit_exceeded"),
+    ({"prompt": "a", "n": 2, "num_beams": 2}, "n", "bad_input"),
     ({"prompt": "a", "best_of": 3}, "best_of", "bad_input"),
     ({"prompt": "a", "echo": True}, "echo", "bad_input"),
     ({"prompt": "a", "echo": 0}, "echo", "bad_input"),
-    ({"prompt": "a", "logprobs": 1}, "logprobs", "bad_input"),
-    ({"prompt": "a", "top_p": 0.5}, "top_p", "bad_input"),
+    ({"prompt": "a", "logprobs": 6}, "logprobs", "bad_input"),
+    ({"prompt": "a", "top_p": 0}, "top_p", "bad_input"),
+    ({"prompt": "a", "top_p": 1.5}, "top_p", "bad_input"),
+    ({"prompt": "a", "top_k": -1}, "top_k", "bad_input"),
+    ({"prompt": "a", "repetition_penalty": 0}, "repetition_penalty", "bad_input"),
+    ({"prompt": "a", "no_repeat_ngram_size": "2"}, "no_repeat_ngram_size", "bad_input"),
+    ({"prompt": "a", "length_penalty": 11}, "length_penalty", "bad_input"),
+    ({"prompt": "a", "logit_bias": {"x": 1}}, "logit_bias", "bad_input"),
+    ({"prompt": "a", "logit_bias": {"3": 101}}, "logit_bias", "bad_input"),
+    ({"prompt": "a", "logit_bias": {"3": True}}, "logit_bias", "bad_input"),
+    ({"prompt": "a", "logit_bias": [3]}, "logit_bias", "bad_input"),
+    ({"prompt": "a", "logit_bias": {str(i): 1 for i in range(301)}}, "logit_bias", "bad_input"),
     ({"prompt": "a", "unknown_field": 1}, "unknown_field", "bad_input"),
     ({"prompt": "a", "controls": "tense"}, "controls", "bad_control"),
     ({"prompt": "a", "controls": [{"set": "tense", "to": "past", "extra": 1}]}, "controls[0].extra", "bad_control"),

@@ -9,9 +9,10 @@ import pytest
 
 from neurodial.control.errors import ControlError, InternalError, Overloaded, Unavailable
 from neurodial.service.engine.client import LocalClient
-from neurodial.service.engine.engine import Engine, failure
+from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.engine.primitives import Failed, Finished, Request, Tokens
+from neurodial.service.engine.stepping import failure
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -26,21 +27,80 @@ def test_requests_that_arrive_together_are_decoded_together(engine: Engine, runn
     """One batch, each with its own result."""
     handles = engine.submit_all([Request(str(i), f"word{i}") for i in range(4)])
     assert [handle.result(30).text for handle in handles] == [f"{i}drow" for i in range(4)]
-    assert runner.batches == [[f"word{i}" for i in range(4)]]
+    assert runner.joined == [[f"word{i}" for i in range(4)]]
 
 
-def test_what_arrives_during_a_batch_makes_the_next(engine: Engine, runner: FakeRunner) -> None:
-    """All that waits is taken."""
+def test_what_arrives_meanwhile_joins_and_what_ends_leaves(engine: Engine, runner: FakeRunner) -> None:
+    """The long request is neither waited for nor held up."""
     runner.gate.clear()
-    first = engine.submit(Request("a", "first"))
+    first = engine.submit(Request("a", "one two three four five six"))
     until(lambda: engine.stats().num_running == 1)
     rest = [engine.submit(Request(f"b{i}", f"later{i}")) for i in range(3)]
     assert engine.stats().num_waiting == 3
     runner.gate.set()
-    for handle in [first, *rest]:
+    for handle in [*rest, first]:
         handle.result(30)
-    assert [len(batch) for batch in runner.batches] == [1, 3]
+    assert [len(batch) for batch in runner.joined] == [1, 3]
+    assert runner.steps[:3] == [1, 4, 1]
+    assert runner.released == ["b0", "b1", "b2", "a"]
     until(lambda: engine.stats().num_finished == 4)
+
+
+def test_a_request_that_takes_too_long_is_given_up(engine: Engine, runner: FakeRunner) -> None:
+    """Whether it runs or still waits; the reason says so."""
+    runner.gate.clear()
+    late = engine.submit(Request("a", "one two", timeout_s=0.01))
+    until(lambda: engine.stats().num_running == 1)
+    waiting = engine.submit(Request("b", "one two", timeout_s=0.01))
+    patient = engine.submit(Request("c", "one two", timeout_s=60))
+    time.sleep(0.05)
+    runner.gate.set()
+    for handle in (late, waiting):
+        with pytest.raises(Unavailable, match="took longer than"):
+            handle.result(30)
+    assert patient.result(30).text == "eno owt"
+    assert "a" in runner.released
+
+
+def test_a_fault_while_text_is_made_costs_one_request(
+    engine: Engine, runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a cancelled request's last words cannot be read."""
+    decode = runner.decode
+
+    def failing(ids: object) -> str:
+        text = decode(ids)  # type: ignore[arg-type]
+        if "esruc" in text:
+            raise ValueError("unspeakable")
+        return text
+
+    monkeypatch.setattr(runner, "decode", failing)
+    bad, good = engine.submit_all([Request("a", "curse me", stream=True), Request("b", "one two")])
+    with pytest.raises(InternalError, match="unspeakable"):
+        bad.result(30)
+    assert good.result(30).text == "eno owt"
+    runner.gate.clear()
+    gone = engine.submit(Request("c", "curse them"))
+    until(lambda: engine.stats().num_running == 1)
+    gone.cancel()
+    runner.gate.set()
+    with pytest.raises(InternalError, match="unspeakable"):
+        gone.result(30)
+    assert engine.submit(Request("d", "abc")).result(30).text == "cba"
+
+
+def test_a_defect_of_the_runner_fails_what_runs_and_kills_the_engine(
+    runner: FakeRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for ever, and health says what happened."""
+    monkeypatch.setattr(runner, "release", lambda ended: 1 / 0)
+    monkeypatch.setattr(threading, "excepthook", lambda *_: None)
+    engine = Engine(runner)
+    short, long = engine.submit_all([Request("a", "one"), Request("b", "one two three")])
+    assert short.result(30).text == "eno"
+    with pytest.raises(Unavailable, match="died"):
+        long.result(30)
+    until(lambda: engine.stats().state == "dead")
 
 
 def test_cancelling_waiting_and_running(engine: Engine, runner: FakeRunner) -> None:
@@ -55,21 +115,6 @@ def test_cancelling_waiting_and_running(engine: Engine, runner: FakeRunner) -> N
     runner.gate.set()
     assert running.result(30).reason == "cancelled"
     assert engine.submit(Request("c", "abc")).result(30).text == "cba"
-
-
-def test_a_request_cancelled_before_its_batch_leaves_the_engine_running(runner: FakeRunner) -> None:
-    """While the engine waits for company, the only request is given up."""
-    engine = Engine(runner, window_s=0.3)
-    try:
-        alone = engine.submit(Request("a", "one"))
-        time.sleep(0.1)  # well inside the window
-        alone.cancel()
-        assert alone.result(30).reason == "cancelled"
-        time.sleep(0.5)
-        assert engine.stats().state == "ready"
-        assert engine.submit(Request("b", "abc")).result(30).text == "cba"
-    finally:
-        engine.close()
 
 
 def test_a_crash_costs_only_its_row(engine: Engine) -> None:
@@ -153,7 +198,7 @@ def test_closing_the_client_iterator_cancels(engine: Engine, runner: FakeRunner)
     asyncio.run(leave())
     runner.gate.set()
     until(lambda: engine.stats().num_running == 0)
-    assert [len(batch) for batch in runner.batches] == [2]
+    assert sorted(runner.released) == ["a", "b"]
 
 
 def test_memory_errors_are_unavailable() -> None:

@@ -1,56 +1,91 @@
-"""The scheduler alone: no threads, no model."""
+"""The scheduler alone: no threads, no model, a clock of the test's own."""
+
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurodial.control.errors import Overloaded
+from neurodial.control.errors import LimitError, Overloaded
 from neurodial.service.engine.handle import Handle
 from neurodial.service.engine.primitives import Prepared, Request
-from neurodial.service.engine.scheduler import Scheduler
+from neurodial.service.engine.scheduler import Capacity, Plan, Scheduler
 from neurodial.service.engine.sequence import Sequence
 
 
-def sequence(name: str, num_beams: int = 1, max_tokens: int = 5) -> Sequence:
+def sequence(
+    name: str, num_beams: int = 1, max_tokens: int = 5, prompt: int = 1, timeout_s: float | None = None, now: float = 0
+) -> Sequence:
     """A sequence that decodes to nothing."""
-    request = Request(name, "text", num_beams=num_beams)
-    return Sequence(request, Prepared((1,), max_tokens), Handle(name, lambda _: None), lambda ids: "")
+    request = Request(name, "text", num_beams=num_beams, timeout_s=timeout_s)
+    return Sequence(request, Prepared((1,) * prompt, max_tokens), Handle(name, lambda _: None), lambda ids: "", now)
 
 
-def names(batch: list[Sequence]) -> list[str]:
+def names(sequences: tuple[Sequence, ...]) -> list[str]:
     """Their ids."""
-    return [s.request.id for s in batch]
+    return [s.request.id for s in sequences]
 
 
-def test_oldest_first_and_compatible_ones_join() -> None:
-    """A beam search between greedy requests waits for its own batch."""
-    scheduler = Scheduler(max_batch=8, max_waiting=8)
-    scheduler.add([sequence("a"), sequence("beam", num_beams=4), sequence("b", max_tokens=9)])
-    assert names(scheduler.schedule()) == ["a", "b"]
-    assert (scheduler.num_running, scheduler.num_waiting) == (2, 1)
-    assert names(scheduler.schedule()) == ["beam"]
-    assert scheduler.schedule() == []
+def end(scheduler: Scheduler, *ended: Sequence) -> None:
+    """They have had their last token."""
+    for one in ended:
+        scheduler.finish(one)
 
 
-def test_a_beam_counts_as_a_row_and_beams_share_a_length() -> None:
-    """Eight rows hold two searches of four beams; another length needs another batch."""
-    scheduler = Scheduler(max_batch=8, max_waiting=8)
-    scheduler.add([sequence(n, num_beams=4) for n in "abc"] + [sequence("d", num_beams=4, max_tokens=6)])
-    assert names(scheduler.schedule()) == ["a", "b"]
-    assert names(scheduler.schedule()) == ["c"]
-    assert names(scheduler.schedule()) == ["d"]
+def test_what_waits_joins_what_runs() -> None:
+    """A step advances what ran before, and reads the prompts of what joins."""
+    scheduler = Scheduler(Capacity(max_rows=3))
+    a, b, c, d = (sequence(n) for n in "abcd")
+    scheduler.add([a])
+    assert names(scheduler.schedule(0).joining) == ["a"]
+    scheduler.add([b, c, d])
+    plan = scheduler.schedule(0)
+    assert (names(plan.running), names(plan.joining)) == (["a"], ["b", "c"])
+    assert (scheduler.num_running, scheduler.num_rows, scheduler.num_waiting) == (3, 3, 1)
+    end(scheduler, b)
+    plan = scheduler.schedule(0)
+    assert (names(plan.running), names(plan.joining)) == (["a", "c"], ["d"])
+    end(scheduler, a, c, d)
+    assert not scheduler.schedule(0)
 
 
-def test_a_search_with_more_beams_than_rows_still_runs() -> None:
-    """One request always fits."""
-    scheduler = Scheduler(max_batch=2, max_waiting=8)
-    scheduler.add([sequence("a", num_beams=4)])
-    assert names(scheduler.schedule()) == ["a"]
+def test_a_beam_counts_as_a_row() -> None:
+    """Eight rows hold two searches of four beams, or one and four others."""
+    scheduler = Scheduler(Capacity(max_rows=8))
+    scheduler.add([sequence("a", num_beams=4), sequence("b"), sequence("c", num_beams=4), sequence("d")])
+    assert names(scheduler.schedule(0).joining) == ["a", "b", "d"]
+
+
+def test_prompts_are_read_within_the_budget() -> None:
+    """Padding counts; a prompt beyond the budget is read alone."""
+    scheduler = Scheduler(Capacity(prefill_tokens=10))
+    for name, prompt in {"a": 2, "b": 5, "c": 2, "d": 50, "e": 1}.items():
+        scheduler.add([sequence(name, prompt=prompt)])
+    assert names(scheduler.schedule(0).joining) == ["a", "b"]
+    assert names(scheduler.schedule(0).joining) == ["c", "e"]
+    assert names(scheduler.schedule(0).joining) == ["d"]
+
+
+def test_the_cache_is_never_promised_twice() -> None:
+    """Rows times the longest row is what a padded cache takes."""
+    scheduler = Scheduler(Capacity(cache_tokens=40))
+    scheduler.add([sequence("a", prompt=5, max_tokens=5), sequence("b", prompt=10, max_tokens=10), sequence("c")])
+    assert names(scheduler.schedule(0).joining) == ["a", "b"]  # 2 × 20; a third row would need 60
+
+
+@pytest.mark.parametrize(("more", "param"), [({"num_beams": 5}, "num_beams"), ({"prompt": 100}, "prompt")])
+def test_what_can_never_fit_is_refused_at_once(more: dict[str, int], param: str) -> None:
+    """And nothing of its submission is queued."""
+    scheduler = Scheduler(Capacity(max_rows=4, cache_tokens=64))
+    with pytest.raises(LimitError) as refused:
+        scheduler.add([sequence("a"), sequence("b", **more)])
+    assert refused.value.param == param
+    assert scheduler.num_waiting == 0
 
 
 def test_a_full_queue_refuses_all_or_nothing() -> None:
     """A group is never queued in part."""
-    scheduler = Scheduler(max_batch=1, max_waiting=2)
+    scheduler = Scheduler(Capacity(max_waiting=2))
     scheduler.add([sequence("a")])
     with pytest.raises(Overloaded) as refused:
         scheduler.add([sequence("b"), sequence("c")])
@@ -59,35 +94,198 @@ def test_a_full_queue_refuses_all_or_nothing() -> None:
     assert scheduler.num_waiting == 1
 
 
+def test_a_large_submission_does_not_hold_up_small_ones() -> None:
+    """They alternate from then on."""
+    scheduler = Scheduler(Capacity(max_rows=1))
+    scheduler.add([sequence(f"big{i}") for i in range(5)])
+    scheduler.add([sequence("small1")])
+    scheduler.add([sequence("small2")])
+    order = []
+    while plan := scheduler.schedule(0):
+        order += names(plan.joining)
+        end(scheduler, *plan.joining)
+    assert order == ["big0", "big1", "small1", "big2", "small2", "big3", "big4"]
+
+
+def test_a_large_request_is_passed_only_so_often() -> None:
+    """Then what is free is kept for it."""
+    scheduler = Scheduler(Capacity(max_rows=4, max_bypass=3))
+    first = sequence("first")
+    scheduler.add([first])
+    scheduler.schedule(0)
+    scheduler.add([sequence("beams", num_beams=4)])
+    passed = []
+    for number in range(6):
+        scheduler.add([sequence(f"small{number}")])
+        plan = scheduler.schedule(0)
+        passed += names(plan.joining)
+        end(scheduler, *plan.joining)
+    assert passed == ["small0", "small1", "small2"]
+    end(scheduler, first)
+    assert names(scheduler.schedule(0).joining) == ["beams"]
+
+
 def test_cancelling() -> None:
-    """A waiting sequence leaves the queue; a running one is marked."""
-    scheduler = Scheduler(max_batch=1, max_waiting=4)
-    first, second = sequence("a"), sequence("b")
-    scheduler.add([first, second])
-    scheduler.schedule()
+    """A waiting sequence leaves the queue at once; a running one at the next step."""
+    scheduler = Scheduler(Capacity(max_rows=1))
+    first, second, third = (sequence(n) for n in "abc")
+    scheduler.add([first, second, third])
+    scheduler.schedule(0)
     assert scheduler.cancel("b") is second
-    assert scheduler.num_waiting == 0
+    assert scheduler.num_waiting == 1
     assert scheduler.cancel("a") is None
-    assert first.is_cancelled
     assert scheduler.cancel("unknown") is None
-    scheduler.finish(first)
-    assert scheduler.num_running == 0
+    plan = scheduler.schedule(0)
+    assert (names(plan.leaving), names(plan.running), names(plan.joining)) == (["a"], [], ["c"])
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    beams=st.lists(st.tuples(st.sampled_from([1, 1, 2, 4]), st.integers(1, 3)), max_size=30),
-    max_batch=st.integers(1, 8),
+def test_deadlines() -> None:
+    """Whoever is late leaves, from the queue too."""
+    scheduler = Scheduler(Capacity(max_rows=1))
+    scheduler.add([sequence("a", timeout_s=5, now=10), sequence("b", timeout_s=6, now=10), sequence("c")])
+    assert not scheduler.schedule(14.9).leaving
+    plan = scheduler.schedule(16)
+    assert (names(plan.leaving), names(plan.joining)) == (["a", "b"], ["c"])
+
+
+def test_draining() -> None:
+    """What runs is cancelled, what waits is handed back."""
+    scheduler = Scheduler(Capacity(max_rows=1))
+    scheduler.add([sequence("a"), sequence("b")])
+    scheduler.schedule(0)
+    assert names(tuple(scheduler.drain())) == ["b"]
+    plan = scheduler.schedule(0)
+    assert (names(plan.leaving), names(plan.joining)) == (["a"], [])
+
+
+class World:
+    """Drives a scheduler as an engine would, and checks every plan."""
+
+    def __init__(self, capacity: Capacity) -> None:
+        self.capacity, self.scheduler, self.now = capacity, Scheduler(capacity), 0.0
+        self.waiting: list[Sequence] = []
+        self.left: dict[Sequence, int] = {}  # tokens that a running sequence still has to make
+        self.ended: list[Sequence] = []
+        self.passed: dict[Sequence, int] = {}
+
+    def submit(self, group: list[Sequence]) -> None:
+        """Queues a group; a refusal must be one that the limits explain."""
+        limits = self.capacity
+        fits = all(s.num_rows <= limits.max_rows and s.num_rows * s.max_length <= limits.cache_tokens for s in group)
+        try:
+            self.scheduler.add(group)
+        except LimitError:
+            assert not fits
+        except Overloaded:
+            assert len(self.waiting) + len(group) > limits.max_waiting
+        else:
+            assert fits
+            self.waiting += group
+
+    def cancel(self, one: Sequence) -> None:
+        """As a client that hangs up."""
+        if self.scheduler.cancel(one.request.id) is not None:
+            self.waiting.remove(one)
+            self.ended.append(one)
+
+    def step(self) -> Plan:
+        """One step."""
+        self.now += 1
+        plan = self.scheduler.schedule(self.now)
+        for one in plan.leaving:
+            assert one.is_cancelled or one.is_late(self.now)
+            self.left.pop(one, None)
+            if one in self.waiting:
+                self.waiting.remove(one)
+            self.ended.append(one)
+        assert set(plan.running) == set(self.left)
+        for one in plan.joining:
+            self.waiting.remove(one)
+            for other in self.waiting:
+                self.passed[other] = self.passed.get(other, 0) + (other.turn < one.turn)
+            self.left[one] = one.prepared.max_tokens
+        self.check(plan)
+        done = []
+        for one in self.left:
+            self.left[one] -= 1
+            if not self.left[one]:
+                done.append(one)
+        for one in done:
+            del self.left[one]
+            self.scheduler.finish(one)
+            self.ended.append(one)
+        return plan
+
+    def check(self, plan: Plan) -> None:
+        """No limit is exceeded, and nobody is overtaken for ever."""
+        limits = self.capacity
+        rows = sum(s.num_rows for s in self.left)
+        assert rows == self.scheduler.num_rows <= limits.max_rows
+        assert rows * max((s.max_length for s in self.left), default=0) <= limits.cache_tokens
+        prompts = [len(s.prepared.prompt_ids) for s in plan.joining]
+        assert len(prompts) <= 1 or len(prompts) * max(prompts) <= limits.prefill_tokens
+        assert all(count <= limits.max_bypass for s, count in self.passed.items() if s in self.waiting)
+        assert plan or not self.waiting, "something waits, everything is free, and nothing happens"
+
+
+specs: st.SearchStrategy[dict[str, Any]] = st.builds(
+    dict,
+    num_beams=st.sampled_from([1, 1, 1, 2, 4]),
+    max_tokens=st.integers(1, 6),
+    prompt=st.integers(1, 12),
+    timeout_s=st.one_of(st.none(), st.none(), st.integers(1, 12)),
 )
-def test_nothing_is_lost_starved_or_over_the_limit(beams: list[tuple[int, int]], max_batch: int) -> None:
-    """Every sequence is scheduled once, the oldest one always next, and no batch is too large."""
-    scheduler = Scheduler(max_batch, max_waiting=100)
-    waiting = [sequence(str(i), num_beams=b, max_tokens=m) for i, (b, m) in enumerate(beams)]
-    scheduler.add(waiting)
-    seen: list[str] = []
-    while batch := scheduler.schedule():
-        assert batch[0] is next(s for s in waiting if s.request.id not in seen)
-        assert len({s.batch_key for s in batch}) == 1
-        assert len(batch) == 1 or sum(s.request.num_beams for s in batch) <= max_batch
-        seen += names(batch)
-    assert sorted(seen) == sorted(names(waiting))
+capacities = st.builds(
+    Capacity,
+    max_rows=st.integers(1, 8),
+    max_waiting=st.integers(1, 30),
+    prefill_tokens=st.integers(1, 30),
+    cache_tokens=st.integers(8, 100),
+    max_bypass=st.integers(0, 4),
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    capacity=capacities,
+    arrivals=st.lists(st.lists(specs, max_size=5), max_size=25),
+    cancelled=st.sets(st.integers(0, 60), max_size=8),
+)
+def test_nothing_is_lost_starved_or_over_the_limit(
+    capacity: Capacity, arrivals: list[list[dict[str, Any]]], cancelled: set[int]
+) -> None:
+    """Whatever arrives and is given up: every sequence ends once, within the limits, after a bounded time."""
+    world, count, accepted = World(capacity), 0, []
+    for group in arrivals:
+        new = [sequence(str(count + i), **spec, now=world.now) for i, spec in enumerate(group)]
+        count += len(new)
+        if new:
+            world.submit(new)
+        accepted += [s for s in new if s in world.waiting]
+        for one in [*world.waiting, *world.left]:
+            if int(one.request.id) in cancelled:
+                world.cancel(one)
+        world.step()
+    bound = sum(s.prepared.max_tokens for s in accepted) + len(accepted) + 1
+    for _ in range(bound):
+        world.step()
+    assert not world.waiting
+    assert not world.left
+    assert sorted(world.ended, key=id) == sorted(accepted, key=id)
+
+
+@settings(deadline=None, max_examples=50)
+@given(beams=st.integers(2, 8), prompt=st.integers(1, 40), max_bypass=st.integers(0, 5))
+def test_a_stream_of_small_requests_never_starves_a_large_one(beams: int, prompt: int, max_bypass: int) -> None:
+    """However long they keep coming."""
+    capacity = Capacity(max_rows=8, prefill_tokens=16, cache_tokens=400, max_bypass=max_bypass)
+    world = World(capacity)
+    for number in range(6):
+        world.submit([sequence(f"before{number}", max_tokens=3)])
+    large = sequence("large", num_beams=beams, prompt=prompt)
+    world.submit([large])
+    for number in range(40):
+        world.submit([sequence(f"small{number}", max_tokens=3)])
+        if large in world.step().joining:
+            break
+    assert large not in world.waiting

@@ -1,0 +1,160 @@
+"""`neurodial prune`: a smaller checkpoint, and a report of what that costs and gains."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neurodial.control.errors import BadInput
+from neurodial.deploy.cli.output import one_line_errors, print_json
+
+if TYPE_CHECKING:
+    from neurodial.control.calibration import Calibration
+    from neurodial.control.loading import LoadedModel
+    from neurodial.interpret.corpus import Corpus
+    from neurodial.interpret.pruning.job import Outcome
+    from neurodial.interpret.pruning.sweep import Point, Way
+
+CHOICES = {"what": ("ffn", "heads", "both"), "to": ("zero", "mean")}
+REPORT_FOLDER = "pruning"
+
+
+@one_line_errors
+def prune(
+    model: Annotated[str, typer.Option(help="Checkpoint folder, or demo.")],
+    by: Annotated[
+        str,
+        typer.Option(
+            help="magnitude, activation, gradient, log-odds, random, several (A+B), a ranking (.csv) or a set."
+        ),
+    ],
+    keep: Annotated[float, typer.Option(help="Share of the neurons (or heads) that is kept.")],
+    out: Annotated[Path, typer.Option(help="New folder: the checkpoint, with the report in its folder pruning/.")],
+    what: Annotated[str, typer.Option(help="ffn, heads or both.")] = "ffn",
+    uniform: Annotated[
+        bool, typer.Option("--uniform/--adaptive", help="The same width in every layer, or widths by score.")
+    ] = True,
+    to: Annotated[str, typer.Option(help="Hold what is removed at zero, or at its mean (in a bias).")] = "zero",
+    round_to: Annotated[int, typer.Option(min=1, help="FFN widths are multiples of it.")] = 8,
+    corpus: Annotated[str | None, typer.Option(help="Text for scores, means and quality, as in discover.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Examples for the scores.")] = 1000,
+    test_corpus: Annotated[
+        str | None, typer.Option(help="Text for the quality; by default a fifth of the corpus is kept apart for it.")
+    ] = None,
+    test_limit: Annotated[int, typer.Option(min=1, help="Examples for the quality.")] = 400,
+    calibration: Annotated[Path | None, typer.Option(help="Means of the neurons, from neurodial calibrate.")] = None,
+    sweep: Annotated[str | None, typer.Option(help="More shares to measure, such as 0.9,0.8,0.7.")] = None,
+    rounds: Annotated[int, typer.Option(min=0, help="Of the measurement of speed; 0 leaves it out.")] = 30,
+    seed: Annotated[int, typer.Option(min=0, help="Of random scores and of the examples that are drawn.")] = 0,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of stopping.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that Neurodial made.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="For the measurements: float32, bfloat16 or float16.")] = "float32",
+    as_json: Annotated[bool, typer.Option("--json", help="Write the report as JSON to stdout.")] = False,
+) -> None:
+    """Make a model smaller: remove FFN neurons and attention heads for good, and report what that does."""
+    for name, value in (("what", what), ("to", to)):
+        if value not in CHOICES[name]:
+            raise BadInput(f"--{name} {value}: not known", hint=f"one of {', '.join(CHOICES[name])}")
+
+    from neurodial.control.loading import load_model
+    from neurodial.control.pruning.saving import new_folder
+    from neurodial.deploy.cli.discover import checkpoint
+    from neurodial.interpret.pruning.job import Job, run_job
+    from neurodial.interpret.pruning.sweep import Way, check_keeps, named_ranking
+
+    if keep == 1.0:
+        raise BadInput("--keep 1: nothing would be removed", hint="0.6 keeps 60 % and removes 40 %")
+    keeps = check_keeps([keep, *_shares(sweep)])
+    way = Way(by, what, "uniform" if uniform else "adaptive", to, round_to, seed)  # type: ignore[arg-type]
+    named_ranking(by)  # refused before anything slow happens
+    scoring, testing = _corpora(corpus, test_corpus, limit, test_limit, seed, skip_bad)
+    with new_folder(out, overwrite=overwrite) as beside:
+        loaded = load_model(checkpoint(model), device=device, dtype=dtype)
+        held_at = _calibration(loaded, model, way, calibration, scoring)
+        job = Job(way, keep, keeps, scoring, testing, held_at, rounds)
+        outcome = run_job(loaded, job, (lambda point: None) if as_json else _say)
+        _write(outcome, beside)
+    if as_json:
+        print_json(outcome.report)
+    else:
+        _print(outcome.report, out)
+
+
+command = prune
+
+
+def _shares(text: str | None) -> list[float]:
+    try:
+        return [float(item) for item in (text or "").split(",") if item.strip()]
+    except ValueError:
+        raise BadInput(f"--sweep {text}: not numbers with commas between", hint="write --sweep 0.9,0.8,0.7") from None
+
+
+def _corpora(
+    corpus: str | None, test_corpus: str | None, limit: int, test_limit: int, seed: int, skip_bad: bool
+) -> "tuple[Corpus | None, Corpus | None]":
+    """What scores are taken on, and what quality is measured on: never the same examples."""
+    from neurodial.interpret.corpus import SPLITS
+    from neurodial.interpret.pruning.report import check_plotting
+    from neurodial.interpret.readers import open_corpus
+
+    if corpus or test_corpus:
+        check_plotting()
+    opened = open_corpus(corpus, skip_bad=skip_bad) if corpus else None
+    apart = open_corpus(test_corpus, skip_bad=skip_bad) if test_corpus else None
+    scoring = opened.drawn(limit, seed, SPLITS if apart else ("train",)) if opened else None
+    if apart:
+        return scoring, apart.drawn(test_limit, seed)
+    return scoring, opened.drawn(test_limit, seed, ("dev", "test")) if opened else None
+
+
+def _calibration(
+    loaded: "LoadedModel", model: str, way: "Way", given: Path | None, corpus: "Corpus | None"
+) -> "Calibration | None":
+    """The calibration that is given, the demo's own, or one that is measured on the corpus if it is needed."""
+    from neurodial.control.calibration import Calibration
+    from neurodial.deploy.config import DEMO_CALIBRATION
+    from neurodial.interpret.calibration import calibrate_model
+
+    if given is not None or model == "demo":
+        found = Calibration.load(given or DEMO_CALIBRATION)
+        found.check_model(loaded)
+        return found
+    return calibrate_model(loaded, corpus, tokens="words") if way.to == "mean" and corpus is not None else None
+
+
+def _write(outcome: "Outcome", folder: Path) -> None:
+    """Checkpoint, ranking and report into a folder."""
+    from neurodial.control.pruning.saving import save_pruned
+    from neurodial.interpret.pruning.report import write_report
+
+    save_pruned(outcome.pruned, folder)
+    (folder / REPORT_FOLDER).mkdir()
+    outcome.ranking.save(folder / REPORT_FOLDER / "ranking.csv")
+    write_report(folder / REPORT_FOLDER, outcome.report)
+
+
+def _say(point: "Point") -> None:
+    """One line on stderr for each share that was measured."""
+    figures = [f"{name} {value:.2f}" for name, value in point.get("quality", {}).items()]
+    figures += [f"{s} ×{point['speed'][s]['speedup']:.2f}" for s in ("encode", "step") if s in point.get("speed", {})]
+    typer.echo(f"keep {point['keep']:g}: {', '.join(figures) or 'pruned'}", err=True)
+
+
+def _print(report: dict[str, Any], out: Path) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from neurodial.interpret.pruning.report import summary, table
+
+    console = Console(highlight=False)
+    for line in summary(report):
+        console.print(escape(line))
+    headings, rows = table(report)
+    shown = Table(*headings, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        shown.add_row(*(escape(cell) for cell in row))
+    console.print(shown)
+    typer.echo(f"wrote {out} (keeps {100 * report['keep']:g} %), report in {out / REPORT_FOLDER}")

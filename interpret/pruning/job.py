@@ -1,0 +1,102 @@
+"""The pruning job: rank, prune to every share, measure, and say it all in one report."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from neurodial.control.calibration import Calibration
+from neurodial.control.loading import LoadedModel
+from neurodial.control.pruning.cost import cost
+from neurodial.interpret.corpus import Corpus
+from neurodial.interpret.pruning.quality import Quality, quality_on
+from neurodial.interpret.pruning.report import FORMAT_VERSION
+from neurodial.interpret.pruning.sweep import Point, Way, prune_to, rank_units, sweep
+from neurodial.interpret.ranking_file import Ranked, Ranking
+from neurodial.interpret.versions import package_versions
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do.
+
+    Attributes:
+        way: how to prune.
+        keep: the share that is kept in the model that is made.
+        keeps: the shares that are measured, from `check_keeps`.
+        scoring: text for the scores.
+        testing: text for the quality; without it none is measured.
+        calibration: what removed neurons are held at.
+        rounds: of the measurement of speed; 0 leaves it out.
+    """
+
+    way: Way
+    keep: float
+    keeps: list[float]
+    scoring: Corpus | None = None
+    testing: Corpus | None = None
+    calibration: Calibration | None = None
+    rounds: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of it: the pruned model in its checkpoint's dtype, the ranking and the report."""
+
+    pruned: LoadedModel
+    ranking: Ranking
+    report: dict[str, Any]
+
+
+def run_job(loaded: LoadedModel, job: Job, done: Callable[[Point], None] = lambda point: None) -> Outcome:
+    """Prunes a model and measures it; `done` is called with each point.
+
+    Raises:
+        PruningError: if the architecture cannot be cut in this way.
+        BadInput: if ranking, corpus or calibration do not fit.
+    """
+    ranked = rank_units(loaded, job.way, corpus=job.scoring, calibration=job.calibration)
+    pruned = prune_to(loaded, ranked.scores, job.keep, job.way, job.calibration)  # refused before anything slow
+    quality = quality_on(loaded, job.testing, seed=job.way.seed) if job.testing else None
+    original: Point = {"cost": asdict(cost(loaded))} | ({"quality": quality.measure(loaded)} if quality else {})
+    points = sweep(
+        loaded, ranked.scores, job.keeps, job.way,
+        calibration=job.calibration, quality=quality, rounds=job.rounds, done=done,
+    )  # fmt: skip
+    saved_as = checkpoint_dtype(loaded)
+    for point in (original, *points):  # as in the checkpoint, not as loaded for measuring
+        point["cost"]["bytes"] = point["cost"]["bytes"] * saved_as.itemsize // loaded.model.dtype.itemsize
+    pruned.model.to(saved_as)  # type: ignore[arg-type]
+    report = _report(loaded, job, ranked, quality, original, points)
+    report["model"]["dtype"] = str(saved_as).removeprefix("torch.")
+    return Outcome(pruned, Ranking.of_scores(loaded, ranked.scores, job.way.settings["by"]), report)
+
+
+def checkpoint_dtype(loaded: LoadedModel) -> torch.dtype:
+    """The dtype of the checkpoint that a model was loaded from, whatever it was loaded as."""
+    stated = getattr(AutoConfig.from_pretrained(str(loaded.model.name_or_path)), "dtype", None)
+    return stated if isinstance(stated, torch.dtype) else loaded.model.dtype
+
+
+def _report(
+    loaded: LoadedModel, job: Job, ranked: Ranked, quality: Quality | None, original: Point, points: list[Point]
+) -> dict[str, Any]:
+    texts = {"Scores on": job.scoring, "Quality on": job.testing}
+    measured = {"quality": {"name": quality.name, "higher_is_better": quality.higher_is_better}} if quality else {}
+    return measured | {
+        "format_version": FORMAT_VERSION,
+        "model": {"name": loaded.name, "fingerprint": loaded.fingerprint},
+        "way": job.way.settings,
+        "keep": job.keep,
+        "ranked": {"named": ranked.named, "total": ranked.total},
+        "corpora": {
+            name: {"name": text.name, "digest": text.digest, "size": text.size} for name, text in texts.items() if text
+        },
+        "original": original,
+        "points": points,
+        "versions": package_versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

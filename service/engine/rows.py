@@ -1,0 +1,191 @@
+"""The rows of a running batch: their tokens, their cache and their controls, kept in step with one another."""
+
+from collections.abc import Sequence as Items
+from typing import Any
+
+import torch
+
+from neurodial.control.loading import LoadedModel
+from neurodial.control.rows import ControlledRows
+from neurodial.service.engine.caches import RowCache
+from neurodial.service.engine.choosing import ModelDefaults
+from neurodial.service.engine.group import Choice, Decode, Group
+from neurodial.service.engine.passes import CausalPasses, Step, TranslationPasses
+from neurodial.service.engine.reading import Reader
+from neurodial.service.engine.sequence import Sequence
+from neurodial.service.engine.slots import SlotCache
+from neurodial.service.engine.stepping import Outcome
+
+
+class Rows:
+    """What a runner steps.
+
+    Args:
+        loaded: the model.
+        defaults: its generation settings.
+        max_rows: rows at once, at most.
+        cache: where keys and values are kept.
+        decode: makes text of tokens.
+    """
+
+    def __init__(
+        self, loaded: LoadedModel, defaults: ModelDefaults, max_rows: int, cache: RowCache | None, decode: Decode
+    ) -> None:
+        self._defaults, self._decode = defaults, decode
+        self._device = loaded.model.device
+        self._controls = ControlledRows(loaded, max_rows)
+        self._cache = cache or SlotCache()
+        self._reader = Reader(loaded, self._controls)
+        self._passes: CausalPasses | TranslationPasses = (
+            TranslationPasses(loaded, self._controls, defaults.start)
+            if defaults.start is not None
+            else CausalPasses(loaded, self._controls)
+        )
+        self._banned = torch.tensor(defaults.banned, device=self._device) if defaults.banned else None
+        self._free = list(reversed(range(max_rows)))
+        self._groups: dict[Sequence, Group] = {}
+        self._slots: list[int] = []  # of every row, as the three that follow
+        self._tokens: list[int] = []
+        self._steps: list[int] = []
+        self._lengths = torch.zeros(0, dtype=torch.long, device=self._device)
+        self._moves: dict[int, int] = {}  # rows that become what others were: of beam searches, at the next commit
+        self._has_pass = False
+
+    def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """One more token for each; see `Runner.advance`."""
+        groups = [self._groups[sequence] for sequence in sequences]
+        chosen = [row for group in groups for row in group.rows]
+        is_all = len(chosen) == self._cache.num_rows
+        rows = list(range(len(chosen))) if is_all else chosen
+        places = {row: place for place, row in enumerate(rows)}
+        step = Step(
+            None if is_all else rows,
+            tuple(self._slots[row] for row in rows),
+            torch.tensor([self._tokens[row] for row in rows], device=self._device),
+            self._lengths if is_all else self._lengths[rows],
+            [self._steps[row] for row in rows],
+        )
+        try:
+            logits = self._passes.step(step, self._cache)
+            choices = self._choose(groups, [[places[row] for row in group.rows] for group in groups], logits)
+        except Exception:
+            self._controls.discard()
+            raise
+        self._controls.confirm()
+        self._has_pass = True
+        return [self._take(group, choice) for group, choice in zip(groups, choices, strict=True)]
+
+    def commit(self) -> None:
+        """Lengthens all rows by the token that they were fed; see `Runner.commit`."""
+        if not self._has_pass:
+            return
+        self._has_pass = False
+        self._cache.commit()
+        self._lengths = self._lengths + 1
+        self._steps = [step + 1 for step in self._steps]
+        if any(row != origin for row, origin in self._moves.items()):
+            self._cache.reorder([self._moves.get(row, row) for row in range(self._cache.num_rows)])
+        self._moves = {}
+
+    def join(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """Reads prompts and makes first tokens; see `Runner.join`."""
+        groups = self._new_groups(sequences)
+        try:
+            prompts = [sequence.prepared.prompt_ids for sequence in sequences]
+            first = self._passes.prefill(prompts, [group.slots[0] for group in groups])
+            choices = self._choose(groups, [[place] for place in range(len(groups))], first.logits)
+            self._cache.join(first.cache, first.lengths, first.sources, [len(group.slots) for group in groups])
+        except Exception:
+            self._controls.discard()
+            self._free_slots(groups)
+            raise
+        self._controls.confirm()
+        for group in groups:
+            self._groups[group.sequence] = group
+            group.rows = list(range(len(self._slots), len(self._slots) + len(group.slots)))
+            self._slots += group.slots
+        added = self._cache.num_rows - len(self._tokens)
+        self._tokens += [0] * added
+        self._steps += [1] * added
+        self._lengths = torch.tensor(self._cache.lengths, device=self._device)
+        outcomes = [self._take(group, choice) for group, choice in zip(groups, choices, strict=True)]
+        self._moves = {}  # a new search's rows are all alike
+        return outcomes
+
+    def encode(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """Reads texts, each in one pass, and pools their states."""
+        groups = self._new_groups(sequences)
+        try:
+            pooled = self._reader.read([s.prepared.prompt_ids for s in sequences], [g.slots[0] for g in groups])
+        except Exception:
+            self._controls.discard()
+            self._free_slots(groups)
+            raise
+        self._controls.confirm()
+        self._groups.update({group.sequence: group for group in groups})
+        return [Outcome(s, end="stop", pooled=states) for s, states in zip(sequences, pooled, strict=True)]
+
+    def report(self, sequence: Sequence) -> dict[str, Any] | None:
+        """What a sequence's controls did; of a beam search those of its first row."""
+        group = self._groups.get(sequence)
+        return self._controls.report(group.slots[0]) if group else None
+
+    def release(self, sequences: Items[Sequence]) -> None:
+        """Frees and clears rows; those at the end take their places."""
+        gone = [self._groups.pop(sequence) for sequence in sequences if sequence in self._groups]
+        self._free_slots(gone)
+        dead = {row for group in gone for row in group.rows}
+        if not dead:
+            return
+        count = self._cache.num_rows
+        rows = list(range(count - len(dead)))
+        movers = (row for row in range(len(rows), count) if row not in dead)
+        rows = [next(movers) if row in dead else row for row in rows]
+        self._cache.select(rows)
+        self._slots, self._tokens, self._steps = (
+            [values[row] for row in rows] for values in (self._slots, self._tokens, self._steps)
+        )
+        self._lengths = self._lengths[rows]
+        places = {origin: row for row, origin in enumerate(rows)}
+        for group in self._groups.values():
+            group.rows = [places[row] for row in group.rows]
+
+    def _new_groups(self, sequences: Items[Sequence]) -> list[Group]:
+        """Takes slots for sequences and puts their controls into them."""
+        groups: list[Group] = []
+        try:
+            for sequence in sequences:
+                slots = [self._free.pop() for _ in range(sequence.num_rows)]
+                groups.append(Group(sequence, slots, self._defaults, self._device))
+                for slot in slots:
+                    self._controls.place(slot, sequence.prepared.plan)
+        except Exception:
+            self._free_slots(groups)
+            raise
+        return groups
+
+    def _free_slots(self, groups: Items[Group]) -> None:
+        for group in groups:
+            for slot in group.slots:
+                self._controls.remove(slot)
+                self._free.append(slot)
+
+    def _choose(self, groups: Items[Group], rows: Items[Items[int]], logits: torch.Tensor) -> list[Choice]:
+        """What every group makes of its rows of a pass's logits; changes nothing."""
+        allowed = logits
+        if self._banned is not None:  # in place, where nobody else reads them: a copy costs as much as the arg max
+            are_plain = all(group.is_plain for group in groups)
+            allowed = (logits.index_fill_ if are_plain else logits.index_fill)(1, self._banned, -torch.inf)
+        highest, best = allowed.max(-1)  # NaN wins over every number
+        likeliest = best.masked_fill(~highest.isfinite(), -1).tolist()
+        pairs = zip(groups, rows, strict=True)
+        return [group.choose(logits, places, likeliest, self._decode) for group, places in pairs]
+
+    def _take(self, group: Group, choice: Choice) -> Outcome:
+        outcome, beams = group.take(choice)
+        tokens = beams.tokens if beams is not None else choice.tokens
+        for row, token in zip(group.rows, tokens, strict=False):  # none for a row that has ended
+            self._tokens[row] = token
+        if beams is not None and beams.tokens:
+            self._moves.update({row: group.rows[p] for row, p in zip(group.rows, beams.parents, strict=True)})
+        return outcome

@@ -1,0 +1,161 @@
+"""One step of a batch: who leaves, one token for every row, the prompts of who joins; and handing on what came of it.
+
+A fault costs the request that it belongs to and nobody else: a step that raises is repeated for each sequence alone.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from neurodial.control.errors import InternalError, NeurodialError, Unavailable
+from neurodial.service.engine.primitives import EngineInfo, FinishReason, Prepared, Request, TokenLogprob
+from neurodial.service.engine.scheduler import Plan
+from neurodial.service.engine.sequence import Sequence
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step made of one sequence.
+
+    Attributes:
+        sequence: whose it is.
+        tokens: the new ones, in order; a beam search has none before its end.
+        logprobs: one for each token, where asked for.
+        end: why the sequence ends after these tokens, where the runner knows; end tokens, stop strings and
+            `max_tokens` are the sequence's own business.
+        error: why it failed instead.
+        pooled: of an `encode` request.
+    """
+
+    sequence: Sequence
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    end: FinishReason | None = None
+    error: NeurodialError | None = None
+    pooled: tuple[float, ...] = ()
+
+
+class Runner(Protocol):
+    """What an engine drives: a model, or something that behaves like one.
+
+    `prepare` and `decode` are called on any thread, the rest on the engine's. `advance` and `join` either return an
+    outcome for every sequence or raise, and then nothing has changed, so that they can be called again with fewer.
+    """
+
+    @property
+    def info(self) -> EngineInfo:
+        """The model and its neuron sets."""
+
+    def prepare(self, request: Request) -> Prepared:
+        """Checks a request and compiles its controls.
+
+        Raises:
+            BadInput: naming the field that is wrong.
+        """
+
+    def decode(self, ids: Items[int]) -> str:
+        """The text of generated tokens."""
+
+    def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """The next token of every sequence. Nothing of it counts before `commit`."""
+
+    def commit(self) -> None:
+        """Makes what `advance` did since the last commit count; rows that it did not advance are lost."""
+
+    def join(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """Reads the prompts of new sequences and makes their first tokens."""
+
+    def applied(self, sequence: Sequence) -> Mapping[str, Any]:
+        """What the controls of a sequence did so far."""
+
+    def release(self, sequences: Items[Sequence]) -> None:
+        """Frees and clears the rows of sequences that ended, where they have any."""
+
+
+class Stepper:
+    """Carries plans out.
+
+    Args:
+        runner: makes the tokens.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def step(self, plan: Plan) -> list[Outcome]:
+        """One token for every running row, then the prompts of those that join."""
+        for sequence in plan.leaving:
+            guarded(sequence, partial(self._give_up, sequence))
+        if plan.leaving:
+            self._runner.release(plan.leaving)
+        advanced = isolated(self._runner.advance, plan.running)
+        self._runner.commit()
+        return advanced + isolated(self._runner.join, plan.joining)
+
+    def deliver(self, outcomes: Items[Outcome]) -> list[Sequence]:
+        """Hands every outcome on; the sequences that have ended, whose rows are free."""
+        for outcome in outcomes:
+            guarded(outcome.sequence, partial(self._hand_on, outcome))
+        ended = [outcome.sequence for outcome in outcomes if outcome.sequence.is_finished]
+        if ended:
+            self._runner.release(ended)
+        return ended
+
+    def _hand_on(self, outcome: Outcome) -> None:
+        sequence, reason = outcome.sequence, outcome.end
+        if outcome.error is not None:
+            sequence.fail(outcome.error)
+            return
+        for place, token in enumerate(outcome.tokens):
+            ended = sequence.push(token, outcome.logprobs[place] if outcome.logprobs else None)
+            if ended is not None:
+                reason = reason or ended
+                break
+        if reason is not None:
+            sequence.finish(reason, self._runner.applied(sequence), outcome.pooled)
+
+    def _give_up(self, sequence: Sequence) -> None:
+        """Ends what was cancelled or ran out of time."""
+        if sequence.is_cancelled:
+            sequence.finish("cancelled", self._runner.applied(sequence))
+            return
+        message = f"the request took longer than {sequence.request.timeout_s:g} s and was given up"
+        sequence.fail(Unavailable(message, hint="send fewer or shorter texts, or try again later"))
+
+
+def isolated(work: Callable[[Items[Sequence]], list[Outcome]], sequences: Items[Sequence]) -> list[Outcome]:
+    """Does the work for all sequences at once; if that raises, for each alone: a fault costs its own row only."""
+    if not sequences:
+        return []
+    try:
+        return work(sequences)
+    except Exception as error:
+        if len(sequences) == 1:
+            logger.exception("request %s failed", sequences[0].request.id)
+            return [Outcome(sequences[0], error=failure(error))]
+        logger.warning("a step of %d sequences failed (%s); repeating it one by one", len(sequences), error)
+    return [outcome for sequence in sequences for outcome in isolated(work, [sequence])]
+
+
+def guarded(sequence: Sequence, work: Callable[[], None]) -> None:
+    """Does something for one sequence; if that raises, the sequence fails and nobody else hears of it."""
+    try:
+        work()
+    except Exception as error:
+        logger.exception("request %s failed", sequence.request.id)
+        sequence.fail(failure(error))
+
+
+def failure(error: Exception) -> NeurodialError:
+    """The error that a caller sees for an exception inside a batch: the reason in one line, no traceback."""
+    if isinstance(error, NeurodialError):
+        return error
+    reason = (str(error).strip().splitlines() or [""])[0][:300]
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return Unavailable(f"not enough memory for this request: {reason}", hint="send fewer or shorter texts")
+    return InternalError(f"generation failed: {type(error).__name__}: {reason}")
