@@ -9,20 +9,22 @@ import transformers
 from torch import nn
 
 from neurodial.control.addresses import Site
-from neurodial.control.architectures import ARCHITECTURES
+from neurodial.control.architectures import ARCHITECTURES, ArchitectureRow, AttentionRow
 from neurodial.control.errors import AddressError, ModelError
 from neurodial.control.loading import LoadedModel
 from neurodial.control.sites import sites_of
+from neurodial.control.structure import Ambiguous, row_from_structure
 from tests.contracts.checks import (
     check_operation_is_its_closed_form,
     check_recorded_is_consumed,
     check_writing_back_changes_nothing,
     check_zeroing_equals_zeroed_weights,
     compiled,
+    loaded_model,
     operation,
     sample_sites,
 )
-from tests.tiny import BOS, EOS, build, inputs_for, settings
+from tests.tiny import ARCHITECTURE_NAMES, BOS, EOS, build, inputs_for, settings, tiny
 
 PLAIN, GROUPED, BART = settings("bert"), settings("llama"), settings("bart")
 WIDE = GROUPED | {"head_dim": 12}
@@ -77,6 +79,40 @@ def made(model_name: str, config: dict[str, Any]) -> transformers.PreTrainedMode
 def resolved(model_type: str) -> LoadedModel:
     name, config, _ = RESOLVED[model_type]
     return LoadedModel.wrap(made(name, config), None)  # type: ignore[arg-type]
+
+
+def places(row: ArchitectureRow) -> list[Any]:
+    """Where a row says the parts are; with one KV head, grouped rows are concatenated rows."""
+
+    def attention(part: AttentionRow | None) -> Any:
+        layout = part and ("grouped" if part.kv_heads == 1 else part.layout)
+        return part and (part.out, part.qkv, layout)
+
+    return [
+        (
+            row.family,
+            s.stack,
+            s.container,
+            s.layers,
+            s.ffn and (s.ffn.out, s.ffn.into, s.ffn.fused, s.ffn.flat),
+            attention(s.attn),
+            attention(s.cross),
+        )
+        for s in row.stacks
+    ]
+
+
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURE_NAMES if name != "deberta-v2"])
+def test_the_structure_agrees_with_the_table(name: str) -> None:
+    """Found by what depends on what, without the table: a row that names the wrong part is found out."""
+    loaded = loaded_model(name)
+    assert places(row_from_structure(loaded.model)) == places(loaded.sites.row)
+
+
+def test_deberta_is_only_told_by_its_row() -> None:
+    """Its queries and keys are projected a second time, for the positions."""
+    with pytest.raises(Ambiguous, match="run more than once"):
+        row_from_structure(tiny("deberta-v2"))
 
 
 @pytest.mark.parametrize("model_type", RESOLVED)
