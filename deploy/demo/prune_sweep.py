@@ -70,9 +70,8 @@ class Sweep:
         if key not in self._measured:
             small = self.pruned(way, keep)
             figures = self.quality[split].measure(small)
-            self.say(
-                f"{split}: {way.by} {way.mode} {way.to} encoder {way.encoder:g} seed {way.seed} keep {keep:g}: {figures}"
-            )
+            said = f"{way.by} {way.mode} {way.to} encoder {way.encoder:g} seed {way.seed} keep {keep:g}"
+            self.say(f"{split}: {said}: {figures}")
             self._measured[key] = {**way.settings, "keep": keep, **figures, "left": left_of(self.loaded, small)}
         return self._measured[key]
 
