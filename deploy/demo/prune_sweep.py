@@ -28,7 +28,7 @@ from neurodial.interpret.readers import open_corpus
 from neurodial.interpret.salience import Scores, combine
 from neurodial.interpret.versions import package_versions
 
-KEEPS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+KEEPS = (0.8, 0.6, 0.5, 0.4)
 HEADLINE = 0.6  # 40 % of the FFN neurons removed
 RANKINGS = ("log-odds+activation", "log-odds", "gradient", "activation", "magnitude")
 SEEDS = range(5)
