@@ -36,6 +36,9 @@ def prune(
     ] = True,
     to: Annotated[str, typer.Option(help="Hold what is removed at zero, or at its mean (in a bias).")] = "zero",
     round_to: Annotated[int, typer.Option(min=1, help="FFN widths are multiples of it.")] = 8,
+    encoder: Annotated[
+        float, typer.Option(help="Keep this multiple of --keep in an encoder, and so much more in the decoder.")
+    ] = 1.0,
     corpus: Annotated[str | None, typer.Option(help="Text for scores, means and quality, as in discover.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Examples for the scores.")] = 1000,
     test_corpus: Annotated[
@@ -66,7 +69,7 @@ def prune(
     if keep == 1.0:
         raise BadInput("--keep 1: nothing would be removed", hint="0.6 keeps 60 % and removes 40 %")
     keeps = check_keeps([keep, *_shares(sweep)])
-    way = Way(by, what, "uniform" if uniform else "adaptive", to, round_to, seed)  # type: ignore[arg-type]
+    way = Way(by, what, "uniform" if uniform else "adaptive", to, round_to, encoder, seed)  # type: ignore[arg-type]
     named_ranking(by)  # refused before anything slow happens
     scoring, testing = _corpora(corpus, test_corpus, limit, test_limit, seed, skip_bad)
     with new_folder(out, overwrite=overwrite) as beside:

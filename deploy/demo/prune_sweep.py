@@ -28,10 +28,11 @@ from neurodial.interpret.readers import open_corpus
 from neurodial.interpret.salience import Scores, combine
 from neurodial.interpret.versions import package_versions
 
-KEEPS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+KEEPS = (0.8, 0.6, 0.5, 0.4)
 HEADLINE = 0.6  # 40 % of the FFN neurons removed
 RANKINGS = ("log-odds+activation", "log-odds", "gradient", "activation", "magnitude")
 SEEDS = range(5)
+ENCODER = 0.75  # in some ways the encoder keeps 45 % and the decoder 75 %
 MAX_NEW_TOKENS = 48  # the sentences are short; a broken model would go on for ever
 
 Results = dict[str, Any]
@@ -69,7 +70,8 @@ class Sweep:
         if key not in self._measured:
             small = self.pruned(way, keep)
             figures = self.quality[split].measure(small)
-            self.say(f"{split}: {way.by} {way.mode} {way.to} seed {way.seed} keep {keep:g}: {figures}")
+            said = f"{way.by} {way.mode} {way.to} encoder {way.encoder:g} seed {way.seed} keep {keep:g}"
+            self.say(f"{split}: {said}: {figures}")
             self._measured[key] = {**way.settings, "keep": keep, **figures, "left": left_of(self.loaded, small)}
         return self._measured[key]
 
@@ -99,7 +101,10 @@ def run(
     choices = {by: [sweep.measure(way, HEADLINE, "dev") for way in _ways(by)] for by in (*RANKINGS, "random")}
     best = {by: max(tried, key=lambda r: float(r["bleu"])) for by, tried in choices.items()}
     chosen = {
-        by: [Way(by, mode=found["mode"], to=found["to"], seed=seed) for seed in (seeds if by == "random" else (0,))]
+        by: [
+            Way(by, mode=found["mode"], to=found["to"], encoder=found["encoder"], seed=seed)
+            for seed in (seeds if by == "random" else (0,))
+        ]
         for by, found in best.items()
     }
     final = {by: [sweep.measure(way, HEADLINE, "test") for way in ways] for by, ways in chosen.items()}
@@ -128,7 +133,8 @@ def run(
 
 
 def _ways(by: str) -> list[Way]:
-    return [Way(by, mode=mode, to=to) for mode in get_args(Mode) for to in get_args(Fill)]
+    alike = [Way(by, mode=mode, to=to) for mode in get_args(Mode) for to in get_args(Fill)]
+    return [*alike, *(Way(by, mode=mode, encoder=ENCODER) for mode in get_args(Mode))]
 
 
 def losses(original: float, final: dict[str, list[Results]]) -> Results:
@@ -143,7 +149,7 @@ def curves_of(results: Results) -> list[Curve]:
     made = []
     for by, points in results["curves_dev"].items():
         by_keep = {keep: [p["bleu"] for p in points if p["keep"] == keep] for keep in {p["keep"] for p in points}}
-        way = f"{points[0]['mode']}, to {points[0]['to']}"
+        way = f"{points[0]['mode']}, to {points[0]['to']}, encoder ×{points[0]['encoder']:g}"
         line = tuple((keep, float(np.mean(values))) for keep, values in by_keep.items())
         if by == "random":
             spread = tuple((keep, min(values), max(values)) for keep, values in by_keep.items())

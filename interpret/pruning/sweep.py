@@ -36,6 +36,8 @@ class Way:
         mode: `uniform` or `adaptive` widths.
         to: what the removed neurons are held at, `zero` or `mean`.
         round_to: FFN widths are multiples of it.
+        encoder: of an encoder–decoder, the share kept in the encoder as a multiple of the whole model's; the decoder
+            keeps so much more that the whole stays the same.
         seed: of random scores.
     """
 
@@ -44,6 +46,7 @@ class Way:
     mode: Mode = "uniform"
     to: Fill = "zero"
     round_to: int = 8
+    encoder: float = 1.0
     seed: int = 0
 
     @property
@@ -105,11 +108,34 @@ def prune_to(
         CalibrationError: if the mean is wanted and the calibration has not measured the neurons.
     """
     numbered = {site: _by_original_number(loaded, site, values) for site, values in scores.items()}
-    kept = choose_kept(loaded, numbered, keep, mode=way.mode, round_to=way.round_to)
+    kept: dict[Site, tuple[int, ...]] = {}
+    for sites, share in _budgets(scores, keep, way.encoder):
+        part = {site: numbered[site] for site in sites}
+        kept |= choose_kept(loaded, part, share, mode=way.mode, round_to=way.round_to)
     means = means_of(loaded, calibration, kept) if way.to == "mean" else None
     return prune_model(
         loaded, kept, mode=way.mode, to=way.to, means=means, settings={"keep": keep} | way.settings
     )  # fmt: skip
+
+
+def _budgets(scores: Scores, keep: float, encoder: float) -> list[tuple[list[Site], float]]:
+    """Sites with the share that they keep; those that keep everything are left out."""
+    if encoder == 1.0:
+        return [(list(scores), keep)]
+    budgets: list[tuple[list[Site], float]] = []
+    for part in ("ffn", "heads"):
+        sides = [[s for s in scores if part_of(s) == part and s.stack == stack] for stack in ("encoder", "decoder")]
+        if not any(sides):
+            continue
+        first, second = (sum(len(scores[site]) for site in side) for side in sides)
+        if not first or not second:
+            raise BadInput("the model has no encoder and decoder to share between", hint="leave --encoder out")
+        share = keep * encoder
+        rest = (keep * (first + second) - share * first) / second
+        if share <= 0 or rest <= 0 or share >= 1:
+            raise BadInput(f"encoder={encoder:g}: leaves {share:.2f} of the encoder and {rest:.2f} of the decoder")
+        budgets += [(sides[0], share), (sides[1], rest)]
+    return [(sites, share) for sites, share in budgets if share < 1.0]
 
 
 def _by_original_number(loaded: LoadedModel, site: Site, values: Array) -> torch.Tensor:

@@ -28,7 +28,7 @@ def test_the_sweep_compares_every_ranking_with_random_pruning(
     assert set(results["test"]) == {*RANKINGS, "random"}
     assert len(results["test"]["random"]) == 2
     assert [p["keep"] for p in results["curves_dev"]["random"]] == [0.6, 0.6]
-    assert all(len(tried) == 4 for tried in results["choices_dev"].values())
+    assert all(len(tried) == 6 for tried in results["choices_dev"].values())
     assert results["test"]["magnitude"][0]["left"]["encoder.ffn"] == [40, 40]
     assert len(said) == len(set(said))
     json.dumps(results)

@@ -64,6 +64,19 @@ def test_a_pruned_model_is_the_ablated_one(name: str, mode: Any, to: Any) -> Non
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
+def test_the_encoder_can_keep_less_while_the_whole_stays_the_same() -> None:
+    loaded = tiny_with_text("marian")
+    way = Way("random", round_to=1, encoder=0.5)
+    pruned = prune_to(loaded, rank_units(loaded, way).scores, 0.5, way)
+    widths = [[info.width for info in pruned.sites.of(stack, "ffn")] for stack in pruned.sites.stacks]
+    assert widths == [[12, 12], [32, 32]]  # of 48 and 40
+    assert sum(map(sum, widths)) == (2 * 48 + 2 * 40) // 2
+    llama = tiny_with_text("llama")
+    scores = rank_units(llama, way).scores
+    with pytest.raises(BadInput, match="no encoder and decoder"):
+        prune_to(llama, scores, 0.5, way)
+
+
 def test_means_come_from_a_calibration_of_the_model() -> None:
     loaded, other = tiny_with_text("bert"), tiny_with_text("bert", seed=1)
     way = Way("random", to="mean", round_to=1)
