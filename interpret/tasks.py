@@ -192,5 +192,4 @@ def _continued(tokenizer: Any, prompt: str, answer: str, length: int) -> int:
 
 
 def _pad(loaded: LoadedModel) -> int:
-    pad = loaded.model.config.pad_token_id
-    return 0 if pad is None else int(pad)
+    return loaded.pad_token_id or 0

@@ -161,7 +161,7 @@ def held_out_loss(loaded: LoadedModel, maps: Sequence[TrainableMap], examples: S
 def _loss(
     loaded: LoadedModel, maps: Sequence[TrainableMap], batch: Sequence[Example], count: int | None
 ) -> torch.Tensor:
-    pad = loaded.model.config.pad_token_id
+    pad = loaded.pad_token_id or 0
     source = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.source) for e in batch], True, pad)
     target = torch.nn.utils.rnn.pad_sequence([torch.tensor(e.target) for e in batch], True, -100)
     compiled = CompiledControls(tuple(CompiledControl({}, (m.effect(count),)) for m in maps), "")
