@@ -153,9 +153,7 @@ def curves_of(results: Results) -> list[Curve]:
         line = tuple((keep, float(np.mean(values))) for keep, values in by_keep.items())
         if by == "random":
             spread = tuple((keep, min(values), max(values)) for keep, values in by_keep.items())
-            made.append(
-                Curve(f"random ({way}; mean and range of {len(next(iter(by_keep.values())))} seeds)", line, spread)
-            )
+            made.append(Curve(f"random, {len(next(iter(by_keep.values())))} seeds ({way})", line, spread))
         else:
             made.append(Curve(f"{by} ({way})", line))
     return made

@@ -63,7 +63,7 @@ def draw(curves: Sequence[Curve], original: float, quality: Mapping[str, Any], p
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt  # after the backend has been chosen: there may be no screen
 
-    figure, axes = plt.subplots(figsize=(8, 5.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
     axes.axhline(original, color="0.5", linestyle="--", linewidth=1, label="original")
     for number, curve in enumerate(curves):
         colour = f"C{number % 10}"
