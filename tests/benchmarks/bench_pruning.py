@@ -36,7 +36,7 @@ def pruned(loaded: LoadedModel, keep: float, round_to: int) -> LoadedModel:
 
 def main(
     model: Path = typer.Option(ROOT / "deploy/demo/en-es", help="the demo model's folder"),
-    keep: list[float] = typer.Option([0.75, 0.6, 0.4], help="shares of FFN neurons that are kept"),
+    keep: list[float] = typer.Option([0.75, 0.5, 0.25], help="shares of FFN neurons that are kept"),
     round_to: int = typer.Option(16, help="FFN widths are multiples of it"),
     rounds: int = typer.Option(40, min=2, help="measured rounds"),
     out: Path = typer.Option(ROOT / "tests/benchmarks/results/pruning.json", help="receives the results"),
