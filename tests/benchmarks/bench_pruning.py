@@ -39,7 +39,7 @@ def main(
     keep: list[float] = typer.Option([0.75, 0.5, 0.25], help="shares of FFN neurons that are kept"),
     round_to: int = typer.Option(16, help="FFN widths are multiples of it"),
     rounds: int = typer.Option(40, min=2, help="measured rounds"),
-    out: Path = typer.Option(ROOT / "tests/benchmarks/results/pruning.json", help="receives the results"),
+    out: Path = typer.Option(ROOT / "tests/benchmarks/results/ffn_speed.json", help="receives the results"),
 ) -> None:
     """Measures how much of the ideal speed-up a pruned FFN reaches and writes it as JSON."""
     load, results = os.getloadavg()[0], []
