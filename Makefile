@@ -16,6 +16,8 @@ PORT ?= 8000
 PIP_ARGS ?=
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c deploy/constraints.txt $(PIP_ARGS)
 INSTALLED = pyproject.toml deploy/constraints.txt
+# Keeps freed memory in the process: giving it back and asking for it anew at every step costs time, and varies.
+QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
 .PHONY: help serve install test contracts check lint format types imports fresh bench architectures-table pruning-table prune-sweep train-demo train-lm tense-set evaluate evaluate-lm lock clean need-data
@@ -54,7 +56,9 @@ fresh: ## a clean clone, a new environment and the README's two set-up commands
 	@.ci/fresh
 
 bench: $(VENV)/.dev ## runs the benchmarks: each prints a table and writes JSON
-	@for bench in tests/benchmarks/bench_*.py; do $(BIN)/python -m "tests.benchmarks.$$(basename "$$bench" .py)"; done
+	@for bench in tests/benchmarks/bench_*.py; do \
+		$(QUIET_MEMORY) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m "tests.benchmarks.$$(basename "$$bench" .py)"; \
+	done
 
 architectures-table: $(VENV)/.dev ## writes the table in docs/architectures.md: where the neurons are
 	@$(BIN)/python -m neurodial.control.architecture_table docs/architectures.md
@@ -63,11 +67,11 @@ pruning-table: $(VENV)/.dev ## writes the table in docs/pruning.md: what can be 
 	@$(BIN)/python -m neurodial.control.pruning.table docs/pruning.md
 
 train-demo: $(VENV)/.dev need-data ## trains the demo model: DATA=folder, ARGS="--minutes 60"
-	@MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000 \
+	@$(QUIET_MEMORY) \
 		$(BIN)/python -m neurodial.deploy.demo.training --data "$(DATA)" $(ARGS)
 
 train-lm: $(VENV)/.dev need-data ## trains the demo language model: DATA=folder, ARGS="--minutes 60"
-	@MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000 \
+	@$(QUIET_MEMORY) \
 		$(BIN)/python -m neurodial.deploy.demo.lm_training --data "$(DATA)" $(ARGS)
 
 tense-set: $(VENV)/.dev need-data ## makes the demo's tense set from the training sentences: DATA=folder

@@ -70,7 +70,9 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         raise ModelError(f"{folder}: cannot be written ({error.strerror or error})") from error
     try:
         yield beside
-        beside.chmod(0o755)  # mkdtemp makes it private
+        beside.chmod(0o755)  # mkdtemp makes it private, and safetensors its files
+        for file in beside.glob("*.safetensors"):
+            file.chmod(0o644)
         _put_in_place(beside, folder)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)

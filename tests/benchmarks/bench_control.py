@@ -259,7 +259,7 @@ def main(
     model: Path = typer.Option(ROOT / "deploy/demo/en-es", help="the demo model's folder"),
     batch: list[int] = typer.Option([1, 8, 32], help="batch sizes"),
     rounds: int = typer.Option(30, min=2, help="at least so many rounds"),
-    seconds: float = typer.Option(12.0, help="at least so long for each model and batch size; a peer gets a third"),
+    seconds: float = typer.Option(20.0, help="at least so long for each model and batch size; a peer gets a third"),
     nnsight: str = typer.Option("", envvar="NEURODIAL_BENCH_NNSIGHT", help="interpreter that has nnsight"),
     pyvene: str = typer.Option("", envvar="NEURODIAL_BENCH_PYVENE", help="interpreter that has pyvene"),
     out: Path = typer.Option(ROOT / "tests/benchmarks/results/control.json", help="receives the results"),
