@@ -39,6 +39,14 @@ class ModelSettings(_Settings):
         default=False,
         description="accept sets made for the model that this one derives from although its weights were changed since",
     )
+    calibration: ExistingFile | None = Field(
+        default=None, description="means and deviations of the model's neurons, for pruning to the mean and for limits"
+    )
+    max_deviations: float | None = Field(
+        default=None,
+        ge=1,
+        description="standard deviations that a control may move a neuron from its mean; needs a calibration",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="number format of the weights"
     )
@@ -80,6 +88,12 @@ class ModelSettings(_Settings):
         looks_local = self.path.startswith((".", "/", "~")) or self.path.count("/") != 1
         if looks_local and not Path(self.path).exists():
             raise ValueError(f"path {self.path} does not exist")
+        return self
+
+    @model_validator(mode="after")
+    def _limits_have_a_measure(self) -> "ModelSettings":
+        if self.max_deviations is not None and self.calibration is None:
+            raise ValueError("max_deviations needs a calibration: neurodial calibrate writes one")
         return self
 
     @property
@@ -151,7 +165,8 @@ def demo_config(**overrides: Any) -> Config:
     if not (DEMO_MODEL / "config.json").exists():
         raise ConfigError(f"the demo model is not at {DEMO_MODEL}", hint="install the complete package, or train it")
     sets = {name: str(file) for name, file in DEMO_SETS.items()}
-    model = {"id": DEMO_MODEL_ID, "path": str(DEMO_MODEL), "sets": sets}
+    calibration = str(DEMO_CALIBRATION)
+    model = {"id": DEMO_MODEL_ID, "path": str(DEMO_MODEL), "sets": sets, "calibration": calibration}
     return parse_config({"models": [model]} | _given(overrides), name="the demo", base=None)
 
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from neurodial.control.calibration import Calibration
 from neurodial.control.catalogue import SetCatalogue
 from neurodial.control.loading import load_model
 from neurodial.deploy.config import ModelSettings
@@ -15,7 +16,7 @@ def build_engine(settings: ModelSettings, limits: Limits, stuck_after_s: float) 
     """Loads a model with its neuron sets and starts its engine.
 
     Raises:
-        NeurodialError: if the model or a set cannot be used.
+        NeurodialError: if the model, a set or the calibration cannot be used.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -28,6 +29,8 @@ def build_engine(settings: ModelSettings, limits: Limits, stuck_after_s: float) 
         default_max_tokens=limits.default_max_tokens,
         max_rows=settings.max_batch,
         allow_changed_weights=settings.allow_changed_weights,
+        calibration=Calibration.load(settings.calibration) if settings.calibration else None,
+        max_deviations=settings.max_deviations,
     )
     capacity = Capacity(
         max_rows=settings.max_batch,

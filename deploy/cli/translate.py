@@ -99,7 +99,7 @@ def _controls(
 def _engine(
     model: str, sets: dict[str, Path], device: str, dtype: str, limits: Any, allow_changed_weights: bool
 ) -> "Engine":
-    from neurodial.deploy.config import DEMO_MODEL, DEMO_MODEL_ID, parse_config
+    from neurodial.deploy.config import DEMO_CALIBRATION, DEMO_MODEL, DEMO_MODEL_ID, parse_config
     from neurodial.deploy.engines import build_engine
 
     is_demo = model == "demo"
@@ -112,6 +112,7 @@ def _engine(
         "device": device,
         "dtype": dtype,
         "allow_changed_weights": allow_changed_weights,
+        "calibration": str(DEMO_CALIBRATION) if is_demo else None,
         "max_waiting": max(_CHUNK, limits.max_prompts),
     }
     config = parse_config({"models": [settings], "limits": limits}, name="the command line", base=None)

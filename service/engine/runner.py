@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from neurodial.control.calibration import Calibration
 from neurodial.control.catalogue import SetCatalogue
 from neurodial.control.compiling import CompiledControls, compile_controls
 from neurodial.control.controls import Control
@@ -39,9 +40,11 @@ class ModelRunner:
         max_rows: rows decoded together, at most.
         cache: where keys and values are kept; the preallocated cache where absent.
         allow_changed_weights: take sets of an ancestor of the model although weights were changed since.
+        calibration: of the model; pruning an address to the mean and limits need it.
+        max_deviations: standard deviations that a control may move a neuron from its mean.
 
     Raises:
-        FingerprintError: if a set was made for another model.
+        FingerprintError: if a set or the calibration was made for another model.
     """
 
     def __init__(
@@ -54,9 +57,13 @@ class ModelRunner:
         max_rows: int = 32,
         cache: RowCache | None = None,
         allow_changed_weights: bool = False,
+        calibration: Calibration | None = None,
+        max_deviations: float | None = None,
     ) -> None:
         for name in sets.names():
             sets.get(name).check_model(loaded, allow_changed_weights=allow_changed_weights)
+        if calibration is not None:
+            calibration.check_model(loaded, allow_changed_weights=allow_changed_weights)
         self._loaded = loaded
         self._tokenizer: Any = loaded.tokenizer
         self._tokenizer_lock = threading.Lock()  # MarianTokenizer switches its state and is not safe for two threads
@@ -64,7 +71,14 @@ class ModelRunner:
         self._max_positions = _max_positions(loaded)
         self._default_max_tokens = default_max_tokens
         self._compile = lru_cache(_COMPILED_CACHE)(
-            lambda controls: compile_controls(loaded, controls, sets, allow_changed_weights=allow_changed_weights)
+            lambda controls: compile_controls(
+                loaded,
+                controls,
+                sets,
+                allow_changed_weights=allow_changed_weights,
+                calibration=calibration,
+                max_deviations=max_deviations,
+            )
         )
         self._rows = Rows(loaded, self._defaults, max_rows, cache, self.decode)
         cards = tuple(_set_info(name, sets.get(name)) for name in sets.names())
