@@ -45,13 +45,12 @@ def _attention(row: AttentionRow) -> str:
     return f"`{row.out}`; {row.layout}{kv}"
 
 
-def main() -> None:
-    """Replaces the table in the page that is named on the command line."""
-    page = Path(sys.argv[1])
+def write_table(page: Path, start: str, table: str) -> None:
+    """Replaces what a page holds between the line `start` and the line `END`."""
     text = page.read_text(encoding="utf-8")
-    made = re.sub(f"{START}.*{END}", lambda _: f"{START}\n{architectures_table()}\n{END}", text, flags=re.DOTALL)
+    made = re.sub(f"{start}.*{END}", lambda _: f"{start}\n{table}\n{END}", text, flags=re.DOTALL)
     page.write_text(made, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    write_table(Path(sys.argv[1]), START, architectures_table())

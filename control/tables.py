@@ -84,11 +84,6 @@ class SiteTables:
     _written: dict[int, list[Stage]] = field(default_factory=dict)
     _rows: int = 0
 
-    @property
-    def in_use(self) -> bool:
-        """Whether any slot writes here."""
-        return bool(self._written)
-
     def write(self, slot: int, stages: Sequence[Stage]) -> None:
         """Replaces what a slot does here."""
         before = len(self._written.pop(slot, ()))

@@ -271,15 +271,6 @@ def make_method(slug: str, **params: Any) -> RankingMethod:
     return make(slug, methods(), params)
 
 
-def make_group_method(slug: str, **params: Any) -> GroupMethod:
-    """A grouping method with its settings.
-
-    Raises:
-        BadInput: for an unknown slug or parameter.
-    """
-    return make(slug, group_methods(), params)
-
-
 def make_grouping(slug: str, **params: Any) -> Method:
     """A method from neurons to neurons with its settings: one that groups a model's, or one that compares models.
 

@@ -8,8 +8,8 @@ import torch
 
 from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
+from neurodial.interpret.losses import IGNORED, TokenRow, loss_batch
 
-IGNORE = -100
 Measure = Literal["log-probability", "probability"]
 
 
@@ -21,7 +21,7 @@ class Batch:
 
     Attributes:
         inputs: what the model's forward takes; the first dimension of every tensor is the row.
-        labels: (rows, tokens) the token that the logits at this position should favour, IGNORE elsewhere.
+        labels: (rows, tokens) the token that the logits at this position should favour, IGNORED elsewhere.
         foils: (rows, tokens) the token that they should not favour instead; None if there is none.
     """
 
@@ -36,7 +36,7 @@ class Batch:
 
     def score(self, logits: torch.Tensor, measure: Measure = "log-probability") -> torch.Tensor:
         """(rows,) scores of logits (rows, tokens, vocabulary)."""
-        scored = self.labels != IGNORE
+        scored = self.labels != IGNORED
         logp = logits.float().log_softmax(-1)
 
         def of(tokens: torch.Tensor) -> torch.Tensor:
@@ -116,13 +116,13 @@ def token_batches(
     for start in range(0, len(ordered), batch):
         here = ordered[start : start + batch]
         shape = (len(here), max(len(r.ids) for r in here))
-        ids, labels = torch.full(shape, pad), torch.full(shape, IGNORE)
-        mask, foils = torch.zeros(shape, dtype=torch.long), torch.full(shape, IGNORE)
+        ids, labels = torch.full(shape, pad), torch.full(shape, IGNORED)
+        mask, foils = torch.zeros(shape, dtype=torch.long), torch.full(shape, IGNORED)
         for number, row in enumerate(here):
             ids[number, : len(row.ids)] = torch.tensor(row.ids)
             mask[number, : len(row.ids)] = 1
             labels[number, row.position] = row.label
-            foils[number, row.position] = IGNORE if row.foil is None else row.foil
+            foils[number, row.position] = IGNORED if row.foil is None else row.foil
         inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
         wrong = None if all(r.foil is None for r in here) else foils.to(device)
         batches.append(Batch(inputs, labels.to(device), wrong))
@@ -141,24 +141,11 @@ def translations(
         raise BadInput("sources and targets must be of the same number")
     if loaded.family != "encoder-decoder":
         raise BadInput("translations are asked of encoder–decoder models; use next_tokens")
-    order = sorted(range(len(sources)), key=lambda n: len(sources[n]) + len(targets[n]))
-    tokenizer, config = loaded.tokenizer, loaded.model.config
-    batches = []
-    for start in range(0, len(order), batch):
-        here = order[start : start + batch]
-        encoded = tokenizer([sources[n] for n in here], return_tensors="pt", padding=True)
-        target = tokenizer(text_target=[targets[n] for n in here], return_tensors="pt", padding=True)
-        labels = target["input_ids"].masked_fill(target["attention_mask"] == 0, IGNORE)
-        read = labels.masked_fill(labels == IGNORE, config.pad_token_id)
-        read = torch.cat([torch.full((len(here), 1), config.decoder_start_token_id), read[:, :-1]], dim=1)
-        inputs = {
-            "input_ids": encoded["input_ids"],
-            "attention_mask": encoded["attention_mask"],
-            "decoder_input_ids": read,
-        }
-        device = loaded.model.device
-        batches.append(Batch({name: value.to(device) for name, value in inputs.items()}, labels.to(device)))
-    return batches
+    encoded = loaded.tokenizer(list(sources))["input_ids"], loaded.tokenizer(text_target=list(targets))["input_ids"]
+    rows = sorted((TokenRow(tuple(s), tuple(t)) for s, t in zip(*encoded, strict=True)), key=lambda row: row.length)
+    unused = torch.Generator()  # draws the masks of encoder-only models
+    made = (loss_batch(loaded, rows[start : start + batch], unused) for start in range(0, len(rows), batch))
+    return [Batch(one.inputs, one.labels) for one in made]
 
 
 def _prompt(loaded: LoadedModel, prompt: str, answer: str, foil: str | None) -> Prompt:

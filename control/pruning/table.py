@@ -4,7 +4,6 @@ The table is made of the architecture table and of each architecture's own modul
 transformers' default config, so that it says nothing that the code does not do.
 """
 
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -14,9 +13,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModel
 
+from neurodial.control.architecture_table import write_table
 from neurodial.control.pruning.support import FILLS, MODES, PARTS, support
 
-START, END = "<!-- made by `make pruning-table` -->", "<!-- end of what was made -->"
+START = "<!-- made by `make pruning-table` -->"
 
 # How users call them → (model_type, settings that differ from the default).
 VARIANTS: tuple[tuple[str, str, Mapping[str, Any]], ...] = (
@@ -90,13 +90,5 @@ def _notes(notes: list[str]) -> Iterator[str]:
         yield f"{number}. {reason}"
 
 
-def main() -> None:
-    """Replaces the table in the page that is named on the command line."""
-    page = Path(sys.argv[1])
-    text = page.read_text(encoding="utf-8")
-    made = re.sub(f"{START}.*{END}", lambda _: f"{START}\n{support_table()}\n{END}", text, flags=re.DOTALL)
-    page.write_text(made, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    write_table(Path(sys.argv[1]), START, support_table())

@@ -14,8 +14,9 @@ from neurodial.control.loading import LoadedModel
 from neurodial.control.recording import capture
 from neurodial.control.sitehooks import hook_site
 from neurodial.interpret.interventions import Unit, effects, plain_scores, scaled, zero
+from neurodial.interpret.losses import IGNORED
 from neurodial.interpret.registry import CausalMethod, Properties, register
-from neurodial.interpret.tasks import IGNORE, Batch, forward
+from neurodial.interpret.tasks import Batch, forward
 
 Array = np.ndarray[Any, Any]
 ADJUSTMENTS = 6
@@ -76,7 +77,7 @@ class KnowledgeAttribution(CausalMethod):
         facts = np.arange(len(rows)) if self.facts is None else np.asarray(self.facts)
         if len(facts) != len(rows):
             raise BadInput(f"{len(facts)} facts are given for {len(rows)} rows", param="facts")
-        if any(int((row.labels != IGNORE).sum()) != 1 for row in rows):
+        if any(int((row.labels != IGNORED).sum()) != 1 for row in rows):
             raise BadInput("every prompt of a fact must ask for exactly one token")
         self.attributions_ = np.stack(
             [np.concatenate([self._integrate(loaded, row, site) for site in found]) for row in rows]
@@ -99,7 +100,7 @@ class KnowledgeAttribution(CausalMethod):
 
     def _integrate(self, loaded: LoadedModel, row: Batch, site: Site) -> Array:
         """(width,) attributions of one row: the steps of the integral are the rows of one batch."""
-        position = int((row.labels[0] != IGNORE).nonzero()[0])
+        position = int((row.labels[0] != IGNORED).nonzero()[0])
         alpha = (torch.arange(self.steps, device=row.labels.device) + 0.5) / self.steps
         reached: list[torch.Tensor] = []
         with torch.enable_grad(), ExitStack() as hooks:

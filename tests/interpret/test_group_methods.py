@@ -8,7 +8,7 @@ from neurodial.control.errors import BadInput
 from neurodial.interpret.methods.clustering import Clustering
 from neurodial.interpret.methods.multi_model import MultiModel
 from neurodial.interpret.methods.nmf import NeuronFactors
-from neurodial.interpret.registry import GroupMethod, Properties, group_methods, make_group_method
+from neurodial.interpret.registry import GroupMethod, Properties, group_methods
 
 GROUPING = sorted(group_methods())
 
@@ -19,7 +19,7 @@ def activations(rows: int = 200, width: int = 6, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(params=GROUPING)
 def method(request: pytest.FixtureRequest) -> GroupMethod:
-    return make_group_method(request.param)
+    return group_methods()[request.param]()
 
 
 def test_the_contract_of_every_group_method(method: GroupMethod) -> None:
