@@ -7,10 +7,12 @@ from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from fastapi.responses import Response
 
+from neurodial.control.controls import Control
 from neurodial.service import body, generation, openapi
 from neurodial.service.engine.primitives import Finished, Request
 from neurodial.service.limits import Limits
 from neurodial.service.schemas.translations import Translation, TranslationRequest, Translations
+from neurodial.service.selection import select
 from neurodial.service.services import Services
 
 
@@ -22,9 +24,9 @@ def add(app: FastAPI, services: Services) -> None:
     async def translations(http: HttpRequest) -> Response:
         """Translates each text, under the request's controls."""
         request = await body.read(http, TranslationRequest)
-        client = services.engine(request.model)
-        rows = requests_of(request, limits)
-        work = generation.collect(client, rows, limits.request_timeout_s)
+        chosen = await select(services, http, request.model, request.controls)
+        rows = requests_of(request, chosen.controls, limits)
+        work = generation.collect(chosen.client, rows, limits.request_timeout_s)
         results = await generation.unless_disconnected(http, work)
         answer = Translations(
             id=f"trans-{uuid.uuid4().hex}",
@@ -36,20 +38,19 @@ def add(app: FastAPI, services: Services) -> None:
         return body.answer(answer)
 
 
-def requests_of(body: TranslationRequest, limits: Limits) -> tuple[Request, ...]:
+def requests_of(body: TranslationRequest, controls: tuple[Control, ...], limits: Limits) -> tuple[Request, ...]:
     """One engine request per text.
 
     Raises:
         BadInput: for what no model serves; the error names the field.
     """
     limits.check_generation(body.max_tokens, body.num_beams, 0.0)
-    limits.check_controls(body.controls)
     fields = limits.check_texts(body.texts, "text", single=isinstance(body.text, str))
     return tuple(
         Request(
             id=uuid.uuid4().hex,
             prompt=text,
-            controls=body.controls,
+            controls=controls,
             max_tokens=body.max_tokens,
             num_beams=body.num_beams,
             field=field,
