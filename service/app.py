@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI
 
-from neurodial.service import body, errors, openapi
+from neurodial.service import admission, body, errors, openapi
 from neurodial.service.middleware import RequestId
 from neurodial.service.routes import catalogue, controls, generation, operations, translation
 from neurodial.service.services import Services
@@ -15,6 +15,8 @@ def create_app(services: Services) -> FastAPI:
     """Builds the application."""
     app = FastAPI(title="Neurodial", version=package_version(), description=_DESCRIPTION, redirect_slashes=False)
     app.add_middleware(body.BodyLimit, max_bytes=services.limits.max_body_bytes)
+    app.add_middleware(admission.Admission, gate=services.gate)
+    app.add_middleware(admission.HeaderGuard)
     if services.echo_request_id:
         app.add_middleware(RequestId)
     errors.install_handlers(app)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from neurodial.service import errors
+from neurodial.service.admission import Gate
 from neurodial.service.engine.client import EngineClient
 from neurodial.service.limits import Limits
 
@@ -17,12 +18,14 @@ class Services:
         limits: at admission.
         languages: model id → (source, target) of the models that translate, as ISO 639 codes; `/translate` chooses
             the model by them.
+        gate: counts the requests inside, and refuses too many.
         echo_request_id: answer with `X-Request-ID`; not needed behind a proxy that does.
     """
 
     engines: Mapping[str, EngineClient]
     limits: Limits = field(default_factory=Limits)
     languages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    gate: Gate = field(default_factory=Gate)
     echo_request_id: bool = True
 
     def engine(self, model: str) -> EngineClient:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Sequence as Items
 
-from neurodial.control.errors import Unavailable
+from neurodial.control.errors import EngineGone
 from neurodial.service.engine.handle import Handle
 from neurodial.service.engine.primitives import EngineState, EngineStats, Request
 from neurodial.service.engine.scheduler import Capacity, Plan, Scheduler
@@ -40,7 +40,7 @@ class Engine:
         Raises:
             BadInput: if the request is wrong; the error names the field.
             Overloaded: if the queue is full.
-            Unavailable: if the engine has been closed or is dead.
+            EngineGone: if the engine has been closed or is dead.
         """
         return self.submit_all((request,))[0]
 
@@ -49,7 +49,7 @@ class Engine:
         sequences = [self._sequence(request) for request in requests]
         with self._changed:
             if self._is_closed or not self._thread.is_alive():
-                raise Unavailable("the engine is not running", hint="try again in a moment")
+                raise EngineGone("the engine is not running", hint="try again in a moment")
             self._scheduler.add(sequences)
             self._changed.notify()
         return tuple(sequence.handle for sequence in sequences)
@@ -69,7 +69,15 @@ class Engine:
             state: EngineState = "stuck" if running + waiting and age > self._stuck_after_s else "ready"
             if self._is_closed or not self._thread.is_alive():
                 state = "dead"
-            return EngineStats(state, waiting, running, round(age, 3), self._num_finished, self._num_failed)
+            return EngineStats(
+                state=state,
+                num_waiting=waiting,
+                num_running=running,
+                heartbeat_age_s=round(age, 3),
+                num_finished=self._num_finished,
+                num_failed=self._num_failed,
+                num_ready=int(state == "ready"),
+            )
 
     def close(self, timeout: float = 10.0) -> None:
         """Stops: what waits fails, what runs ends after the current step."""
@@ -89,7 +97,7 @@ class Engine:
         finally:
             self._drain()
             for sequence in self._scheduler.running:  # none, unless a defect of ours has ended the loop
-                sequence.fail(Unavailable("the engine died", hint="try again"))
+                sequence.fail(EngineGone("the engine died", hint="try again"))
 
     def _schedule(self) -> Plan:
         """The next step, waited for; an empty one once the engine is closed and nothing runs any more."""
@@ -114,4 +122,4 @@ class Engine:
             waiting = self._scheduler.drain()
             self._changed.notify()
         for sequence in waiting:
-            sequence.fail(Unavailable("the engine is shutting down", hint="try again in a moment"))
+            sequence.fail(EngineGone("the engine is shutting down", hint="try again in a moment"))

@@ -1,12 +1,13 @@
 """How the server is doing."""
 
 import asyncio
+from collections.abc import Iterable
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from neurodial.service.engine.client import EngineClient
-from neurodial.service.schemas.operations import EngineHealth, Health
+from neurodial.service.schemas.operations import EngineHealth, Health, HealthStatus
 from neurodial.service.services import Services
 from neurodial.service.version import package_version
 
@@ -19,11 +20,20 @@ def add(app: FastAPI, services: Services) -> None:
 
     @app.get("/health", response_model=Health)
     async def health() -> JSONResponse:
-        """Liveness: 200 while every engine answers and moves, 503 otherwise."""
+        """200 while every model that could be loaded has an engine that answers and moves, 503 otherwise."""
         states = dict(zip(engines, await asyncio.gather(*map(_health_of, engines.values())), strict=True))
-        is_well = all(state.state == "ready" for state in states.values())
-        answer = Health(status="ok" if is_well else "unhealthy", version=package_version(), engines=states)
-        return JSONResponse(answer.model_dump(), 200 if is_well else 503)
+        status = _status(states.values())
+        answer = Health(status=status, version=package_version(), engines=states)
+        return JSONResponse(answer.model_dump(), 503 if status == "unhealthy" else 200)
+
+
+def _status(states: Iterable[EngineHealth]) -> HealthStatus:
+    """A model that could not be loaded is no reason to restart a server that serves others."""
+    states = tuple(states)
+    loaded = [state for state in states if state.state != "failed"]
+    if not loaded or any(state.num_ready == 0 for state in loaded):
+        return "unhealthy"
+    return "ok" if all(state.state == "ready" for state in states) else "degraded"
 
 
 async def _health_of(client: EngineClient) -> EngineHealth:
@@ -33,6 +43,8 @@ async def _health_of(client: EngineClient) -> EngineHealth:
         return EngineHealth(state="unreachable")
     return EngineHealth(
         state=stats.state,
+        num_replicas=stats.num_replicas,
+        num_ready=stats.num_ready,
         num_running=stats.num_running,
         num_waiting=stats.num_waiting,
         heartbeat_age_s=stats.heartbeat_age_s,
