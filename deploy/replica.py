@@ -1,6 +1,5 @@
 """What one replica of an engine deployment runs: a model behind the methods that the ingress calls."""
 
-import asyncio
 import logging
 import os
 import time
@@ -9,17 +8,16 @@ from contextlib import aclosing
 from typing import Any
 
 from neurodial.control.controls import Control
-from neurodial.control.errors import NeurodialError, Unavailable
+from neurodial.control.errors import EngineGone, NeurodialError, Unavailable
 from neurodial.deploy.config import ModelSettings
 from neurodial.service.engine.client import LocalClient, generate
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.primitives import EngineInfo, EngineStats, Event, Message, Request, SetInfo
+from neurodial.service.engine.primitives import EngineInfo, EngineStats, Event, Failed, Message, Request, SetInfo
 from neurodial.service.limits import Limits
 
 logger = logging.getLogger(__name__)
 
 _RELOAD_AFTER_S = 60.0  # a model whose loading failed for a reason that may pass is loaded anew after so long
-_LEAVE_AFTER_S = 0.2  # time for what was said last to be sent
 
 
 class EngineReplica:
@@ -70,12 +68,14 @@ class EngineReplica:
         """Serves requests that belong together; a refusal is the only item then."""
         try:
             async with aclosing(generate(self._ready(), requests)) as events:
-                async for item in events:
-                    yield item
+                async for index, event in events:
+                    if isinstance(event, Failed) and isinstance(event.error, EngineGone):
+                        raise event.error
+                    yield index, event
+        except EngineGone as error:
+            leave(error)
         except NeurodialError as error:
             yield error
-        finally:
-            self._leave_if_dead()
 
     async def check_set(self, data: bytes) -> SetInfo:
         """See `EngineClient.check_set`."""
@@ -112,16 +112,6 @@ class EngineReplica:
         if getattr(self, "_engine", None) is not None:
             self._ready().close()
 
-    def _leave_if_dead(self) -> None:
-        """Ends this process if the engine's thread is dead.
-
-        It would answer at once, with errors, and so look like the replica with the least to do, to which Serve sends
-        more than to any other until three checks of its health have failed.
-        """
-        if self._engine is not None and self._engine.stats().state == "dead":
-            logger.error("the engine is dead; this replica leaves")
-            asyncio.get_running_loop().call_later(_LEAVE_AFTER_S, _leave)
-
     def _ready(self) -> Engine:
         if self._engine is None:
             raise self._failure or Unavailable("the engine is not running")
@@ -131,5 +121,11 @@ class EngineReplica:
         return LocalClient(self._ready())
 
 
-def _leave() -> None:
-    os._exit(1)  # Serve starts another replica
+def leave(reason: EngineGone) -> None:
+    """Ends this process, whose engine can serve nothing any more; Serve starts another replica.
+
+    If it stayed, it would answer at once, with errors, and so look like the replica with the least to do, to which
+    Serve sends more than to any other until three checks of its health have failed.
+    """
+    logger.error("this replica leaves: %s", reason.message)
+    os._exit(1)

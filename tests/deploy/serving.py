@@ -77,11 +77,16 @@ class Server:
             assert time.monotonic() < deadline, self.output.read_text()
             time.sleep(0.1)
 
-    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
-        """Signals the whole group, as a terminal does."""
+    def interrupt(self) -> None:
+        """Ctrl-C: signals the whole group, as a terminal does."""
         if self.process.poll() is None:
-            os.killpg(self.process.pid, number)
+            os.killpg(self.process.pid, signal.SIGINT)
             self.process.wait(STOP_S)
+
+    def terminate(self) -> None:
+        """SIGTERM to the process alone, as containers and service managers do."""
+        self.process.terminate()
+        self.process.wait(STOP_S)
 
 
 @contextmanager
@@ -111,7 +116,7 @@ def serving(command: Sequence[str], folder: Path, config: str) -> Iterator[Serve
         server.wait_for("Ctrl-C stops")
         yield server
     finally:
-        server.stop()
+        server.interrupt()
 
 
 def free_port() -> int:

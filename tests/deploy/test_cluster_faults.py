@@ -112,7 +112,7 @@ def test_a_burst_beyond_the_queues_is_refused_in_the_envelope(server: Server) ->
     async def burst() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(timeout=PATIENCE_S, limits=limits) as client:
-            posts = [client.post(f"{server.url}/v1/completions", json=body(words(50))) for _ in range(600)]
+            posts = [client.post(f"{server.url}/v1/completions", json=body(words(50))) for _ in range(400)]
             return await asyncio.gather(*posts)
 
     answers = asyncio.run(burst())
@@ -167,13 +167,16 @@ def send_header(server: Server, name: str, value: str) -> tuple[int, dict[str, A
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_hangs_up_frees_its_row(server: Server, stream: bool) -> None:
     """Long before its 2000 steps of 20 ms are over."""
-    started = time.monotonic()
     request = body([words(2000), words(1999)], stream=stream)
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{server.url}/v1/completions", json=request, timeout=httpx.Timeout(PATIENCE_S, read=0.5)).read()
+    patience = httpx.Timeout(PATIENCE_S, read=PATIENCE_S if stream else 1.0)
+    try:
+        with httpx.stream("POST", f"{server.url}/v1/completions", json=request, timeout=patience) as response:
+            next(response.iter_lines())
+    except httpx.ReadTimeout:
+        assert not stream
     hung_up = time.monotonic()
     wait_until(lambda: is_whole(server), 20)
-    print(f"{time.monotonic() - hung_up:.2f} s after the client hung up, {hung_up - started:.2f} s after it came")
+    print(f"free {time.monotonic() - hung_up:.2f} s after the client hung up")
 
 
 def test_a_killed_replica_costs_only_streams_that_had_begun(server: Server) -> None:
@@ -231,7 +234,7 @@ def test_a_dead_engine_costs_nothing_that_had_not_begun(server: Server) -> None:
 
 
 def test_a_stuck_engine_is_noticed_and_replaced(server: Server) -> None:
-    """`/health` says so, others are served meanwhile."""
+    """`/health` says so, and what it held besides is served by the other one."""
     wait_until(lambda: is_whole(server))
     before = set(server.replicas(ENGINE))
     with pytest.raises(httpx.ReadTimeout):
@@ -244,9 +247,9 @@ def test_a_stuck_engine_is_noticed_and_replaced(server: Server) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         others = [pool.submit(complete, server, f"hello {number}") for number in range(4)]
-        assert {other.result().status_code for other in others} == {200}
-    wait_until(is_replaced)
-    assert "stuck" in seen
+        wait_until(is_replaced)
+        assert "stuck" in seen
+        assert {other.result().status_code for other in others} == {200}, "those that it held go to the other one"
     wait_until(lambda: is_whole(server))
 
 
@@ -269,11 +272,11 @@ def test_a_new_deployment_lets_running_requests_end(server: Server) -> None:
 
 
 def test_stopping_lets_running_requests_end_and_refuses_new_ones(server: Server) -> None:
-    """Last of all: the signal reaches the whole group, as in a terminal, while a long request and a stream run."""
+    """Last of all: SIGTERM while a long request and a stream run; then no process is left."""
     with ThreadPoolExecutor(4) as pool:
         long, stream = pool.submit(complete, server, words(250)), pool.submit(read_stream, server, words(250))
         time.sleep(1)
-        stopping = pool.submit(server.stop, signal.SIGTERM)
+        stopping = pool.submit(server.terminate)
         time.sleep(1)
         refused = complete(server, "hello")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
