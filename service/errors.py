@@ -64,7 +64,7 @@ def from_validation(error: ValidationError) -> BadInput:
     if problem["type"] == "missing":
         return kind(f"{field} is missing", param=field)
     if problem["type"] == "extra_forbidden":
-        return kind(f"{field} is not a field of this request", param=field)
+        return kind(f"{field} is not supported by this server", hint="leave it out", param=field)
     branches = [e for e in error.errors(include_url=False) if _path(e["loc"]) == _path(problem["loc"])]
     said = " or ".join(dict.fromkeys(e["msg"][:1].lower() + e["msg"][1:] for e in branches))
     return kind(f"{field}: {said}" if field else said, param=field or None)
