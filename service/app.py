@@ -13,8 +13,13 @@ _DESCRIPTION = "Inference-time control of a model's neurons, per request."
 
 def create_app(services: Services) -> FastAPI:
     """Builds the application."""
-    app = FastAPI(title="Neurodial", version=package_version(), description=_DESCRIPTION, redirect_slashes=False,
-        generate_unique_id_function=lambda route: route.name)
+    app = FastAPI(
+        title="Neurodial",
+        version=package_version(),
+        description=_DESCRIPTION,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
     app.add_middleware(body.BodyLimit, max_bytes=services.limits.max_body_bytes)
     if services.echo_request_id:
         app.add_middleware(RequestId)

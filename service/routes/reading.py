@@ -4,11 +4,13 @@ import base64
 import struct
 import time
 import uuid
+from typing import cast
 
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from fastapi.responses import Response
 
+from neurodial.control.addresses import Stack
 from neurodial.control.controls import Control
 from neurodial.control.errors import AddressError, BadInput, NeurodialError
 from neurodial.service import body, openapi
@@ -78,9 +80,7 @@ def add(app: FastAPI, services: Services) -> None:
         )
         return body.answer(answer)
 
-    @app.post(
-        "/tokenize", response_model=TokenizeAnswer, tags=["reading"], openapi_extra=openapi.body(TokenizeRequest)
-    )
+    @app.post("/tokenize", response_model=TokenizeAnswer, tags=["reading"], openapi_extra=openapi.body(TokenizeRequest))
     async def tokenize(http: HttpRequest) -> Response:
         """The tokens of a prompt or a chat, in vLLM's shape."""
         request = await body.read(http, TokenizeRequest)
@@ -172,7 +172,7 @@ def _activations_of(index: int, result: Finished) -> Activations:
 
 def _stack_of(found: SiteActivations) -> StackActivations:
     return StackActivations(
-        stack=found.stack,
+        stack=cast("Stack", found.stack),
         tokens=list(found.tokens),
         token_ids=list(found.token_ids),
         neurons=list(found.neurons),

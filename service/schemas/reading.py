@@ -138,7 +138,7 @@ class TokenizeRequest(_TokenizerRequest):
     add_special_tokens: bool | None = Field(
         default=None, description="of a prompt: the tokens that the model expects around it; absent is true"
     )
-    return_token_strs: bool | None = Field(default=False, description="also gives the tokens as the vocabulary has them")
+    return_token_strs: bool | None = Field(default=False, description="also gives the pieces of the vocabulary")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "TokenizeRequest":

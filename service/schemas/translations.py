@@ -42,15 +42,17 @@ class Translations(BaseModel):
 class LibreRequest(ControlledRequest):
     """`POST /translate`, as LibreTranslate's clients send it: JSON, or a form."""
 
-    accepted_defaults: ClassVar[dict[str, tuple[Any, ...]]] = {"alternatives": (0,), "format": ("text",), "secret": ("",)}
+    accepted_defaults: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "alternatives": (0,),
+        "format": ("text",),
+        "secret": ("",),
+    }
 
     model: str | None = Field(
         default=None, min_length=1, description="absent: the first one that translates between these languages"
     )
     q: str | list[str] = Field(description="the text to translate, or several")
-    source: str = Field(
-        description="language code, see /languages; auto where the texts can be in one language only"
-    )
+    source: str = Field(description="language code, see /languages; auto where the texts can be in one language only")
     target: str = Field(description="language code, see /languages")
     api_key: str | None = Field(default=None, description="where there is no Authorization header")
 
