@@ -5,7 +5,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from neurodial.control.errors import BadInput, Overloaded, Unavailable
 from neurodial.service import errors
 
-ALWAYS_OPEN = frozenset({"/health", "/metrics"})  # who watches the server must see it full and closing, too
+# Who watches the server must see it full, and closing, too: then it is alive, but not ready.
+ALWAYS_OPEN = frozenset({"/health", "/metrics"})
+UNCOUNTED = ALWAYS_OPEN | {"/ready"}
 
 # Ray Serve's proxy lets a request change its own time-out with the first, and keep running after its client hung up
 # with the second.
@@ -30,11 +32,11 @@ class Gate:
         self.is_closing = True
         return self.num_requests
 
-    def refusal(self) -> Overloaded | Unavailable | None:
-        """Why another request cannot come in; None where it can."""
-        if self.is_closing:
+    def refusal(self, path: str) -> Overloaded | Unavailable | None:
+        """Why a request cannot come in; None where it can."""
+        if self.is_closing and path not in ALWAYS_OPEN:
             return Unavailable("the server is shutting down", hint="try again in a moment")
-        if self.num_requests >= self.max_requests:
+        if self.num_requests >= self.max_requests and path not in UNCOUNTED:
             return Overloaded(f"the server holds {self.num_requests} requests already", hint="try again in a moment")
         return None
 
@@ -53,17 +55,19 @@ class Admission:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on while there is room."""
-        if scope["type"] != "http" or scope["path"] in ALWAYS_OPEN:
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if (refusal := self._gate.refusal()) is not None:
+        path = scope["path"]
+        if (refusal := self._gate.refusal(path)) is not None:
             await errors.response(refusal)(scope, receive, send)
             return
-        self._gate.num_requests += 1
+        counts = path not in UNCOUNTED
+        self._gate.num_requests += counts
         try:
             await self._app(scope, receive, send)
         finally:
-            self._gate.num_requests -= 1
+            self._gate.num_requests -= counts
 
 
 class HeaderGuard:

@@ -1,46 +1,59 @@
-"""The served models."""
+"""The served models, and each model under each of its sets' labels."""
 
 import asyncio
+from typing import Any
 
 from fastapi import FastAPI
 
+from neurodial.control.controls import Control
 from neurodial.control.errors import NeurodialError
-from neurodial.service.engine.client import EngineClient
 from neurodial.service.engine.primitives import EngineInfo
 from neurodial.service.schemas.catalogue import ModelCard, ModelList
+from neurodial.service.selection import find, variants
 from neurodial.service.services import Services
 
 
 def add(app: FastAPI, services: Services) -> None:
     """Adds `/v1/models`."""
 
-    @app.get("/v1/models", response_model=ModelList)
-    async def models() -> ModelList:
-        """The served models, in OpenAI's shape; without those that cannot be reached or could not be loaded."""
-        answers = await asyncio.gather(*map(_info, services.engines.values()))
-        return ModelList(data=[_model_card(info) for info in answers if info is not None])
+    @app.get("/v1/models", response_model=ModelList, tags=["models"])
+    async def list_models() -> ModelList:
+        """The served models, and behind each its variants `base:set=label`; without those that do not answer."""
+        found = await asyncio.gather(*(_cards(services, base) for base in services.engines))
+        return ModelList(data=[card for cards in found for card in cards])
 
-    @app.get("/v1/models/{model:path}", response_model=ModelCard)
-    async def model(model: str) -> ModelCard:
-        """One served model."""
-        return _model_card(await services.engine(model).info())
+    @app.get("/v1/models/{model:path}", response_model=ModelCard, tags=["models"])
+    async def retrieve_model(model: str) -> ModelCard:
+        """One served model, or one variant."""
+        base, control = await find(services, model)
+        info = await services.engine(base).info()
+        return _card(info) if control is None else _card(info, model, control)
 
 
-async def _info(client: EngineClient) -> EngineInfo | None:
+async def _cards(services: Services, base: str) -> list[ModelCard]:
     try:
-        return await client.info()
-    except NeurodialError:  # /health says of which model, and asking for it alone says why
-        return None
+        info = await services.engine(base).info()
+    except NeurodialError:  # not loaded, or not yet: asking for it alone says why
+        return []
+    return [_card(info), *(_card(info, name, control) for name, control in await variants(services, base))]
 
 
-def _model_card(info: EngineInfo) -> ModelCard:
+def _card(info: EngineInfo, name: str | None = None, control: Control | None = None) -> ModelCard:
     model = info.model
+    variant: dict[str, Any] = {}
+    if control is not None:
+        variant = {"parent": model.id, "controls": [{"set": control.set, "to": control.to}]}
     return ModelCard(
-        id=model.id,
+        id=name or model.id,
         created=model.created,
         architecture=model.architecture,
         fingerprint=model.fingerprint,
         dtype=model.dtype,
         device=model.device,
         max_positions=model.max_positions,
+        family=model.family,
+        hidden_size=model.hidden_size,
+        vocab_size=model.vocab_size,
+        has_chat_template=model.has_chat_template,
+        **variant,
     )

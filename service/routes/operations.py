@@ -1,13 +1,14 @@
 """How the server is doing."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
+from neurodial.control.errors import Unavailable
 from neurodial.service.engine.client import EngineClient
-from neurodial.service.schemas.operations import EngineHealth, Health, HealthStatus
+from neurodial.service.schemas.operations import EngineHealth, Health, HealthStatus, Ready
 from neurodial.service.services import Services
 from neurodial.service.version import package_version
 
@@ -15,25 +16,37 @@ _HEALTH_TIMEOUT_S = 5.0
 
 
 def add(app: FastAPI, services: Services) -> None:
-    """Adds `/health`."""
+    """Adds `/health` and `/ready`."""
     engines = services.engines
 
-    @app.get("/health", response_model=Health)
+    @app.get("/health", response_model=Health, tags=["operations"], responses={503: {"model": Health}})
     async def health() -> JSONResponse:
         """200 while every model that could be loaded has an engine that answers and moves, 503 otherwise."""
-        states = dict(zip(engines, await asyncio.gather(*map(_health_of, engines.values())), strict=True))
-        status = _status(states.values())
+        states = await _states_of(engines)
+        status = _status(states)
         answer = Health(status=status, version=package_version(), engines=states)
         return JSONResponse(answer.model_dump(), 503 if status == "unhealthy" else 200)
 
+    @app.get("/ready", response_model=Ready, tags=["operations"])
+    async def ready() -> Ready:
+        """Readiness: 200 once every model that could be loaded takes requests, 503 otherwise."""
+        states = await _states_of(engines)
+        if _status(states) == "unhealthy":
+            waiting = [f"{model} is {state.state}" for model, state in states.items() if state.num_ready == 0]
+            raise Unavailable(f"not ready: {', '.join(waiting)}", hint="try again in a moment")
+        return Ready(models=[model for model, state in states.items() if state.num_ready])
 
-def _status(states: Iterable[EngineHealth]) -> HealthStatus:
-    """A model that could not be loaded is no reason to restart a server that serves others."""
-    states = tuple(states)
-    loaded = [state for state in states if state.state != "failed"]
+
+def _status(states: Mapping[str, EngineHealth]) -> HealthStatus:
+    """A model that could not be loaded is no reason to restart or to avoid a server that serves others."""
+    loaded = [state for state in states.values() if state.state != "failed"]
     if not loaded or any(state.num_ready == 0 for state in loaded):
         return "unhealthy"
-    return "ok" if all(state.state == "ready" for state in states) else "degraded"
+    return "ok" if all(state.state == "ready" for state in states.values()) else "degraded"
+
+
+async def _states_of(engines: Mapping[str, EngineClient]) -> dict[str, EngineHealth]:
+    return dict(zip(engines, await asyncio.gather(*map(_health_of, engines.values())), strict=True))
 
 
 async def _health_of(client: EngineClient) -> EngineHealth:

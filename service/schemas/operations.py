@@ -26,3 +26,10 @@ class Health(BaseModel):
     status: HealthStatus
     version: str
     engines: dict[str, EngineHealth]
+
+
+class Ready(BaseModel):
+    """Answer of `/ready`."""
+
+    status: Literal["ready"] = "ready"
+    models: list[str]
