@@ -40,6 +40,8 @@ class Sequence:
         self.state: SequenceState = "waiting"
         self.is_cancelled = False  # set by any thread, read between steps
         self.failed = False
+        self.arrived = now
+        self.end: Finished | Failed | None = None  # the last event
         self.turn = 0  # the scheduler's
         self.num_bypasses = 0
         self.num_rows = request.num_beams
@@ -85,14 +87,16 @@ class Sequence:
         self.state = "finished"
         num_prompt, num_written = len(self.prepared.prompt_ids), len(self.ids)
         logprobs = tuple(self.logprobs)
-        self.handle.deliver(Finished(reason, text, num_prompt, num_written, dict(applied), logprobs, pooled))
+        self.end = Finished(reason, text, num_prompt, num_written, dict(applied), logprobs, pooled)
+        self.handle.deliver(self.end)
 
     def fail(self, error: NeurodialError) -> None:
         """Delivers the reason of a failure, once."""
         if not self.is_finished:
             self.state = "finished"
             self.failed = True
-            self.handle.deliver(Failed(error))
+            self.end = Failed(error)
+            self.handle.deliver(self.end)
 
     def _deliver_text(self, delta: str, logprobs: tuple[TokenLogprob, ...]) -> None:
         if self.request.stream and (delta or logprobs):
