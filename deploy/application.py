@@ -21,6 +21,7 @@ from neurodial.service.engine.client import EngineClient, generate
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.primitives import EngineInfo, EngineStats, Event, Request
 from neurodial.service.limits import Limits
+from neurodial.service.services import Services
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> Any:
         """The ASGI application; Serve calls this once per replica."""
-        return create_app(self._engines, self._limits, echo_request_id=False)  # Serve does that itself
+        return create_app(Services(self._engines, self._limits, echo_request_id=False))  # Serve does that itself
 
 
 def build_application(config: Config) -> serve.Application:

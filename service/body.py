@@ -5,6 +5,7 @@ import math
 from typing import Any, TypeVar
 
 from fastapi import Request
+from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,6 +30,11 @@ async def read(request: Request, model: type[Model]) -> Model:
         return model.model_validate(raw)
     except ValidationError as error:
         raise errors.from_validation(error) from None
+
+
+def answer(model: BaseModel) -> Response:
+    """The HTTP answer that holds a model."""
+    return Response(model.model_dump_json(), media_type="application/json")
 
 
 def _parse(body: bytes) -> object:

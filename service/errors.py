@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
@@ -92,12 +93,19 @@ def install_handlers(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return response(_from_http(request, error), dict(error.headers or {}))
 
+    async def parameter(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        problem = error.errors()[0]
+        field = dotted(problem["loc"][1:])  # the first part says whether it is of the path or the query
+        return response(BadInput(f"{field}: {problem['msg']}", param=field))
+
     async def unknown(request: Request, error: Exception) -> JSONResponse:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return response(InternalError("the server failed on this request; its log says why"))
 
     app.add_exception_handler(NeurodialError, known)
     app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, parameter)
     app.add_exception_handler(Exception, unknown)
 
 

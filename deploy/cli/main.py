@@ -56,7 +56,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from neurodial.service.app import package_version
+        from neurodial.service.version import package_version
 
         typer.echo(f"neurodial {package_version()}")
         raise typer.Exit

@@ -1,0 +1,37 @@
+"""What the routes are given: engines, limits, and whatever else a deployment has."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from neurodial.service import errors
+from neurodial.service.engine.client import EngineClient
+from neurodial.service.limits import Limits
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the application is built from.
+
+    Attributes:
+        engines: one engine per model id, in the order in which `/v1/models` lists them.
+        limits: at admission.
+        languages: model id → (source, target) of the models that translate, as ISO 639 codes; `/translate` chooses
+            the model by them.
+        echo_request_id: answer with `X-Request-ID`; not needed behind a proxy that does.
+    """
+
+    engines: Mapping[str, EngineClient]
+    limits: Limits = field(default_factory=Limits)
+    languages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    echo_request_id: bool = True
+
+    def engine(self, model: str) -> EngineClient:
+        """The engine that serves a model.
+
+        Raises:
+            ModelNotFound: naming the models there are.
+        """
+        if model not in self.engines:
+            known = f"known: {', '.join(self.engines)}"
+            raise errors.ModelNotFound(f"there is no model {model!r}", hint=known, param="model")
+        return self.engines[model]
