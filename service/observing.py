@@ -1,88 +1,22 @@
-"""What is written down about each HTTP request: one measurement and one line of the log, never its text."""
+"""What is written down about each HTTP request at its end: one measurement and one line of the log, never its text."""
 
 import logging
+import re
 import time
 import uuid
 from collections.abc import Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from neurodial.control.errors import NeurodialError
-from neurodial.service.engine.primitives import Event, Failed, Finished
 from neurodial.service.metrics import HttpMetrics
+from neurodial.service.records import Record, current
 
 HUNG_UP = 499  # no status of HTTP's: what access logs write where the client did not wait
 UNMATCHED = "unmatched"
 
+_CONVERTER = re.compile(r":[a-z]+\}")  # `{model:path}` is documented as `{model}`
+
 logger = logging.getLogger("neurodial.requests")
-
-
-@dataclass
-class Record:
-    """What is known about the request that is being answered.
-
-    Attributes:
-        id: as `X-Request-ID` says it.
-        model: that was chosen; None before.
-        num_rows: sequences that ended.
-        prompt_tokens: that these read.
-        completion_tokens: that these wrote.
-        digests: of their controls, in the order of their ends.
-        code: of the error that was answered, if one was.
-    """
-
-    id: str
-    model: str | None = None
-    num_rows: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    digests: dict[str, None] = field(default_factory=dict)
-    code: str | None = None
-
-    def fields(self) -> dict[str, Any]:
-        """What a line of the log says of it; nothing that is empty."""
-        known = {
-            "model": self.model,
-            "rows": self.num_rows or None,
-            "prompt_tokens": self.prompt_tokens or None,
-            "completion_tokens": self.completion_tokens if self.num_rows else None,
-            "controls": list(self.digests) or None,
-            "code": self.code,
-        }
-        return {name: value for name, value in known.items() if value is not None}
-
-
-_current: ContextVar[Record | None] = ContextVar("neurodial_request", default=None)
-
-
-def note_model(model: str) -> None:
-    """Writes down which of the served models answers the current request."""
-    if (record := _current.get()) is not None:
-        record.model = model
-
-
-def note_event(event: Event) -> None:
-    """Writes down what the end of a sequence says about the current request."""
-    record = _current.get()
-    if record is None:
-        return
-    if isinstance(event, Finished):
-        record.num_rows += 1
-        record.prompt_tokens += event.prompt_tokens
-        record.completion_tokens += event.completion_tokens
-        if digest := event.applied.get("digest"):
-            record.digests[digest] = None
-    elif isinstance(event, Failed):
-        note_error(event.error)
-
-
-def note_error(error: NeurodialError) -> None:
-    """Writes down which error the current request is answered with."""
-    if (record := _current.get()) is not None:
-        record.code = error.code
 
 
 def request_id(headers: Mapping[bytes, bytes]) -> str:
@@ -109,18 +43,18 @@ class Observed:
             await self._app(scope, receive, send)
             return
         record = Record(request_id(dict(scope["headers"])))
-        token = _current.set(record)
+        token = current.set(record)
         exchange = _Exchange(record, receive, send, self._echo)
         started = time.perf_counter()
         try:
             with self._metrics.open.track_inprogress():
                 await self._app(scope, exchange.receive, exchange.send)
         finally:
-            _current.reset(token)
+            current.reset(token)
             self._write_down(scope, record, exchange.outcome, time.perf_counter() - started)
 
     def _write_down(self, scope: Scope, record: Record, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", UNMATCHED)
+        route = _CONVERTER.sub("}", getattr(scope.get("route"), "path", UNMATCHED))
         code = record.code if status >= 400 or record.code else None
         self._metrics.answered(scope["method"], route, status, seconds, code)
         if logger.isEnabledFor(logging.INFO):
