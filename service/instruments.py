@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import HistogramMetricFamily, Metric
-from prometheus_client.utils import floatToGoString
 
 PREFIX = "neurodial_"
 
@@ -45,7 +44,7 @@ class WeightedHistogram:
         reached, buckets = 0, []
         for bound, count in zip((*self._bounds, float("inf")), counts, strict=True):
             reached += count
-            buckets.append((floatToGoString(bound), float(reached)))
+            buckets.append(("+Inf" if bound == float("inf") else str(bound), float(reached)))
         yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=total)
 
 

@@ -205,11 +205,11 @@ class EngineMetrics(Instruments):
             asked.inc(counts["seen"])
 
     def _site_counters(self, operation: str, site: str) -> tuple[Counter, Counter, Counter]:
-        found = self._touched.get((operation, site))
-        if found is None:
-            found = tuple(m.labels(operation, site) for m in (self._by_site, self._fired, self._asked))  # type: ignore[assignment]
-            self._touched[operation, site] = found
-        return found
+        touched = operation, site
+        if touched not in self._touched:
+            requests, fired, asked = (m.labels(*touched) for m in (self._by_site, self._fired, self._asked))
+            self._touched[touched] = requests, fired, asked
+        return self._touched[touched]
 
 
 class HttpMetrics(Instruments):
