@@ -119,8 +119,11 @@ class EngineMetrics(Instruments):
         )
         self._compiling = self.histogram(
             "control_compile_seconds",
-            "Time to check a request's controls and turn them into index tensors.",
+            "Time to check a request's controls and turn them into index tensors; next to none where remembered.",
             _COMPILING,
+        )
+        self._applying = self.histogram(
+            "control_apply_seconds", "Time to put a request's controls into the running batch.", _COMPILING
         )
 
     def snapshot_of(self, load: Load) -> list[Metric]:
@@ -136,10 +139,6 @@ class EngineMetrics(Instruments):
     def refused(self, error: NeurodialError, count: int = 1) -> None:
         """Counts requests that were not admitted."""
         self._failures.labels(error.code).inc(count)
-
-    def compiled(self, seconds: float) -> None:
-        """Counts the compilation of one request's controls; one that was remembered takes next to nothing."""
-        self._compiling.observe(seconds)
 
     def begin(self, plan: Plan) -> None:
         """Counts what a step is about to do."""
@@ -172,6 +171,9 @@ class EngineMetrics(Instruments):
     def _joined(self, sequences: Items[Sequence], now: float) -> None:
         self._prefilled.observe(len(sequences))
         for sequence in sequences:
+            if sequence.prepared.plan is not None:
+                self._compiling.observe(sequence.prepared.compile_s)
+                self._applying.observe(sequence.apply_s)
             if not sequence.failed:
                 self._prompt_tokens.inc(len(sequence.prepared.prompt_ids))
                 if sequence.request.task == "generate":
