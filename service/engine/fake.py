@@ -201,7 +201,10 @@ class FakeRunner:
             raise BadInput("neurons is empty: say which to read", param="neurons")
         stacks: dict[str, list[str]] = {}
         for number, text in enumerate(request.neurons):
-            for found in _parsed(text, f"neurons[{number}]", width=_WIDTH):
+            here = f"neurons[{number}]"
+            is_set = not text.startswith(("encoder.", "decoder."))
+            addresses = [f"{site}[0-2]" for site in self._find(text, here).sites] if is_set else [text]
+            for found in (found for address in addresses for found in _parsed(address, here, width=_WIDTH)):
                 stacks.setdefault(found.site.stack, []).extend(f"{found.site}[{i}]" for i in found.indices)
         return sorted(stacks.items(), reverse=True)  # the encoder first
 
