@@ -116,8 +116,9 @@ class Engine:
         self._thread.join(timeout)
 
     def _sequence(self, request: Request) -> Sequence:
+        arrived = time.monotonic()
         prepared = self._runner.prepare(request)
-        return Sequence(request, prepared, Handle(request.id, self.cancel), self._runner.decode, time.monotonic())
+        return Sequence(request, prepared, Handle(request.id, self.cancel), self._runner.decode, arrived)
 
     def _loop(self) -> None:
         try:

@@ -16,7 +16,6 @@ from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.engine.primitives import Request
-from neurodial.service.engine.sequence import Sequence
 from neurodial.service.instruments import WeightedHistogram
 from neurodial.service.merging import LocalMetrics
 from neurodial.service.metrics import HttpMetrics
@@ -202,17 +201,3 @@ def test_a_stream_is_measured_to_its_end(client: TestClient) -> None:
     found = series(parse(client.get("/metrics").text))
     assert value(found, "http_requests_total", route="/v1/completions", status="200") == 1
     assert value(found, "http_errors_total", route="/v1/completions", code="internal_error") == 1
-
-
-def test_sequences_keep_their_end() -> None:
-    """Whatever ends them: the engine counts by it."""
-    from neurodial.service.engine.handle import Handle
-
-    runner = FakeRunner()
-    request = Request("a", "x")
-    sequence = Sequence(request, runner.prepare(request), Handle("a", lambda _: None), runner.decode)
-    assert sequence.end is None
-    sequence.finish("stop")
-    sequence.fail(BadInput("late"))
-    assert sequence.end is not None
-    assert sequence.end.reason == "stop"  # type: ignore[union-attr]
