@@ -21,6 +21,7 @@ from neurodial.control.errors import (
     NotFound,
     Unavailable,
 )
+from neurodial.service.aliases import Version
 from neurodial.service.auth import Principal
 from neurodial.service.catalogue import Catalogue
 from neurodial.service.engine.client import EngineClient, LocalClient
@@ -127,7 +128,12 @@ def test_a_look_costs_nothing_within_the_time_that_is_trusted(
 ) -> None:
     replica, looks = start(refresh_s=100), []
     newest = SetStore.newest
-    monkeypatch.setattr(SetStore, "newest", lambda self, known=None: looks.append(1) or newest(self, known))
+
+    def counted(self: SetStore, known: Version | None = None) -> Version:
+        looks.append(1)
+        return newest(self, known)
+
+    monkeypatch.setattr(SetStore, "newest", counted)
 
     async def many() -> None:
         for _ in range(5):
