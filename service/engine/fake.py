@@ -23,7 +23,10 @@ class FakeRunner:
         joined: the prompts of every call of `join`.
         steps: the number of sequences of every call of `advance`.
         released: the ids of the requests whose rows were freed.
+        makes_first_tokens: as `Runner` wants it.
     """
+
+    makes_first_tokens = True
 
     def __init__(self, model_id: str = "fake", sets: Items[str] = ("tense",), max_positions: int = 64) -> None:
         model = ModelInfo(model_id, "fake", "fake:0123456789abcdef", "float32", "cpu", max_positions, 0)

@@ -111,6 +111,11 @@ class ModelRunner:
         with self._tokenizer_lock:
             return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    @property
+    def makes_first_tokens(self) -> bool:
+        """See `Runner.makes_first_tokens`."""
+        return self._rows.makes_first_tokens
+
     @torch.inference_mode()
     def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
         """See `Runner.advance`."""
