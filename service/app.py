@@ -4,7 +4,7 @@ from fastapi import FastAPI
 
 from neurodial.service import body, errors, openapi
 from neurodial.service.middleware import RequestId
-from neurodial.service.routes import catalogue, controls, generation, operations, translation
+from neurodial.service.routes import catalogue, controls, generation, operations, reading, translation
 from neurodial.service.services import Services
 from neurodial.service.version import package_version
 
@@ -13,12 +13,18 @@ _DESCRIPTION = "Inference-time control of a model's neurons, per request."
 
 def create_app(services: Services) -> FastAPI:
     """Builds the application."""
-    app = FastAPI(title="Neurodial", version=package_version(), description=_DESCRIPTION, redirect_slashes=False)
+    app = FastAPI(
+        title="Neurodial",
+        version=package_version(),
+        description=_DESCRIPTION,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
     app.add_middleware(body.BodyLimit, max_bytes=services.limits.max_body_bytes)
     if services.echo_request_id:
         app.add_middleware(RequestId)
     errors.install_handlers(app)
-    for routes in (generation, translation, catalogue, controls, operations):
+    for routes in (generation, translation, reading, catalogue, controls, operations):
         routes.add(app, services)
     openapi.install(app)
     return app

@@ -2,7 +2,9 @@
 
 import json
 import math
+from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -14,15 +16,38 @@ from neurodial.service import errors
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_FORM = "application/x-www-form-urlencoded"
+_MOST_FIELDS = 1000
 
-async def read(request: Request, model: type[Model]) -> Model:
+
+@dataclass(frozen=True)
+class Form:
+    """How a route reads a form, whose values are all strings.
+
+    Attributes:
+        lists: fields that are a list where they are given more than once.
+        json: fields whose value is JSON.
+    """
+
+    lists: tuple[str, ...] = ()
+    json: tuple[str, ...] = ()
+
+
+async def read(request: Request, model: type[Model], *, form: Form | None = None) -> Model:
     """Reads the body of a request.
+
+    Args:
+        request: whose body is JSON, whatever its content type says.
+        model: of the body.
+        form: how `application/x-www-form-urlencoded` is read instead, where a route takes it.
 
     Raises:
         BadInput: for bytes that are not UTF-8, text that is not JSON, numbers that are not finite, and fields that
             are unknown, missing or wrong.
     """
-    raw = _parse(await request.body())
+    content, kind = await request.body(), request.headers.get("content-type", "")
+    is_json = form is None or not kind.startswith(_FORM) or content.lstrip()[:1] == b"{"  # as curl -d sends it
+    raw = _parse(content) if is_json or form is None else _parse_form(content, form)
     if not isinstance(raw, dict):
         raise BadInput("the body is not a JSON object")
     _check_values(raw, ())
@@ -48,6 +73,31 @@ def _parse(body: bytes) -> object:
         raise BadInput("the body is nested too deeply") from None
     except ValueError:
         raise BadInput("the body holds an integer with too many digits") from None
+
+
+def _parse_form(content: bytes, form: Form) -> dict[str, object]:
+    try:
+        pairs = parse_qsl(content.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
+    except UnicodeDecodeError:
+        raise BadInput("the form is not percent-encoded UTF-8") from None
+    except ValueError:
+        raise BadInput(f"the form has more than {_MOST_FIELDS} fields") from None
+    raw: dict[str, object] = {}
+    for name in dict.fromkeys(name for name, _ in pairs):
+        values = [value for key, value in pairs if key == name]
+        if len(values) > 1 and name not in form.lists:
+            raise BadInput(f"{name} is given {len(values)} times", param=name)
+        raw[name] = values if len(values) > 1 else _field_of(name, values[0], form)
+    return raw
+
+
+def _field_of(name: str, value: str, form: Form) -> object:
+    if name not in form.json:
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise BadInput(f"{name} is not JSON", hint="percent-encode it as JSON text", param=name) from None
 
 
 def _check_values(value: Any, path: tuple[int | str, ...]) -> None:

@@ -1,6 +1,7 @@
 """Errors on their way to a client: OpenAI's envelope, with the exact field and no traceback."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,14 +59,16 @@ def _kind(status: int) -> str:
 
 def from_validation(error: ValidationError) -> BadInput:
     """The most specific of pydantic's complaints, as an error that names the exact field."""
-    problem = max(error.errors(include_url=False), key=lambda e: len(_path(e["loc"])))
+    problems = error.errors(include_url=False)
+    siblings = Counter(e["loc"][:-1] for e in problems)
+    problem = max(problems, key=lambda e: (len(_path(e["loc"])), -siblings[e["loc"][:-1]]))  # the branch that was meant
     field = dotted(_path(problem["loc"]))
     kind = ControlError if field.startswith("controls") else BadInput
     if problem["type"] == "missing":
         return kind(f"{field} is missing", param=field)
     if problem["type"] == "extra_forbidden":
-        return kind(f"{field} is not a field of this request", param=field)
-    branches = [e for e in error.errors(include_url=False) if _path(e["loc"]) == _path(problem["loc"])]
+        return kind(f"{field} is not supported by this server", hint="leave it out", param=field)
+    branches = [e for e in problems if _path(e["loc"]) == _path(problem["loc"])]
     said = " or ".join(dict.fromkeys(e["msg"][:1].lower() + e["msg"][1:] for e in branches))
     return kind(f"{field}: {said}" if field else said, param=field or None)
 

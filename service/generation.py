@@ -11,7 +11,7 @@ from fastapi import Request as HttpRequest
 from neurodial.control.errors import Unavailable
 from neurodial.service.engine.client import EngineClient
 from neurodial.service.engine.primitives import Event, Failed, Finished, Request
-from neurodial.service.schemas.base import Usage
+from neurodial.service.schemas.base import Applied, Usage
 
 Result = TypeVar("Result")
 Events = AsyncIterator[tuple[int, Event]]
@@ -91,11 +91,21 @@ async def _chain(first: tuple[int, Event], rest: Events) -> AsyncIterator[tuple[
             yield item
 
 
-def usage_of(results: Sequence[Finished], choices: int = 1) -> Usage:
-    """Sums the tokens read and written; a prompt with several choices counts once."""
-    prompt = sum(r.prompt_tokens for r in results) // choices
+def usage_of(results: Sequence[Finished], copies: int = 1) -> Usage:
+    """Sums the tokens read and written.
+
+    Args:
+        results: of every row.
+        copies: rows of each prompt, which is counted once.
+    """
+    prompt = sum(r.prompt_tokens for r in results) // copies
     completion = sum(r.completion_tokens for r in results)
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+
+
+def applied_of(result: Finished) -> Applied:
+    """The proof of what was done to a request."""
+    return Applied(digest=result.applied["digest"], controls=list(result.applied["controls"]))
 
 
 def reason_of(result: Finished) -> Any:

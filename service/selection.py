@@ -6,6 +6,8 @@ from fastapi import Request as HttpRequest
 
 from neurodial.control.controls import Control
 from neurodial.service.engine.client import EngineClient
+from neurodial.service.engine.primitives import SetInfo
+from neurodial.service.errors import ModelNotFound
 from neurodial.service.services import Services
 
 
@@ -30,12 +32,53 @@ async def select(services: Services, http: HttpRequest, model: str, controls: tu
     Args:
         services: of the application.
         http: the request, which knows who sent it.
-        model: as the request names it.
-        controls: of the request.
+        model: as the request names it: an id, `base:set=label` or `base:set`.
+        controls: of the request; that of the model's name comes behind them, so that errors count the request's own.
 
     Raises:
         ModelNotFound: naming the models there are.
         LimitError: for too many controls.
     """
     services.limits.check_controls(controls)
-    return Selected(services.engine(model), model, controls)
+    base, variant = await find(services, model)
+    return Selected(services.engine(base), base, controls if variant is None else (*controls, variant))
+
+
+async def find(services: Services, model: str) -> tuple[str, Control | None]:
+    """The served model that a name means, and the control in the name.
+
+    Raises:
+        ModelNotFound: naming the models, or the sets and labels, that there are.
+    """
+    if model in services.engines:
+        return model, None
+    bases = [base for base in services.engines if model.startswith(f"{base}:")]
+    if not bases:
+        services.engine(model)  # raises: there is no such model
+    base = max(bases, key=len)
+    reference, _, label = model[len(base) + 1 :].partition("=")
+    for found in await sets_of(services, base):
+        if found.name == reference.partition("@")[0] and (label in found.labels or not label):
+            return base, Control(set=reference, to=label or usual_label(found))
+    names = ", ".join([base, *(name for name, _ in await variants(services, base))])
+    raise ModelNotFound(f"there is no model {model!r}", hint=f"known: {names}", param="model")
+
+
+async def variants(services: Services, base: str) -> list[tuple[str, Control]]:
+    """The names `base:set=label` of a model, each with the control that it stands for."""
+    return [
+        (f"{base}:{found.name}={label}", Control(set=found.name, to=label))
+        for found in await sets_of(services, base)
+        for label in found.labels
+    ]
+
+
+async def sets_of(services: Services, model: str) -> tuple[SetInfo, ...]:
+    """The neuron sets that requests to a model may name."""
+    return (await services.engine(model).info()).sets
+
+
+def usual_label(found: SetInfo) -> str:
+    """The label that a set's name alone stands for: the only one with a recommended strength, else the last."""
+    strengths = list(found.recommended.get("strength") or ())
+    return strengths[0] if len(strengths) == 1 else found.labels[-1]

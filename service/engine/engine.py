@@ -2,11 +2,14 @@
 
 import threading
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence as Items
+from typing import Any
 
+from neurodial.control.controls import Control
 from neurodial.control.errors import Unavailable
 from neurodial.service.engine.handle import Handle
-from neurodial.service.engine.primitives import EngineState, EngineStats, Request
+from neurodial.service.engine.primitives import EngineState, EngineStats, Message, Request, SetInfo
 from neurodial.service.engine.scheduler import Capacity, Plan, Scheduler
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Runner, Stepper
@@ -70,6 +73,24 @@ class Engine:
             if self._is_closed or not self._thread.is_alive():
                 state = "dead"
             return EngineStats(state, waiting, running, round(age, 3), self._num_finished, self._num_failed)
+
+    def check_set(self, data: bytes) -> SetInfo:
+        """Reads a neuron-set file and checks that the model takes it; see `EngineClient.check_set`."""
+        return self._runner.check_set(data)
+
+    def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
+        """Compiles controls and runs nothing; see `EngineClient.validate`."""
+        return self._runner.validate(controls)
+
+    def tokenize(
+        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
+    ) -> tuple[tuple[int, str], ...]:
+        """The tokens of a text, or of a chat; see `EngineClient.tokenize`."""
+        return self._runner.tokenize(text, add_special_tokens=add_special_tokens, messages=messages)
+
+    def detokenize(self, ids: tuple[int, ...]) -> str:
+        """The text of tokens; see `EngineClient.detokenize`."""
+        return self._runner.detokenize(ids)
 
     def close(self, timeout: float = 10.0) -> None:
         """Stops: what waits fails, what runs ends after the current step."""

@@ -11,7 +11,7 @@ from neurodial.service.engine.caches import RowCache
 from neurodial.service.engine.choosing import ModelDefaults, likeliest
 from neurodial.service.engine.group import Choice, Decode, Group
 from neurodial.service.engine.passes import CausalPasses, Step, TranslationPasses
-from neurodial.service.engine.reading import Reader
+from neurodial.service.engine.reading import Pieces, Reader
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.slots import SlotCache
 from neurodial.service.engine.stepping import Outcome
@@ -26,16 +26,23 @@ class Rows:
         max_rows: rows at once, at most.
         cache: where keys and values are kept.
         decode: makes text of tokens.
+        pieces: tokens as the vocabulary writes them.
     """
 
     def __init__(
-        self, loaded: LoadedModel, defaults: ModelDefaults, max_rows: int, cache: RowCache | None, decode: Decode
+        self,
+        loaded: LoadedModel,
+        defaults: ModelDefaults,
+        max_rows: int,
+        cache: RowCache | None,
+        decode: Decode,
+        pieces: Pieces,
     ) -> None:
         self._defaults, self._decode = defaults, decode
         self._device = loaded.model.device
         self._controls = ControlledRows(loaded, max_rows)
         self._cache = cache or SlotCache()
-        self._reader = Reader(loaded, self._controls)
+        self._reader = Reader(loaded, self._controls, pieces)
         self._passes: CausalPasses | TranslationPasses = (
             TranslationPasses(loaded, self._controls)
             if defaults.start is not None
@@ -121,18 +128,18 @@ class Rows:
         self._moves = {}  # a new search's rows are all alike
         return outcomes
 
-    def encode(self, sequences: Items[Sequence]) -> list[Outcome]:
-        """Reads texts, each in one pass, and pools their states."""
+    def read(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """Reads texts, each in one pass, for their pooled states or the activations of neurons."""
         groups = self._new_groups(sequences)
         try:
-            pooled = self._reader.read([s.prepared.prompt_ids for s in sequences], [g.slots[0] for g in groups])
+            outcomes = self._reader.read(sequences, [group.slots[0] for group in groups])
         except Exception:
             self._controls.discard()
             self._free_slots(groups)
             raise
         self._controls.confirm()
         self._groups.update({group.sequence: group for group in groups})
-        return [Outcome(s, end="stop", pooled=states) for s, states in zip(sequences, pooled, strict=True)]
+        return outcomes
 
     def report(self, sequence: Sequence) -> dict[str, Any] | None:
         """What a sequence's controls did; of a beam search those of its first row."""

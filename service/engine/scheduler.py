@@ -21,7 +21,7 @@ class Capacity:
     Attributes:
         max_rows: rows decoded together; a beam counts as a row.
         max_waiting: sequences that may wait; more are refused.
-        prefill_tokens: prompt tokens read in one step, padding included; a longer prompt is read alone.
+        prefill_tokens: tokens read in one step, by whoever joins, padding included; a longer text is read alone.
         cache_tokens: rows times the longest row's tokens, prompt and output together, that the cache may hold.
         max_bypass: how often a sequence that does not fit yet is passed by later ones.
     """
@@ -170,11 +170,11 @@ class Scheduler:
                 passed.append(sequence)
                 continue
             more, length = rows + sequence.num_rows, max(longest, sequence.max_length)
-            prompts = max(widest, len(sequence.prepared.prompt_ids)) * (joining_rows + 1)
+            prompts = max(widest, sequence.num_read) * (joining_rows + 1)
             is_read_now = not joining or prompts <= limits.prefill_tokens
             if more <= limits.max_rows and more * length <= limits.cache_tokens and is_read_now:
                 rows, longest = more, length
-                joining_rows, widest = joining_rows + 1, max(widest, len(sequence.prepared.prompt_ids))
+                joining_rows, widest = joining_rows + 1, max(widest, sequence.num_read)
                 joining.append(sequence)
                 for other in passed:
                     other.num_bypasses += 1

@@ -12,6 +12,7 @@ from neurodial.service.engine.primitives import (
     FinishReason,
     Prepared,
     Request,
+    SiteActivations,
     TokenLogprob,
     Tokens,
 )
@@ -42,8 +43,12 @@ class Sequence:
         self.failed = False
         self.turn = 0  # the scheduler's
         self.num_bypasses = 0
-        self.num_rows = request.num_beams
-        self.max_length = len(prepared.prompt_ids) + prepared.max_tokens
+        self.num_read = len(prepared.prompt_ids) + len(prepared.target_ids)  # tokens that joining takes
+        if request.task == "generate":
+            self.num_rows = request.num_beams
+            self.max_length = len(prepared.prompt_ids) + prepared.max_tokens
+        else:  # one pass and no cache
+            self.num_rows, self.max_length = 1, 0
         self._deadline = None if request.timeout_s is None else now + request.timeout_s
         self._reads_text = request.stream or bool(request.stop)
         self._text = TextStream(decode, request.stop)
@@ -75,7 +80,9 @@ class Sequence:
         self,
         reason: FinishReason,
         applied: Mapping[str, Any] = NOTHING_APPLIED,
+        *,
         pooled: tuple[float, ...] = (),
+        activations: tuple[SiteActivations, ...] = (),
     ) -> None:
         """Delivers the end, once."""
         if self.is_finished:
@@ -85,7 +92,8 @@ class Sequence:
         self.state = "finished"
         num_prompt, num_written = len(self.prepared.prompt_ids), len(self.ids)
         logprobs = tuple(self.logprobs)
-        self.handle.deliver(Finished(reason, text, num_prompt, num_written, dict(applied), logprobs, pooled))
+        end = Finished(reason, text, num_prompt, num_written, dict(applied), logprobs, pooled, activations)
+        self.handle.deliver(end)
 
     def fail(self, error: NeurodialError) -> None:
         """Delivers the reason of a failure, once."""

@@ -10,8 +10,8 @@ from neurodial.service.services import Services
 def add(app: FastAPI, services: Services) -> None:
     """Adds `/v1/controls`."""
 
-    @app.get("/v1/controls", response_model=SetList)
-    async def controls() -> SetList:
+    @app.get("/v1/controls", response_model=SetList, tags=["controls"])
+    async def list_controls() -> SetList:
         """The neuron sets that requests may name."""
         infos = [await client.info() for client in services.engines.values()]
         return SetList(data=[card for info in infos for card in _set_cards(info)])

@@ -1,12 +1,14 @@
 """How the server is doing."""
 
 import asyncio
+from collections.abc import Mapping
 
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
+from neurodial.control.errors import Unavailable
 from neurodial.service.engine.client import EngineClient
-from neurodial.service.schemas.operations import EngineHealth, Health
+from neurodial.service.schemas.operations import EngineHealth, Health, Ready
 from neurodial.service.services import Services
 from neurodial.service.version import package_version
 
@@ -14,16 +16,29 @@ _HEALTH_TIMEOUT_S = 5.0
 
 
 def add(app: FastAPI, services: Services) -> None:
-    """Adds `/health`."""
+    """Adds `/health` and `/ready`."""
     engines = services.engines
 
-    @app.get("/health", response_model=Health)
+    @app.get("/health", response_model=Health, tags=["operations"], responses={503: {"model": Health}})
     async def health() -> JSONResponse:
         """Liveness: 200 while every engine answers and moves, 503 otherwise."""
-        states = dict(zip(engines, await asyncio.gather(*map(_health_of, engines.values())), strict=True))
+        states = await _states_of(engines)
         is_well = all(state.state == "ready" for state in states.values())
         answer = Health(status="ok" if is_well else "unhealthy", version=package_version(), engines=states)
         return JSONResponse(answer.model_dump(), 200 if is_well else 503)
+
+    @app.get("/ready", response_model=Ready, tags=["operations"])
+    async def ready() -> Ready:
+        """Readiness: 200 once every model is loaded and takes requests, 503 otherwise."""
+        states = await _states_of(engines)
+        waiting = [f"{model} is {state.state}" for model, state in states.items() if state.state != "ready"]
+        if waiting:
+            raise Unavailable(f"not ready: {', '.join(waiting)}", hint="try again in a moment")
+        return Ready(models=list(engines))
+
+
+async def _states_of(engines: Mapping[str, EngineClient]) -> dict[str, EngineHealth]:
+    return dict(zip(engines, await asyncio.gather(*map(_health_of, engines.values())), strict=True))
 
 
 async def _health_of(client: EngineClient) -> EngineHealth:

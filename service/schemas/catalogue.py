@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class ModelCard(BaseModel):
@@ -17,6 +17,12 @@ class ModelCard(BaseModel):
     dtype: str
     device: str
     max_positions: int
+    family: str = Field(description="decoder-only, encoder-decoder or encoder-only")
+    hidden_size: int
+    vocab_size: int
+    has_chat_template: bool
+    parent: str | None = Field(default=None, description="of base:set=label, the model that it is a control of")
+    controls: list[dict[str, str]] = Field(default=[], description="of base:set=label, what it stands for")
 
 
 class ModelList(BaseModel):

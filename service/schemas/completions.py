@@ -1,46 +1,16 @@
 """`/v1/completions`: OpenAI's shapes."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, Field
 
-from neurodial.control.errors import BadInput
-from neurodial.service.schemas.base import ModelRequest, Seed, Usage
-
-_MOST_BIASED = 300
-StopString = Annotated[str, Field(min_length=1, max_length=200)]
-LogitBias = Annotated[
-    tuple[tuple[int, float], ...], BeforeValidator(lambda raw: () if raw is None else _read_bias(raw))
-]
+from neurodial.service.schemas.base import Applied, SamplingRequest, TokenId, Uncontrolled, Usage
 
 
-def _read_bias(raw: Any) -> tuple[tuple[int, float], ...]:
-    """OpenAI's `{"token id": bias}`."""
-    if not isinstance(raw, dict):
-        raise ValueError("should be an object of token ids and numbers")
-    if len(raw) > _MOST_BIASED:
-        raise ValueError(f"names {len(raw)} tokens; at most {_MOST_BIASED} are accepted")
-    for token, value in raw.items():
-        if not (token.isascii() and token.isdigit() and len(token) < 10):
-            raise ValueError(f"{token[:20]!r} is not a token id")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not -100 <= value <= 100:
-            raise ValueError(f"the bias of token {token} should be a number from -100 to 100")
-    return tuple((int(token), float(value)) for token, value in sorted(raw.items()))
-
-
-class StreamOptions(BaseModel):
-    """OpenAI's `stream_options`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    include_usage: bool | None = False
-    include_obfuscation: bool | None = Field(default=None, description="accepted and without effect")
-
-
-class CompletionRequest(ModelRequest):
+class CompletionRequest(SamplingRequest):
     """`POST /v1/completions`."""
 
-    accepted_defaults: ClassVar[dict[str, tuple[object, ...]]] = {
+    accepted_defaults: ClassVar[dict[str, tuple[Any, ...]]] = {
         "best_of": (1,),
         "echo": (False,),
         "frequency_penalty": (0,),
@@ -48,43 +18,12 @@ class CompletionRequest(ModelRequest):
         "suffix": ("",),
     }
 
-    prompt: str | list[str] = Field(description="the text, or several")
-    temperature: float | None = Field(
-        default=None, ge=0, le=10, allow_inf_nan=False, description="0 or absent is greedy"
+    prompt: str | list[str] | list[TokenId] | list[list[TokenId]] = Field(
+        description="a text or several, each a string or a list of token ids"
     )
-    seed: Seed | None = Field(default=None, description="of the sampling; the same seed gives the same text")
-    top_p: float | None = Field(
-        default=None, gt=0, le=1, description="samples from the smallest set of tokens with this probability"
-    )
-    top_k: int | None = Field(default=None, ge=0, description="samples from so many of the likeliest tokens; 0 is all")
-    logit_bias: LogitBias = Field(default=(), description="token id → added to its logit, from -100 to 100")
     logprobs: int | None = Field(
         default=None, ge=0, le=5, description="reports log-probabilities of the tokens and of so many alternatives"
     )
-    n: int | None = Field(default=None, ge=1, description="choices per prompt, each sampled by itself")
-    stop: StopString | list[StopString] | None = Field(
-        default=None, description="at most four strings that end the text"
-    )
-    stream: bool | None = Field(default=False, description="server-sent events, as OpenAI's client reads them")
-    stream_options: StreamOptions | None = None
-    user: str | None = Field(default=None, description="accepted and without effect")
-
-    @property
-    def texts(self) -> list[str]:
-        """The prompts as a list."""
-        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The stop strings.
-
-        Raises:
-            BadInput: for more than four.
-        """
-        stops = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        if len(stops) > 4:
-            raise BadInput("stop takes at most four strings", param="stop")
-        return stops
 
 
 class Logprobs(BaseModel):
@@ -103,9 +42,10 @@ class Choice(BaseModel):
     text: str
     finish_reason: Literal["stop", "length"] | None
     logprobs: Logprobs | None = None
-    applied: dict[str, Any] | None = Field(
+    applied: Applied | None = Field(
         default=None, description="digest, operations, neurons, sites, positions; absent in all but the last chunk"
     )
+    uncontrolled: Uncontrolled | None = Field(default=None, description="with compare, in the last chunk of a stream")
 
 
 class Completion(BaseModel):

@@ -20,3 +20,10 @@ class Health(BaseModel):
     status: Literal["ok", "unhealthy"]
     version: str
     engines: dict[str, EngineHealth]
+
+
+class Ready(BaseModel):
+    """Answer of `/ready`."""
+
+    status: Literal["ready"] = "ready"
+    models: list[str]
