@@ -61,13 +61,8 @@ class FakeRunner:
         makes_first_tokens: as `Runner` wants it.
     """
 
-<<<<<<< HEAD
     makes_first_tokens = True
 
-    def __init__(self, model_id: str = "fake", sets: Items[str] = ("tense",), max_positions: int = 64) -> None:
-        model = ModelInfo(model_id, "fake", "fake:0123456789abcdef", "float32", "cpu", max_positions, 0)
-        self.info = EngineInfo(model, tuple(_fake_set(name) for name in sets))
-=======
     def __init__(
         self,
         model_id: str = "fake",
@@ -83,7 +78,6 @@ class FakeRunner:
         self._source = source
         named = [_fake_set(name) for name in sets] if source is None else []
         self.info = EngineInfo(model, tuple(named))
->>>>>>> main
         self.gate = threading.Event()
         self.gate.set()
         self.joined: list[list[str]] = []

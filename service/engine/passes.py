@@ -94,7 +94,7 @@ class CausalPasses:
 
 
 class TranslationPasses:
-    """An encoder–decoder model's. Reading a prompt makes no token: the first one comes with the next step of all rows."""
+    """An encoder–decoder model's. Reading a prompt makes no token: the next step of all rows makes the first."""
 
     makes_first_token = False
 
