@@ -56,7 +56,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     runners = {model: FakeRunner(model, source=StoredSets(store.read)) for model in ("en-es", "org/other")}
     engines = {model: Engine(runner) for model, runner in runners.items()}
     clients = {model: LocalClient(engine) for model, engine in engines.items()}
-    limits = Limits(max_prompts=8, max_body_bytes=2000, max_set_bytes=20_000)
+    limits = Limits(max_prompts=8, max_body_bytes=1200, max_set_bytes=20_000)
     app = create_app(Services(clients, limits, catalogue=Catalogue(clients, store, refresh_s=0), anyone=LOCAL))
     with TestClient(app, base_url=URL, raise_server_exceptions=False) as http:
         yield Server(app, http, tmp_path, runners["en-es"], engines["en-es"])
@@ -172,7 +172,7 @@ def test_a_large_body_is_refused_before_it_is_read_and_other_routes_keep_their_l
     assert asyncio.run(upload({"Content-Length": "100000"})) == 413
     assert len(sent) == 21  # it was announced
     assert server.http.post("/v1/completions", content=bytes(4000)).status_code == 413
-    assert len(set_file(1)) > 2000
+    assert len(set_file(1)) > 1200
     assert server.publish(set_file(1)).status_code == 201
 
 
