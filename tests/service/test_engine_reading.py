@@ -20,6 +20,7 @@ from neurodial.service.engine.primitives import Finished, Request
 from neurodial.service.engine.runner import ModelRunner
 from neurodial.service.engine.scheduler import Capacity
 from tests.control.conftest import make_set
+from tests.tiny import EOS
 from tests.word_tokenizer import sentences, tiny_with_text
 
 FAMILIES = ["bert", "modernbert", "llama", "gpt2", "opt", "bloom", "marian", "t5", "m2m_100"]
@@ -271,3 +272,27 @@ def test_a_set_stands_for_its_neurons() -> None:
     assert isinstance(end, Finished)
     expected = [f"{part.site}[{i}]" for part in found.sites for i in part.indices]
     assert list(end.activations[0].neurons) == [*expected, "encoder.embed[2]", *expected]
+
+
+def test_a_target_is_read_beside_a_request_with_a_trigger() -> None:
+    """A trigger decides from step to step, but only about its own row."""
+    loaded = tiny_with_text("marian")
+    trigger = {"neuron": "decoder.0.resid[5]", "above": -9.0}
+    control = parse_controls([{"neurons": "decoder.0.ffn[1-9]", "op": "shift", "value": 2.0, "when": trigger}])
+    writing = Request("w", "w5 w6 w7", control, max_tokens=12, logit_bias=((EOS, -100.0),))
+    reading = Request("r", "w5 w6", task="activations", neurons=("decoder.0.ffn[3]",), target="w8 w9 w20")
+    with engine_of(loaded) as engine:
+        solo = [engine.submit(request).result(60) for request in (writing, reading)]
+        first = engine.submit(writing)
+        beside = [engine.submit(Request(f"r{i}", **asked(reading))).result(60) for i in range(3)]
+        together = engine.submit_all([writing, reading])
+        assert first.result(60) == together[0].result(60) == solo[0]
+        for end in (*beside, together[1].result(60)):
+            expected = torch.tensor(solo[1].activations[0].values)
+            torch.testing.assert_close(torch.tensor(end.activations[0].values), expected)
+    assert solo[0].applied["controls"][0]["trigger"]["fired_at"] == [0]
+
+
+def asked(request: Request) -> dict[str, Any]:
+    """What a request asks for, without its id."""
+    return {name: value for name, value in vars(request).items() if name != "id"}
