@@ -16,7 +16,7 @@ from neurodial.control.loading import LoadedModel
 from neurodial.control.pruning.removal import prune_model
 from neurodial.control.recording import capture
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.primitives import Finished, Request
+from neurodial.service.engine.primitives import Finished, Request, Task
 from neurodial.service.engine.runner import ModelRunner
 from neurodial.service.engine.scheduler import Capacity
 from tests.control.conftest import make_set
@@ -24,6 +24,7 @@ from tests.tiny import EOS
 from tests.word_tokenizer import sentences, tiny_with_text
 
 FAMILIES = ["bert", "modernbert", "llama", "gpt2", "opt", "bloom", "marian", "t5", "m2m_100"]
+TASKS: tuple[Task, ...] = ("encode", "activations")
 TRANSLATING = ["marian", "t5", "m2m_100"]
 
 
@@ -87,7 +88,7 @@ def test_texts_of_one_batch_are_read_as_each_alone(name: str) -> None:
     requests = [
         Request(str(i), text, controls_of(i, stack), task=task, neurons=names if task == "activations" else ())
         for i, text in enumerate(sentences(12))
-        for task in [("encode", "activations")[i // 4 % 2]]
+        for task in (TASKS[i // 4 % 2],)
     ]
     with engine_of(loaded) as engine:
         ends = [handle.result(60) for handle in engine.submit_all(requests)]

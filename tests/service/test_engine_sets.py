@@ -87,7 +87,7 @@ def test_a_set_that_is_gone_or_foreign_is_refused_with_its_field(loaded: LoadedM
 
 def test_a_set_is_checked_before_it_is_published(loaded: LoadedModel, tmp_path: Path) -> None:
     """Its card, and every reason to refuse it."""
-    runner = ModelRunner(loaded, StoredSets({}.__getitem__), max_set_bytes=20_000)
+    runner = ModelRunner(loaded, StoredSets(dict[str, bytes]().__getitem__), max_set_bytes=20_000)
     good = make_set(loaded.fingerprint)
     card = runner.check_set(file_of(good, tmp_path))
     assert (card.name, card.digest, card.labels) == ("tense", good.digest, ("present", "past"))

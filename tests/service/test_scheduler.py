@@ -82,7 +82,7 @@ def test_the_cache_is_never_promised_twice() -> None:
 
 
 @pytest.mark.parametrize(("more", "param"), [({"num_beams": 5}, "num_beams"), ({"prompt": 100}, "prompt")])
-def test_what_can_never_fit_is_refused_at_once(more: dict[str, int], param: str) -> None:
+def test_what_can_never_fit_is_refused_at_once(more: dict[str, Any], param: str) -> None:
     """And nothing of its submission is queued."""
     scheduler = Scheduler(Capacity(max_rows=4, cache_tokens=64))
     with pytest.raises(LimitError) as refused:
