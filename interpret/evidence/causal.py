@@ -92,6 +92,11 @@ def scores(loaded: LoadedModel, parts: Sequence[Part], change: CompiledControls 
     return np.concatenate(found).astype(np.float64)
 
 
+def unchanged(loaded: LoadedModel, cases: Cases) -> dict[str, Array]:
+    """Label → scores of its inputs with nothing changed."""
+    return {label: scores(loaded, parts, None) for label, parts in cases.parts.items()}
+
+
 @torch.inference_mode()
 def _scored(loaded: LoadedModel, batch: Batch, change: CompiledControls | None) -> Array:
     with controlled(loaded, [change] * batch.rows):
@@ -108,16 +113,18 @@ class Measurement:
         cases: what they are measured on.
         randoms: sets of random neurons to compare with.
         other: parts of other text; empty where the cost is not asked for.
+        base: scores with nothing changed, where they are known already.
     """
 
     make: Intervener
     cases: Cases
     randoms: Sequence[Neurons]
     other: Sequence[Part] = ()
+    base: Mapping[str, Array] | None = None
 
     def report(self, neurons: Neurons, labels: Sequence[str], found: NeuronSet | None = None) -> dict[str, Any]:
         """Effects of ablating neurons, of moving them to labels, and of the set's recommended control."""
-        base = {label: scores(self.make.loaded, parts, None) for label, parts in self.cases.parts.items()}
+        base = self.base if self.base is not None else unchanged(self.make.loaded, self.cases)
         still = scores(self.make.loaded, self.other, None) if self.other else None
         effects: dict[str, dict[str, Any]] = {"ablate": {}, "move": {}}
         costs: dict[str, Any] = {"ablate": {}, "move": {}}

@@ -72,7 +72,8 @@ def _between(x: Array, labels: Array) -> Array:
     for label in range(int(labels.max()) + 1):
         here = (labels == label).astype(np.float32)
         share += (here @ x).astype(np.float64) ** 2 / np.maximum(here.sum(axis=1), 1)[:, None]
-    return share / rows
+    between: Array = share / rows
+    return between
 
 
 def significance_report(found: Significance, chosen: Array, units: int, permutations: int) -> dict[str, Any]:
