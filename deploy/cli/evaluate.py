@@ -13,6 +13,9 @@ from neurodial.deploy.cli.output import one_line_errors, print_json, write_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+WIDE = 150  # characters of a terminal that has room for every column
+LEFT_OUT = ("selectivity", "share", "ablated", "AvgOverlap", "MB")
+
 
 @one_line_errors
 def evaluate(
@@ -108,10 +111,12 @@ def _print(report: "Mapping[str, Any]") -> None:
     lines = summary(report)
     for line in lines[:-1]:
         console.print(escape(line))
-    shown = Table(*headings(report), box=None, pad_edge=False, header_style="bold")
-    for column in shown.columns[1:]:
-        column.justify = "right"
+    heads = headings(report)
+    room = [n for n, name in enumerate(heads) if console.width >= WIDE or name not in LEFT_OUT]
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for n in room:
+        shown.add_column(heads[n], justify="right" if n else "left", no_wrap=True)
     for row in table_rows(report):
-        shown.add_row(*(escape(cell) for cell in row))
+        shown.add_row(*(escape(row[n]) for n in room))
     console.print(shown)
     console.print(escape(lines[-1]))

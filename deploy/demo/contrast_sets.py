@@ -6,6 +6,7 @@ a fifth of the pairs by a hash of their text, so that `contrast_evaluate` can as
 
 import hashlib
 from pathlib import Path
+from typing import cast
 
 import typer
 
@@ -13,6 +14,7 @@ from neurodial.control.loading import load_model
 from neurodial.interpret.contrasts import LABELS, Contrast, generate_contrasts
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.discover import Discovery, discover
+from neurodial.interpret.evidence.settings import Level
 from neurodial.interpret.readout import ReadOutSettings
 from neurodial.interpret.tuning import TuningSettings
 
@@ -33,7 +35,7 @@ def contrast_corpus(concept: str, count: int, seed: int = 0) -> Corpus:
     return Corpus.of(f"grammar:{concept}?count={count}&seed={seed}, without unseen words", examples, labels=labels)
 
 
-def settings(concept: str, site: str, steps: int, pairs: int, top: int) -> Discovery:
+def settings(concept: str, site: str, steps: int, pairs: int, top: int, evidence: Level) -> Discovery:
     """The discovery of one set."""
     return Discovery(
         concept=concept,
@@ -43,6 +45,7 @@ def settings(concept: str, site: str, steps: int, pairs: int, top: int) -> Disco
         readout=ReadOutSettings(strength=1.0, beta=2.0),
         tuning=TuningSettings(steps=steps, nested=(5, 10, 30)),
         tuning_pairs=pairs,
+        evidence=evidence,
     )
 
 
@@ -54,9 +57,10 @@ def main(
     site: str = typer.Option("encoder.2.resid", help="where to look"),
     steps: int = typer.Option(450, help="of fitting the maps"),
     top: int = typer.Option(100, help="neurons of the set"),
+    evidence: str = typer.Option("full", help="quick, full or none"),
 ) -> None:
     """Discovers, tunes and writes one of the demo's sets."""
-    job = settings(concept, site, steps, count, top)
+    job = settings(concept, site, steps, count, top, cast(Level, evidence))
     found = discover(load_model(model), contrast_corpus(concept, count), job)
     target = out or DEMO / "sets" / f"{concept}.safetensors"
     found.save(target)
