@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from neurodial.control.errors import BadInput, ControlError, InternalError, LimitError, NeurodialError, NotFound
+from neurodial.service import records
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class BodyTooLarge(LimitError):
 
 def envelope(error: NeurodialError) -> dict[str, Any]:
     """OpenAI's error object: {"error": {"message", "type", "param", "code"}}."""
+    records.note_error(error)
     message = f"{error.message} ({error.hint})" if error.hint else error.message
     return {"error": {"message": message, "type": _kind(error.status), "param": error.param, "code": error.code}}
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 from fastapi import Request as HttpRequest
 
 from neurodial.control.errors import Unavailable
+from neurodial.service import records
 from neurodial.service.engine.client import EngineClient
 from neurodial.service.engine.primitives import Event, Failed, Finished, Request
 from neurodial.service.schemas.base import Applied, Usage
@@ -48,6 +49,7 @@ async def _timed(events: Events, timeout: float) -> AsyncGenerator[tuple[int, Ev
             except TimeoutError:
                 message = f"the request took longer than {timeout:g} s and was given up"
                 raise Unavailable(message, hint="send fewer or shorter texts, or try again later") from None
+            records.note_event(item[1])
             yield item
 
 

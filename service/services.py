@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from neurodial.service import errors
+from neurodial.service import errors, records
 from neurodial.service.engine.client import EngineClient
 from neurodial.service.limits import Limits
+from neurodial.service.merging import LocalMetrics, MetricsSource
+from neurodial.service.metrics import HttpMetrics
 
 
 @dataclass(frozen=True)
@@ -17,12 +19,16 @@ class Services:
         limits: at admission.
         languages: model id → (source, target) of the models that translate, as ISO 639 codes; `/translate` chooses
             the model by them.
+        http_metrics: what this process measures.
+        metrics: what `/metrics` shows; what this process measures where absent.
         echo_request_id: answer with `X-Request-ID`; not needed behind a proxy that does.
     """
 
     engines: Mapping[str, EngineClient]
     limits: Limits = field(default_factory=Limits)
     languages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    http_metrics: HttpMetrics = field(default_factory=HttpMetrics)
+    metrics: MetricsSource | None = None
     echo_request_id: bool = True
 
     def engine(self, model: str) -> EngineClient:
@@ -34,4 +40,9 @@ class Services:
         if model not in self.engines:
             known = f"known: {', '.join(self.engines)}"
             raise errors.ModelNotFound(f"there is no model {model!r}", hint=known, param="model")
+        records.note_model(model)
         return self.engines[model]
+
+    def metrics_source(self) -> MetricsSource:
+        """What `/metrics` shows."""
+        return self.metrics or LocalMetrics(self.http_metrics.snapshot)

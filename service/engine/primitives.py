@@ -173,6 +173,7 @@ class Prepared:
         end_ids: tokens that end the output.
         target_ids: of an `activations` request: what the decoder reads.
         neurons: of an `activations` request: the runner's own reading of its addresses.
+        compile_s: seconds that compiling the controls took, next to none where they were remembered.
     """
 
     prompt_ids: tuple[int, ...]
@@ -182,6 +183,7 @@ class Prepared:
     end_ids: frozenset[int] = frozenset()
     target_ids: tuple[int, ...] = ()
     neurons: Any = None
+    compile_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The rows of a running batch: their tokens, their cache and their controls, kept in step with one another."""
 
+import time
 from collections.abc import Sequence as Items
 from typing import Any
 
@@ -164,8 +165,10 @@ class Rows:
             for sequence in sequences:
                 slots = [self._free.pop() for _ in range(sequence.num_rows)]
                 groups.append(Group(sequence, slots, self._defaults, self._device))
+                started = time.perf_counter()
                 for slot in slots:
                     self._controls.place(slot, sequence.prepared.plan)
+                sequence.apply_s = time.perf_counter() - started
         except Exception:
             self._free_slots(groups)
             raise

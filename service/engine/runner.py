@@ -122,7 +122,10 @@ class ModelRunner:
             if not 0 <= token < size:
                 raise BadInput(f"logit_bias: there is no token {token}, the last is {size - 1}", param="logit_bias")
         seed = secrets.randbits(63) if request.seed is None else request.seed
-        return Prepared(ids, max_tokens, self._plan(request.controls), seed, self._defaults.end_ids)
+        started = time.perf_counter()
+        plan = self._plan(request.controls)
+        took = time.perf_counter() - started
+        return Prepared(ids, max_tokens, plan, seed, self._defaults.end_ids, compile_s=took)
 
     def decode(self, ids: Items[int]) -> str:
         """The text of generated tokens."""
@@ -195,10 +198,12 @@ class ModelRunner:
             )
         target = self._target_ids(request, columns)
         self._check_activations(columns, len(ids), len(target))
+        started = time.perf_counter()
         plan = self._plan(request.controls)
+        took = time.perf_counter() - started
         if plan is not None:
             self._check_acts(plan, has_target=bool(target))
-        return Prepared(ids, 0, plan, target_ids=target, neurons=columns)
+        return Prepared(ids, 0, plan, target_ids=target, neurons=columns, compile_s=took)
 
     def _target_ids(self, request: Request, columns: tuple[Column, ...]) -> tuple[int, ...]:
         start = self._defaults.start

@@ -85,6 +85,11 @@ class Scheduler:
         """Rows in use."""
         return sum(sequence.num_rows for sequence in self._running)
 
+    @property
+    def num_cache_tokens(self) -> int:
+        """Places of the cache that the rows in use may come to need."""
+        return self.num_rows * max((sequence.max_length for sequence in self._running), default=0)
+
     def add(self, sequences: Items[Sequence]) -> None:
         """Queues all of the sequences of one submission, or none.
 

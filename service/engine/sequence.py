@@ -41,6 +41,9 @@ class Sequence:
         self.state: SequenceState = "waiting"
         self.is_cancelled = False  # set by any thread, read between steps
         self.failed = False
+        self.arrived = now
+        self.apply_s = 0.0  # that putting its controls into the batch took
+        self.end: Finished | Failed | None = None  # the last event
         self.turn = 0  # the scheduler's
         self.num_bypasses = 0
         self.num_read = len(prepared.prompt_ids) + len(prepared.target_ids)  # tokens that joining takes
@@ -92,15 +95,16 @@ class Sequence:
         self.state = "finished"
         num_prompt, num_written = len(self.prepared.prompt_ids), len(self.ids)
         logprobs = tuple(self.logprobs)
-        end = Finished(reason, text, num_prompt, num_written, dict(applied), logprobs, pooled, activations)
-        self.handle.deliver(end)
+        self.end = Finished(reason, text, num_prompt, num_written, dict(applied), logprobs, pooled, activations)
+        self.handle.deliver(self.end)
 
     def fail(self, error: NeurodialError) -> None:
         """Delivers the reason of a failure, once."""
         if not self.is_finished:
             self.state = "finished"
             self.failed = True
-            self.handle.deliver(Failed(error))
+            self.end = Failed(error)
+            self.handle.deliver(self.end)
 
     def _deliver_text(self, delta: str, logprobs: tuple[TokenLogprob, ...]) -> None:
         if self.request.stream and (delta or logprobs):

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Mapping
 
-from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
 
 from neurodial.control.errors import Unavailable
 from neurodial.service.engine.client import EngineClient
@@ -13,11 +13,13 @@ from neurodial.service.services import Services
 from neurodial.service.version import package_version
 
 _HEALTH_TIMEOUT_S = 5.0
+_FORMATS = {name: {"schema": {"type": "string"}} for name in ("text/plain", "application/openmetrics-text")}
 
 
 def add(app: FastAPI, services: Services) -> None:
-    """Adds `/health` and `/ready`."""
+    """Adds `/health`, `/ready` and `/metrics`."""
     engines = services.engines
+    source = services.metrics_source()
 
     @app.get("/health", response_model=Health, tags=["operations"], responses={503: {"model": Health}})
     async def health() -> JSONResponse:
@@ -35,6 +37,12 @@ def add(app: FastAPI, services: Services) -> None:
         if waiting:
             raise Unavailable(f"not ready: {', '.join(waiting)}", hint="try again in a moment")
         return Ready(models=list(engines))
+
+    @app.get("/metrics", response_class=Response, tags=["operations"], responses={200: {"content": _FORMATS}})
+    async def metrics(http: Request) -> Response:
+        """The metrics of all replicas, in Prometheus' text format or in OpenMetrics'."""
+        page, content_type = await source.page(http.headers.get("accept", ""))
+        return Response(page, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
 
 async def _states_of(engines: Mapping[str, EngineClient]) -> dict[str, EngineHealth]:
