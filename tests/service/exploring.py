@@ -13,7 +13,7 @@ from schemathesis.engine.events import FatalError, NonFatalError, ScenarioFinish
 load_all_checks()
 
 
-def explore(app: FastAPI, models: tuple[str, ...], max_examples: int) -> tuple[int, list[str]]:
+def explore(app: FastAPI, models: tuple[str, ...], max_examples: int, *, coverage: bool) -> tuple[int, list[str]]:
     """Calls every operation with valid, invalid and boundary values, and checks each answer against the document.
 
     What is valid in the document may still be refused, so that alone is not checked: a document cannot say how long a
@@ -23,6 +23,7 @@ def explore(app: FastAPI, models: tuple[str, ...], max_examples: int) -> tuple[i
         app: the application.
         models: that requests are to name.
         max_examples: of each operation, beside the boundary values.
+        coverage: also with the boundary values and everything else that the document forbids, field by field.
 
     Returns:
         The number of requests, and a line for every kind of wrong answer.
@@ -32,7 +33,7 @@ def explore(app: FastAPI, models: tuple[str, ...], max_examples: int) -> tuple[i
         "suppress-health-check": ["all"],
         "checks": {"positive_data_acceptance": {"enabled": False}},
         "generation": {"max-examples": max_examples, "deterministic": True, "no-shrink": True},
-        "phases": {"stateful": {"enabled": False}},
+        "phases": {"stateful": {"enabled": False}, "coverage": {"enabled": coverage}},
         "continue-on-failure": True,
     }
     schema: Any = schemathesis.openapi.from_asgi("/openapi.json", app, config=SchemathesisConfig.from_dict(settings))
@@ -75,15 +76,14 @@ def aim(body: Any, models: tuple[str, ...]) -> None:
     pick = sum(map(ord, json.dumps(body, default=str)))
     if _is_name(body.get("model")) and pick % 8:
         body["model"] = models[pick % len(models)]
-    for control in body["controls"] if isinstance(body.get("controls"), list) else ():
-        if isinstance(control, dict):
-            _aim_control(control)
+    for control in _objects(body.get("controls")):
+        _aim_control(control)
+    for message in _objects(body.get("messages")):
+        if isinstance(message.get("content"), str):
+            message["content"] = "w4 w5"
     for name in ("prompt", "input", "text", "q"):
         if _is_name(body.get(name)) or body.get(name) == "":
             body[name] = f"w2 w3 {body[name]}"
-    for message in body["messages"] if isinstance(body.get("messages"), list) else ():
-        if isinstance(message, dict) and isinstance(message.get("content"), str):
-            message["content"] = "w4 w5"
     for name, real in (("neurons", "decoder.1.resid[0-2]"), ("source", "en"), ("target", "es"), ("set", "tense")):
         if _is_name(body.get(name)):
             body[name] = real
@@ -91,6 +91,10 @@ def aim(body: Any, models: tuple[str, ...]) -> None:
         body["stream"] = True
     if _is_name(body.get("prompt")) and isinstance(body.get("messages"), list):
         del body["prompt"]
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _aim_control(control: dict[str, Any]) -> None:
