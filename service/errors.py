@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from neurodial.control.errors import BadInput, ControlError, InternalError, LimitError, NeurodialError, NotFound
 from neurodial.service import records
@@ -126,7 +127,10 @@ def install_handlers(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return response(_from_http(request, error), dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = _allowed(request)
+        return response(_from_http(request, error, headers), headers)
 
     async def parameter(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -144,12 +148,16 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, unknown)
 
 
-def _from_http(request: Request, error: HTTPException) -> NeurodialError:
+def _allowed(request: Request) -> str:
+    """The methods of every route of a path; Starlette names those of the first one."""
+    matching = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
+    return ", ".join(sorted({method for route in matching for method in getattr(route, "methods", None) or ()}))
+
+
+def _from_http(request: Request, error: HTTPException, headers: dict[str, str]) -> NeurodialError:
     where = f"{request.method} {request.url.path}"
     if error.status_code == 404:
         return NotFound(f"there is no route {where}", hint="see /openapi.json")
     if error.status_code == 405:
-        return MethodNotAllowed(
-            f"{where} is not allowed", hint=f"use {(error.headers or {}).get('Allow', 'another method')}"
-        )
+        return MethodNotAllowed(f"{where} is not allowed", hint=f"use {headers['Allow'] or 'another route'}")
     return BadInput(str(error.detail)) if error.status_code < 500 else InternalError(str(error.detail))

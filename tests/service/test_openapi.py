@@ -24,9 +24,9 @@ def explore_real(max_examples: int, coverage: bool) -> tuple[int, list[str]]:
 
 
 def test_fake_engines_answer_as_documented() -> None:
-    num_requests, wrong = explore_fakes(5, coverage=True)
+    num_requests, wrong = explore_fakes(8, coverage=False)
     assert wrong == []
-    assert num_requests > 1000
+    assert num_requests > 200
 
 
 def test_a_real_engine_answers_as_documented() -> None:
