@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -84,6 +84,19 @@ def response(error: NeurodialError, headers: dict[str, str] | None = None) -> JS
     return JSONResponse(envelope(error), error.status, headers=added | (headers or {}))
 
 
+def renamed(error: NeurodialError, fields: Mapping[str, str]) -> NeurodialError:
+    """An engine's error in the words of the request that led to it.
+
+    Args:
+        error: names a field as an engine knows it.
+        fields: the engine's name → the request's.
+    """
+    known = error.param or ""
+    if known not in fields:
+        return error
+    return type(error)(error.message.replace(known, fields[known]), hint=error.hint, param=fields[known])
+
+
 def _kind(status: int) -> str:
     if status == 429:
         return "rate_limit_error"
@@ -149,9 +162,10 @@ def install_handlers(app: FastAPI) -> None:
 
 
 def _allowed(request: Request) -> str:
-    """The methods of every route of a path; Starlette names those of the first one."""
+    """The methods of every route with the path of the first that matches; Starlette names those of that one alone."""
     matching = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
-    return ", ".join(sorted({method for route in matching for method in getattr(route, "methods", None) or ()}))
+    same = [route for route in matching if route.path == matching[0].path]
+    return ", ".join(sorted({method for route in same for method in getattr(route, "methods", None) or ()}))
 
 
 def _from_http(request: Request, error: HTTPException, headers: dict[str, str]) -> NeurodialError:

@@ -1,12 +1,17 @@
 """Applications for the tests of HTTP: over fake engines, and over one with a tiny model."""
 
+import socket
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import uvicorn
 from fastapi import FastAPI
 
 from neurodial.control.catalogue import SetCatalogue
+from neurodial.control.loading import LoadedModel
 from neurodial.service.app import create_app
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
@@ -45,10 +50,31 @@ def fakes() -> dict[str, FakeRunner]:
     }
 
 
-def real(architecture: str = "llama") -> ModelRunner:
+def real(model_id: str = "tiny", architecture: str = "llama") -> ModelRunner:
     """A random model of two layers that takes texts of the words `w2` to `w57`, and chats."""
-    from neurodial.control.loading import LoadedModel
-
     tokenizer = word_tokenizer()
     tokenizer.chat_template = TEMPLATE
-    return ModelRunner(LoadedModel.wrap(tiny(architecture), tokenizer), SetCatalogue({}), model_id=architecture)
+    return ModelRunner(LoadedModel.wrap(tiny(architecture), tokenizer), SetCatalogue({}), model_id=model_id)
+
+
+class Server:
+    """uvicorn in a thread, on a free port."""
+
+    def __init__(self, app: FastAPI) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{port}"
+        self._server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        deadline = time.monotonic() + 20
+        while not self._server.started and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self.address
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(20)

@@ -1,10 +1,7 @@
 """Clients that people have, unchanged, against the application behind a real socket."""
 
 import json
-import socket
 import subprocess
-import threading
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -13,38 +10,13 @@ from typing import Any
 
 import openai
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from libretranslatepy import LibreTranslateAPI
 from openai import OpenAI
 
-from tests.service.applications import application, fakes, real
+from tests.service.applications import Server, application, fakes, real
 
 PAST: dict[str, Any] = {"controls": [{"set": "tense", "to": "past"}]}
 CHAT: Any = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "abc def"}]
-
-
-class Server:
-    """uvicorn in a thread, on a free port."""
-
-    def __init__(self, app: FastAPI) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{port}"
-        self._server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-
-    def __enter__(self) -> str:
-        self._thread.start()
-        deadline = time.monotonic() + 20
-        while not self._server.started and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return self.address
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join(20)
 
 
 @pytest.fixture(scope="module")
