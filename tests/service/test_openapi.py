@@ -24,15 +24,15 @@ def explore_real(max_examples: int, coverage: bool) -> tuple[int, list[str]]:
 
 
 def test_fake_engines_answer_as_documented() -> None:
-    num_requests, wrong = explore_fakes(8, coverage=False)
+    num_requests, wrong = explore_fakes(4, coverage=False)
     assert wrong == []
-    assert num_requests > 200
+    assert num_requests > 60
 
 
 def test_a_real_engine_answers_as_documented() -> None:
-    num_requests, wrong = explore_real(4, coverage=False)
+    num_requests, wrong = explore_real(2, coverage=False)
     assert wrong == []
-    assert num_requests > 50
+    assert num_requests > 30
 
 
 @pytest.mark.slow
