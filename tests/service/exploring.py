@@ -49,7 +49,8 @@ def explore(app: FastAPI, models: tuple[str, ...], max_examples: int, *, coverag
 
 
 def _run(schema: Any) -> tuple[int, list[str]]:
-    num_requests, wrong = 0, {}
+    num_requests = 0
+    wrong: dict[tuple[str, str, str], str] = {}
     for event in from_schema(schema).execute():
         if isinstance(event, FatalError):
             raise event.exception
