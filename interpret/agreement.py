@@ -250,11 +250,7 @@ def generate_agreement(
         )
     draw, found = Draw(seed), dict[tuple[str, str], AgreementSentence]()
     for _ in range(50 * count + 1000):
-        number, kind = len(found) % 2, draw.one(_NAMES)
-        writer = _Writer(draw)
-        before, others, thing = STRUCTURES[kind](writer, number)
-        forms, after = writer.predicate(thing)
-        new = AgreementSentence(before[0].upper() + before[1:], forms, after, number, kind, others)
+        new = _written(draw, len(found) % 2)
         if attractors in (None, new.attractors > 0) and new.key not in without:
             found.setdefault(new.key, new)
         if len(found) == count:
@@ -262,3 +258,32 @@ def generate_agreement(
     raise BadInput(
         f"the grammar found only {len(found)} distinct sentences of {count}", hint="ask for fewer", param="count"
     )
+
+
+def agreement_pairs(count: int, seed: int = 0) -> list[tuple[AgreementSentence, AgreementSentence]]:
+    """Writes `count` minimal pairs: a sentence with its subject, and all that agrees with it, in either number.
+
+    Args:
+        count: number of pairs, at least 1.
+        seed: the same seed gives the same pairs.
+
+    Raises:
+        BadInput: `count` is not positive, or more than the grammar can write.
+    """
+    if count < 1:
+        raise BadInput(f"the grammar writes at least one pair, {count} asked for", hint="use count=500", param="count")
+    found: dict[tuple[str, str], tuple[AgreementSentence, AgreementSentence]] = {}
+    for attempt in range(50 * count + 1000):
+        both = [_written(Draw(seed * 1_000_003 + attempt), number) for number in (SINGULAR, PLURAL)]
+        found.setdefault(both[0].key, (both[0], both[1]))
+        if len(found) == count:
+            return list(found.values())
+    raise BadInput(f"the grammar found only {len(found)} distinct pairs of {count}", hint="ask for fewer", param="count")
+
+
+def _written(draw: Draw, number: int) -> AgreementSentence:
+    """A sentence with its subject in a number: the same draws choose the same words in either."""
+    kind, writer = draw.one(_NAMES), _Writer(draw)
+    before, others, thing = STRUCTURES[kind](writer, number)
+    forms, after = writer.predicate(thing)
+    return AgreementSentence(before[0].upper() + before[1:], forms, after, number, kind, others)

@@ -20,11 +20,12 @@ from neurodial.interpret.assemble import (
     in_original_numbers,
     site_neurons,
 )
+from neurodial.interpret.causal import check_settings, default_patterns, rank_causally
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.evidence import Rows, probe_evidence
 from neurodial.interpret.maps import explained
 from neurodial.interpret.readout import ReadOutSettings, calibrate, check_classes, fit_readout, score_readout
-from neurodial.interpret.registry import RankingMethod, make_method
+from neurodial.interpret.registry import CausalMethod, RankingMethod, make_ranker
 from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, Sink, stream
 from neurodial.interpret.statistics import LabelMoments, PairSummary
 from neurodial.interpret.tuned import Tuned, tune
@@ -50,6 +51,7 @@ class Discovery:
         decoder: what the decoder of an encoder–decoder runs on, the corpus's targets or its own output.
         words: how a word's pieces become one row.
         max_rows: rows that are kept for probes and the read-out.
+        examples: pairs or facts that a causal method runs.
         ridge: of the maps.
         readout: how the gate is trained.
         op: recommended operation; by default `map` where there are minimal pairs, else `shift`.
@@ -68,6 +70,7 @@ class Discovery:
     decoder: Literal["reference", "own"] = "reference"
     words: Literal["first", "last", "mean"] = "last"
     max_rows: int = 20_000
+    examples: int = 50
     ridge: float = 100.0
     readout: ReadOutSettings = field(default_factory=ReadOutSettings)
     op: str | None = None
@@ -84,21 +87,21 @@ def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery) -> NeuronSet:
         AddressError: if no site of the model matches.
         BadInput: for unknown methods or settings, and activations that are not numbers.
     """
-    sites = match_sites(loaded, job.sites)
-    method = make_method(job.method, **job.params)
+    method = make_ranker(job.method, **job.params)
+    sites = match_sites(loaded, job.sites or default_patterns(loaded, method))
     if job.top < 1:
         raise BadInput(f"top={job.top}: a set has at least one neuron", param="top")
     _check_corpus(corpus, method)
     data = gather(loaded, corpus, sites, job)
     _check_gathered(corpus, data)
-    ranked = rank(method, data, sites)
+    ranked, measured = _ranked(loaded, corpus, method, data, sites, job)
     readouts, report = train_readouts(data, sites, job)
     tuned = _tuned(loaded, corpus, data, ranked, readouts, job) if job.tuning else None
     ranked = tuned.ranked if tuned else ranked
     chosen = choose(ranked, job.top)
     parts = tuple(site_neurons(data, r, chosen[r.site], ridge=job.ridge) for r in ranked if r.site in chosen)
     readouts = tuple(r for r in readouts if r.site in chosen)
-    evidence = _evidence(data, chosen, job.seed) | ({"readout": report} if report else {})
+    evidence = _evidence(data, chosen, job.seed) | ({"readout": report} if report else {}) | measured
     if tuned:
         parts = tuple(replace(p, maps=tuned.maps[p.site]) for p in parts)
         evidence["tuning"] = tuned.report
@@ -143,10 +146,29 @@ def match_sites(loaded: LoadedModel, patterns: tuple[str, ...]) -> tuple[Site, .
     return tuple(site for site in known if any(fnmatch.fnmatchcase(str(site), p) for p in patterns))
 
 
-def _check_corpus(corpus: Corpus, method: RankingMethod) -> None:
+def _ranked(
+    loaded: LoadedModel,
+    corpus: Corpus,
+    method: RankingMethod | CausalMethod,
+    data: Gathered,
+    sites: tuple[Site, ...],
+    job: Discovery,
+) -> tuple[list[Ranked], dict[str, Any]]:
+    """Every neuron's score, and the evidence that came up on the way."""
+    if isinstance(method, RankingMethod):
+        return rank(method, data, sites), {}
+    check_settings(method)
+    decoder = "own" if job.decoder == "own" else None
+    found = rank_causally(
+        method, loaded, corpus, sites, examples=job.examples, seed=job.seed, decoder=decoder
+    )  # fmt: skip
+    return found.ranked, {"task": found.report}
+
+
+def _check_corpus(corpus: Corpus, method: RankingMethod | CausalMethod) -> None:
     if not corpus.labels:
         raise CorpusError(f"{corpus.name}: it has no labels", hint="discovery needs a labelled corpus or minimal pairs")
-    if method.streams == "pairs" and not (corpus.paired and corpus.word_labels):
+    if isinstance(method, RankingMethod) and method.streams == "pairs" and not (corpus.paired and corpus.word_labels):
         raise CorpusError(
             f"{corpus.name}: {method.slug} needs minimal pairs",
             hint="use pairs:FILE or grammar:tense, or --method probeless",
@@ -293,7 +315,7 @@ def _map_evidence(data: Gathered, site: Site, maps: dict[str, Any], indices: Arr
 
 
 def _provenance(
-    corpus: Corpus, job: Discovery, method: RankingMethod, sites: tuple[Site, ...], num_neurons: int
+    corpus: Corpus, job: Discovery, method: RankingMethod | CausalMethod, sites: tuple[Site, ...], num_neurons: int
 ) -> dict[str, Any]:
     settings = asdict(job)
     for name in ("concept", "method", "params", "sites", "seed"):

@@ -35,6 +35,7 @@ def discover(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Neurons of the set.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same set.")] = 0,
+    examples: Annotated[int, typer.Option(min=1, help="Pairs or facts that a causal method runs.")] = 50,
     decoder: Annotated[
         str, typer.Option(help="Decoder sites: run on the reference or on the model's own output.")
     ] = "reference",
@@ -62,14 +63,14 @@ def discover(
     from neurodial.control.loading import load_model
     from neurodial.interpret.discover import Discovery, discover
     from neurodial.interpret.readers import open_corpus
-    from neurodial.interpret.registry import make_method
+    from neurodial.interpret.registry import make_ranker
     from neurodial.interpret.tuning import TuningSettings
 
-    make_method(method, **params)  # refused before anything slow happens
+    make_ranker(method, **params)  # refused before anything slow happens
     opened = open_corpus(corpus, skip_bad=skip_bad)
     loaded = load_model(checkpoint(model), device=device, dtype=dtype)
     job = Discovery(
-        concept=concept, method=method, params=params, sites=tuple(site or ()), top=top, seed=seed,
+        concept=concept, method=method, params=params, sites=tuple(site or ()), top=top, seed=seed, examples=examples,
         decoder=decoder, words=words, ridge=ridge, op=op, strength=strength,  # type: ignore[arg-type]
         tuning=TuningSettings(steps=tune) if tune else None,
     )  # fmt: skip
