@@ -278,7 +278,9 @@ def agreement_pairs(count: int, seed: int = 0) -> list[tuple[AgreementSentence, 
         found.setdefault(both[0].key, (both[0], both[1]))
         if len(found) == count:
             return list(found.values())
-    raise BadInput(f"the grammar found only {len(found)} distinct pairs of {count}", hint="ask for fewer", param="count")
+    raise BadInput(
+        f"the grammar found only {len(found)} distinct pairs of {count}", hint="ask for fewer", param="count"
+    )
 
 
 def _written(draw: Draw, number: int) -> AgreementSentence:

@@ -2,7 +2,7 @@
 
 | Corpus | Model | A row's input | Its score |
 |---|---|---|---|
-| minimal pairs | decoder-only | a sentence up to the last word in which the two differ | log p(its word) − log p(the other's) |
+| minimal pairs | decoder-only | a sentence up to the last word that differs | log p(its word) − log p(the other's) |
 | | encoder-only | a sentence with that word masked | the same |
 | | encoder–decoder | a sentence, and its target up to where the two targets part | the same of the next token |
 | facts | decoder-only, encoder-only | a statement up to its object, or with the object masked | log p(object) |
@@ -177,8 +177,13 @@ def _word_rows(loaded: LoadedModel, units: list[list[Example]], skipped: Counter
 
 def _last_labelled(sentence: Sentence) -> tuple[int, int] | None:
     """The span of the last word that has a label."""
-    spans = [s for s, label in zip(sentence.words, sentence.labels, strict=True) if label not in (None, NONE_CLASS)]
+    spans = _labelled_spans(sentence)
     return spans[-1] if spans else None
+
+
+def _labelled_spans(sentence: Sentence) -> list[tuple[int, int]]:
+    both = zip(sentence.words, sentence.labels, strict=True)
+    return [span for span, label in both if label not in (None, NONE_CLASS)]
 
 
 def _cut(loaded: LoadedModel, sentence: Sentence, span: tuple[int, int] | None) -> tuple[str, str]:
@@ -231,7 +236,9 @@ def _fact_rows(loaded: LoadedModel, units: list[list[Example]], skipped: Counter
     rows: list[_Row] = []
     for number, unit in enumerate(units):
         for example in unit:
-            spans = [s for s, label in zip(example.source.words, example.source.labels, strict=True) if label != NONE_CLASS]
+            spans = [
+                s for s, label in zip(example.source.words, example.source.labels, strict=True) if label != NONE_CLASS
+            ]
             span = (spans[0][0], spans[-1][1])
             if loaded.family == "decoder-only" and any(c.isalnum() for c in example.source.text[span[1] :]):
                 skipped["the object does not come last"] += 1
@@ -271,4 +278,3 @@ def _padded(prefix: str, rows: Sequence[Sequence[int]], loaded: LoadedModel) -> 
     ids = torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], device=device)
     mask = torch.tensor([[int(i < len(row)) for i in range(longest)] for row in rows], device=device)
     return {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask}
-

@@ -1,6 +1,7 @@
 """The discovery job: corpus + model + concept + method + sites → ranking → neuron set with its evidence."""
 
 import fnmatch
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from neurodial.interpret.assemble import (
     in_original_numbers,
     site_neurons,
 )
+from neurodial.interpret.blocks import Level
 from neurodial.interpret.causal import check_settings, default_patterns, rank_causally
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.evidence import Rows, probe_evidence
@@ -28,6 +30,7 @@ from neurodial.interpret.readout import ReadOutSettings, calibrate, check_classe
 from neurodial.interpret.registry import CausalMethod, RankingMethod, make_ranker
 from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, Sink, stream
 from neurodial.interpret.statistics import LabelMoments, PairSummary
+from neurodial.interpret.store import ActivationStore
 from neurodial.interpret.tuned import Tuned, tune
 from neurodial.interpret.tuning import TuningSettings
 from neurodial.interpret.versions import PACKAGES, package_versions
@@ -50,6 +53,7 @@ class Discovery:
         seed: of everything random; the same seed gives the same set.
         decoder: what the decoder of an encoder–decoder runs on, the corpus's targets or its own output.
         words: how a word's pieces become one row.
+        sentences: how a sentence's do, where only sentences are labelled.
         max_rows: rows that are kept for probes and the read-out.
         examples: pairs or facts that a causal method runs.
         ridge: of the maps.
@@ -69,6 +73,7 @@ class Discovery:
     seed: int = 0
     decoder: Literal["reference", "own"] = "reference"
     words: Literal["first", "last", "mean"] = "last"
+    sentences: Literal["mean", "last", "max"] = "mean"
     max_rows: int = 20_000
     examples: int = 50
     ridge: float = 100.0
@@ -79,8 +84,22 @@ class Discovery:
     tuning_pairs: int = 6000
 
 
-def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery) -> NeuronSet:
+def discover(
+    loaded: LoadedModel,
+    corpus: Corpus,
+    job: Discovery,
+    *,
+    store: ActivationStore | None = None,
+    watch: Callable[[RankingMethod, tuple[Site, ...]], None] | None = None,
+) -> NeuronSet:
     """Finds a concept's neurons and writes down what controls need to know about them.
+
+    Args:
+        loaded: the model.
+        corpus: labelled.
+        job: what to look for, and how.
+        store: the corpus's activations, read instead of running the model over it.
+        watch: is shown the method after each fit, with the sites whose neurons it has ranked.
 
     Raises:
         CorpusError: if the corpus has no labels, one that is too rare, or nothing to contrast it with.
@@ -88,13 +107,17 @@ def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery) -> NeuronSet:
         BadInput: for unknown methods or settings, and activations that are not numbers.
     """
     method = make_ranker(job.method, **job.params)
-    sites = match_sites(loaded, job.sites or default_patterns(loaded, method))
+    stored = tuple(str(site) for site in store.sites) if store else ()
+    sites = match_sites(loaded, job.sites or stored or default_patterns(loaded, method))
     if job.top < 1:
         raise BadInput(f"top={job.top}: a set has at least one neuron", param="top")
     _check_corpus(corpus, method)
-    data = gather(loaded, corpus, sites, job)
+    data = gather(loaded, corpus, sites, job, store)
     _check_gathered(corpus, data)
-    ranked, measured = _ranked(loaded, corpus, method, data, sites, job)
+    if isinstance(method, RankingMethod):
+        ranked, measured = rank(method, data, sites, watch), {}
+    else:
+        ranked, measured = _ranked_causally(loaded, corpus, method, sites, job)
     readouts, report = train_readouts(data, sites, job)
     tuned = _tuned(loaded, corpus, data, ranked, readouts, job) if job.tuning else None
     ranked = tuned.ranked if tuned else ranked
@@ -108,7 +131,7 @@ def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery) -> NeuronSet:
     elif maps := {str(p.site): _map_evidence(data, p.site, p.maps, p.indices) for p in parts if p.maps}:
         evidence["map_explained"] = maps
     parts, readouts = in_original_numbers(loaded, parts, readouts)
-    op = job.op or ("map" if data.pairs else "shift")
+    op = job.op or ("map" if data.pairs and corpus.word_labels else "shift")
     usual = 1.0 if tuned and op == "map" else STRENGTHS.get(op, 1.0)
     strength = usual if job.strength is None else job.strength
     return NeuronSet(
@@ -146,32 +169,23 @@ def match_sites(loaded: LoadedModel, patterns: tuple[str, ...]) -> tuple[Site, .
     return tuple(site for site in known if any(fnmatch.fnmatchcase(str(site), p) for p in patterns))
 
 
-def _ranked(
-    loaded: LoadedModel,
-    corpus: Corpus,
-    method: RankingMethod | CausalMethod,
-    data: Gathered,
-    sites: tuple[Site, ...],
-    job: Discovery,
+def _ranked_causally(
+    loaded: LoadedModel, corpus: Corpus, method: CausalMethod, sites: tuple[Site, ...], job: Discovery
 ) -> tuple[list[Ranked], dict[str, Any]]:
     """Every neuron's score, and the evidence that came up on the way."""
-    if isinstance(method, RankingMethod):
-        return rank(method, data, sites), {}
     check_settings(method)
     decoder = "own" if job.decoder == "own" else None
-    found = rank_causally(
-        method, loaded, corpus, sites, examples=job.examples, seed=job.seed, decoder=decoder
-    )  # fmt: skip
+    found = rank_causally(method, loaded, corpus, sites, examples=job.examples, seed=job.seed, decoder=decoder)
     return found.ranked, {"task": found.report}
 
 
 def _check_corpus(corpus: Corpus, method: RankingMethod | CausalMethod) -> None:
     if not corpus.labels:
         raise CorpusError(f"{corpus.name}: it has no labels", hint="discovery needs a labelled corpus or minimal pairs")
-    if isinstance(method, RankingMethod) and method.streams == "pairs" and not (corpus.paired and corpus.word_labels):
+    if isinstance(method, RankingMethod) and method.streams == "pairs" and not corpus.paired:
         raise CorpusError(
             f"{corpus.name}: {method.slug} needs minimal pairs",
-            hint="use pairs:FILE or grammar:tense, or --method probeless",
+            hint="use pairs:FILE, contrast:FILE or grammar:tense, or --method probeless",
         )
     if len(corpus.labels) == 1 and not corpus.word_labels:
         raise CorpusError(
@@ -179,25 +193,40 @@ def _check_corpus(corpus: Corpus, method: RankingMethod | CausalMethod) -> None:
         )
 
 
-def gather(loaded: LoadedModel, corpus: Corpus, sites: tuple[Site, ...], job: Discovery) -> Gathered:
-    """One pass over the corpus with all sinks."""
+def gather(
+    loaded: LoadedModel, corpus: Corpus, sites: tuple[Site, ...], job: Discovery, store: ActivationStore | None = None
+) -> Gathered:
+    """One pass over the corpus, or over its stored activations, with all sinks."""
     classes = (NONE_CLASS, *corpus.labels)
     level: Literal["word", "sentence"] = "word" if corpus.word_labels else "sentence"
     statistics = LabelStatistics(classes, level=level)
     samples = Collector(level=level, max_rows=job.max_rows, seed=job.seed)
     positions = Collector(level="piece", max_rows=2 * job.max_rows, seed=job.seed)
-    pairs, held_out = PairedTokens(sites), PairedTokens(sites, splits=("dev", "test"))
-    with_words, with_pairs = corpus.word_labels, corpus.paired and corpus.word_labels and len(corpus.labels) == 2
+    rows: Level = "piece" if corpus.word_labels else "sentence"
+    pairs = PairedTokens(sites, level=rows)
+    held_out = PairedTokens(sites, level=rows, splits=("dev", "test"))
+    with_words = corpus.word_labels and (store is None or "piece" in store.levels)
+    with_pairs = corpus.paired and len(corpus.labels) == 2 and (with_words or not corpus.word_labels)
     plan = Extraction(
-        sites, (level, "piece") if with_words else (level,), words=job.words, decoder=job.decoder
-    )  # fmt: skip
+        sites,
+        (level, "piece") if with_words else (level,),
+        words=job.words,
+        sentences=job.sentences,
+        decoder=job.decoder,
+    )
     sinks: list[Sink] = [
         statistics,
         samples,
         *([positions] if with_words else []),
         *([pairs, held_out] if with_pairs else []),
     ]
-    stream(loaded, corpus, plan, sinks)
+    if store is None:
+        stream(loaded, corpus, plan, sinks)
+    else:
+        store.check_plan(plan)
+        for block in store.blocks(sites, plan.levels):
+            for sink in sinks:
+                sink.add(block)
     stacks: list[Stack] = list(dict.fromkeys(site.stack for site in sites))
     return Gathered(
         classes,
@@ -222,12 +251,19 @@ def _check_gathered(corpus: Corpus, data: Gathered) -> None:
                 )
 
 
-def rank(method: RankingMethod, data: Gathered, sites: tuple[Site, ...]) -> list[Ranked]:
+def rank(
+    method: RankingMethod,
+    data: Gathered,
+    sites: tuple[Site, ...],
+    watch: Callable[[RankingMethod, tuple[Site, ...]], None] | None = None,
+) -> list[Ranked]:
     """Scores of all neurons of all sites; the sites of one stack are ranked together, on the same rows."""
     ranked: list[Ranked] = []
     for stack in dict.fromkeys(site.stack for site in sites):
         here = [site for site in sites if site.stack == stack]
         _fit(method, data, here)
+        if watch is not None:
+            watch(method, tuple(here))
         widths = np.cumsum([data.moments[site].mean.shape[1] for site in here])[:-1]
         ranked += [Ranked(s, part) for s, part in zip(here, np.split(method.scores_, widths), strict=True)]
     return ranked
@@ -238,6 +274,11 @@ def _fit(method: RankingMethod, data: Gathered, sites: list[Site]) -> None:
     if method.streams == "labels":
         fitted.fit_moments(LabelMoments.concatenate([data.moments[s].select(data.contrast) for s in sites]))
     elif method.streams == "pairs":
+        if not data.pairs:
+            raise CorpusError(
+                f"{method.slug} compares tokens of minimal pairs, and the store holds none",
+                hint="extract them too: --level word --level piece",
+            )
         fitted.fit_pairs(PairSummary.concatenate([data.pairs[s].summary() for s in sites]))
     else:
         sample = data.samples[sites[0].stack]

@@ -1,9 +1,9 @@
 """Facts in several paraphrases, as ParaRel writes them (Elazar et al. 2021): `facts:FILE?patterns=FILE`.
 
 The facts are a table with the columns `relation`, `subject` and `object`, the patterns one with `relation` and
-`pattern`, in which `[X]` is the place of the subject and `[Y]` that of the object. Every fact is stated in every pattern
-of its relation; the words of its object are labelled `object`. `relations=P36,P19` keeps some relations, `count=200`
-that many facts, chosen by a hash and the `seed`.
+`pattern`, in which `[X]` is the place of the subject and `[Y]` that of the object. Every fact is stated in every
+pattern of its relation; the words of its object are labelled `object`. `relations=P36,P19` keeps some relations,
+`count=200` that many facts, chosen by a hash and the `seed`.
 """
 
 import hashlib
@@ -75,9 +75,7 @@ def _patterns(spec: Spec) -> dict[str, list[str]]:
     return {relation: texts for relation, texts in found.items() if texts}
 
 
-def _chosen(
-    spec: Spec, patterns: dict[str, list[str]], count: int
-) -> Iterator[tuple[str, dict[str, str] | str]]:
+def _chosen(spec: Spec, patterns: dict[str, list[str]], count: int) -> Iterator[tuple[str, dict[str, str] | str]]:
     """The rows of facts that there are patterns for: all, or `count` of them in the order of the file."""
     rows = ((where, row) for where, row in table_rows(spec, COLUMNS) if _stateable(row, patterns))
     if not count:

@@ -55,7 +55,7 @@ def _grammar(spec: Spec) -> tuple[Callable[[], Rows], tuple[str, ...]]:
     elif spec.place == "agreement":
         labels, texts = NUMBERS, [(one.text, many.text) for one, many in agreement_pairs(count, seed)]
     else:
-        raise CorpusError(f"there is no grammar {spec.place!r}", hint="built in are grammar:tense and grammar:agreement")
+        raise CorpusError(f"there is no grammar {spec.place!r}", hint="there are grammar:tense and grammar:agreement")
 
     def read() -> Rows:
         for number, pair in enumerate(texts):

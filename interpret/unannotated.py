@@ -1,15 +1,15 @@
-"""Concepts without annotation: a regular expression, a word list, or pairs of contrasting prompts over plain text.
+r"""Concepts without annotation: a regular expression, a word list, or pairs of contrasting prompts over plain text.
 
 | Spec | Labels |
 |---|---|
-| `regex:FILE?pattern=\\d+&label=number` | words that a match touches are `number` (by default `match`), the others `none` |
-| `words:FILE?list=COLOURS` | words of the list are `listed`, or `label=NAME`; a second column of the list names labels |
+| `regex:FILE?pattern=\d+&label=number` | words that a match touches are `number` (by default `match`) |
+| `words:FILE?list=COLOURS` | words of the list are `listed`, or `label=NAME`, or what its second column says |
 | `words:FILE?words=red,deep blue` | the same with the words in the spec |
 | `contrast:FILE?polite=COLUMN&rude=COLUMN` | the prompts of one row, as whole sentences, with their column's label |
 
-`FILE` has one sentence a line; with `text=COLUMN` it is a table, `target=COLUMN` being its other language. Words are
-compared without regard to case, and an entry of several words must be found whole. In a pattern `&`, `%` and `#` are
-written `%26`, `%25` and `%23`; it is case-sensitive unless it begins with `(?i)`.
+`FILE` has one sentence a line; with `text=COLUMN` it is a table, `target=COLUMN` being its other language. All other
+words are `none`. Words are compared without regard to case, and an entry of several words must be found whole. In a
+pattern `&`, `%` and `#` are written `%26`, `%25` and `%23`; it is case-sensitive unless it begins with `(?i)`.
 """
 
 import re
