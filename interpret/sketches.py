@@ -74,9 +74,10 @@ class LabelCovariances:
 class LabelQuantiles:
     """Quantiles of every neuron for every label, within a relative error, from counts in exponential bins.
 
-    A value x ≠ 0 falls into the bin ⌈log_γ |x|⌉ of its sign with γ = (1 + α) / (1 − α); the bin's middle 2γⁱ / (γ + 1) is
-    within α of it (DDSketch, Masson, Rim and Lee 2019, section 2). Counts add up, so that merging in any split and order
-    gives the same sketch to the last bit. Values below `smallest` in size count as 0, those above `largest` as it.
+    A value x ≠ 0 falls into the bin ⌈log_γ |x|⌉ of its sign with γ = (1 + α) / (1 − α); the bin's middle 2γⁱ / (γ + 1)
+    is within α of it (DDSketch, Masson, Rim and Lee 2019, section 2). Counts add up, so that merging in any split and
+    order gives the same sketch to the last bit. Values below `smallest` in size count as 0, those above `largest` as
+    that.
 
     Args:
         num_labels: labels.
@@ -112,7 +113,7 @@ class LabelQuantiles:
         rows, labels = x[known].astype(np.float64), y[known]
         width, size = self.counts.shape[1], self.counts.shape[2]
         place = (labels[:, None] * width + np.arange(width)) * size + self._places(rows)
-        self.counts += np.bincount(place.ravel(), minlength=self.counts.size).reshape(self.counts.shape)
+        np.add.at(self.counts.reshape(-1), place.ravel(), 1)
         return self
 
     def merge(self, other: "LabelQuantiles") -> "LabelQuantiles":

@@ -66,7 +66,7 @@ def test_moments_in_any_split(cuts: list[int], seed: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(cuts=CUTS, seed=SEED, level=st.floats(0, 1))
-def test_quantiles_in_any_split_to_the_last_bit_and_within_their_error(cuts: list[int], seed: int, level: float) -> None:
+def test_quantiles_in_any_split_are_the_same_and_close(cuts: list[int], seed: int, level: float) -> None:
     x, y = data(seed)
     found = merged(lambda: LabelQuantiles(LABELS, WIDTH), x, y, cuts, seed)
     assert isinstance(found, LabelQuantiles)
@@ -95,7 +95,8 @@ def test_quantiles_of_zeros_and_of_values_beyond_the_range() -> None:
 
 def test_a_neuron_that_does_not_vary_has_no_correlation() -> None:
     x = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
-    assert LabelCovariances(1, 2).update(x, np.zeros(3, dtype=int)).correlation.tolist() == [[1.0, 0.0], [0.0, 0.0]]
+    found = LabelCovariances(1, 2).update(x, np.zeros(3, dtype=int)).correlation
+    assert found == pytest.approx(np.array([[1.0, 0.0], [0.0, 0.0]]))
 
 
 @pytest.mark.parametrize("kind", [LabelStatistics, CovarianceStatistics, QuantileStatistics])
