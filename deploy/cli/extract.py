@@ -15,7 +15,7 @@ CHOICES = {
     "words": ("first", "last", "mean"),
     "sentences": ("mean", "last", "max"),
     "decoder": ("reference", "own"),
-    "stored": ("float32", "float16"),
+    "store-as": ("float32", "float16"),
 }
 NEUROX = (".hdf5", ".json")
 
@@ -52,7 +52,7 @@ def extract(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a summary.")] = False,
 ) -> None:
     """Write a corpus's activations to disk; a run that was stopped goes on where it was."""
-    given = {"tokens": tokens, "words": words, "sentences": sentences, "decoder": decoder, "stored": stored}
+    given = {"tokens": tokens, "words": words, "sentences": sentences, "decoder": decoder, "store-as": stored}
     for name, value in [*given.items(), *(("level", one) for one in level or ())]:
         if value not in CHOICES[name]:
             raise BadInput(f"--{name} {value}: not known", hint=f"one of {', '.join(CHOICES[name])}")
