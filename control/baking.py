@@ -18,7 +18,7 @@ import torch
 
 from neurodial.control.addresses import Site
 from neurodial.control.calibration import Calibration
-from neurodial.control.catalogue import SetCatalogue
+from neurodial.control.catalogue import SetSource
 from neurodial.control.compiling import CompiledControl, compile_controls
 from neurodial.control.controls import Control
 from neurodial.control.errors import ControlError, FingerprintError
@@ -55,7 +55,7 @@ class BakingPlan:
 def plan_baking(
     loaded: LoadedModel,
     controls: Sequence[Control],
-    sets: SetCatalogue | None = None,
+    sets: SetSource | None = None,
     *,
     field: str = "controls",
     allow_changed_weights: bool = False,
@@ -95,7 +95,8 @@ def plan_baking(
         switches |= needed
         refused += [problem] if problem else []
     named = [
-        control.model_dump(mode="json", exclude_none=True) | ({"set": done.facts["set"]} if control.set else {})
+        control.model_dump(mode="json", exclude_none=True)
+        | ({"set": f"{done.facts['set']}@{done.facts['digest'][:19]}"} if control.set else {})
         for control, done in zip(controls, compiled.controls, strict=True)
     ]
     changed = tuple(changes.values())

@@ -11,7 +11,7 @@ import torch
 
 from neurodial.control.addresses import Site
 from neurodial.control.calibration import Calibration
-from neurodial.control.catalogue import SetCatalogue
+from neurodial.control.catalogue import SetCatalogue, SetSource
 from neurodial.control.controls import Control, NeuronGate
 from neurodial.control.errors import ControlError, NeurodialError
 from neurodial.control.gates import Gate, Trigger, concept_gate, neuron_gate, neuron_trigger
@@ -79,11 +79,24 @@ class CompiledControls:
     controls: tuple[CompiledControl, ...]
     digest: str
 
+    @property
+    def num_neurons(self) -> int:
+        """Neurons of all controls together; one that several controls touch counts for each."""
+        return sum(len(effect.neurons) for control in self.controls for effect in control.effects)
+
+    def summary(self) -> dict[str, Any]:
+        """What `ControlledRows.report` says of the controls before anything has run: no positions, no triggers."""
+        reports = []
+        for control in self.controls:
+            sites = {str(effect.site): {"neurons": len(effect.neurons)} for effect in control.effects}
+            reports.append(control.facts | {"sites": sites})
+        return {"digest": self.digest, "controls": reports}
+
 
 def compile_controls(
     loaded: LoadedModel,
     controls: Sequence[Control],
-    sets: SetCatalogue | None = None,
+    sets: SetSource | None = None,
     *,
     field: str = "controls",
     allow_changed_weights: bool = False,
@@ -121,7 +134,7 @@ class _Compiler:
     """What the controls of one list are compiled against; `here` is a control's field, such as `controls[1]`."""
 
     loaded: LoadedModel
-    sets: SetCatalogue
+    sets: SetSource
     calibration: Calibration | None
     max_deviations: float | None
     allow_changed_weights: bool
@@ -132,7 +145,8 @@ class _Compiler:
         settings = _with_recommended(control, found, here)
         effects = tuple(self._set_effects(settings, found, here) if found else self._inline_effects(settings, here))
         facts = {
-            "set": found.short if found else None,
+            "set": control.set.partition("@")[0] if control.set else None,
+            "digest": found.digest if found else None,
             "inherited": inherited or None,
             "neurons": control.neurons,
             "to": control.to,

@@ -1,13 +1,14 @@
 """The control model: the same in Python, JSON and YAML."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from neurodial.control.errors import ControlError
 
 Operation = Literal["clamp", "amplify", "shift", "prune", "map"]
+OPERATIONS: tuple[str, ...] = get_args(Operation)
 Phase = Literal["all", "prompt", "generation"]
 Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 

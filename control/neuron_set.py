@@ -1,5 +1,6 @@
 """The neuron set: a chosen top of a ranking with what is needed to read and to move its neurons. Schema version 1."""
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neurodial.control.addresses import Neurons, Site
-from neurodial.control.errors import NeuronSetError
+from neurodial.control.controls import OPERATIONS
+from neurodial.control.errors import NeurodialError, NeuronSetError
 from neurodial.control.lineage import check_origin
-from neurodial.control.set_file import content_digest, read_set_file, write_set_file
+from neurodial.control.set_file import Tensors, content_digest, parse_set_file, read_set_file, write_set_file
 
 if TYPE_CHECKING:
     from neurodial.control.loading import LoadedModel
@@ -211,19 +213,31 @@ class NeuronSet:
         Raises:
             NeuronSetError: if the file is missing, truncated, foreign, from a newer version or inconsistent.
         """
-        tensors, metadata = read_set_file(Path(path))
+        return cls._read(*read_set_file(Path(path)), str(path))
+
+    @classmethod
+    def parse(cls, content: bytes, name: str = "the neuron set") -> "NeuronSet":
+        """Reads a set whose file has been read already; `name` stands for it in messages.
+
+        Raises:
+            NeuronSetError: if the content is truncated, foreign, from a newer version or inconsistent.
+        """
+        return cls._read(*parse_set_file(content, name), name)
+
+    @classmethod
+    def _read(cls, tensors: Tensors, metadata: dict[str, Any], name: str) -> "NeuronSet":
         version = metadata.get("schema_version")
         if version != SCHEMA_VERSION:
             raise NeuronSetError(
-                f"{path}: schema version {version!r} is not known, this release reads version {SCHEMA_VERSION}",
+                f"{name}: schema version {version!r} is not known, this release reads version {SCHEMA_VERSION}",
                 hint="upgrade neurodial, or make the set again",
             )
         try:
             return _from_file(tensors, metadata)
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-            raise NeuronSetError(f"{path}: not a complete neuron set ({type(error).__name__}: {error})") from error
-        except NeuronSetError as error:
-            raise NeuronSetError(f"{path}: {error.message}", hint=error.hint) from error
+            raise NeuronSetError(f"{name}: not a complete neuron set ({type(error).__name__}: {error})") from error
+        except NeurodialError as error:
+            raise NeuronSetError(f"{name}: {error.message}", hint=error.hint) from error
 
     def _metadata(self) -> dict[str, Any]:
         return {
@@ -269,7 +283,13 @@ class NeuronSet:
         }
 
 
+_KINDS = {"concept": str, "model_name": str, "fingerprint": str, "evidence": dict, "provenance": dict, "created": str}
+
+
 def _from_file(tensors: dict[str, Array], metadata: dict[str, Any]) -> NeuronSet:
+    for name, kind in _KINDS.items():
+        if not isinstance(metadata[name], kind):
+            raise NeuronSetError(f"its {name} is not a {kind.__name__}")
     labels = tuple(metadata["labels"])
 
     def by_label(prefix: str) -> dict[str, Array]:
@@ -302,13 +322,12 @@ def _from_file(tensors: dict[str, Array], metadata: dict[str, Any]) -> NeuronSet
     for r in metadata["readouts"]:
         indices, weights, bias = (tensors[f"readouts/{r['site']}/{part}"] for part in ("indices", "weights", "bias"))
         readouts.append(ReadOut(Site.parse(r["site"]), indices, weights, bias, tuple(r["classes"])))
-    plain = ("concept", "model_name", "fingerprint", "evidence", "provenance", "created")
     return NeuronSet(
         labels=labels,
         sites=tuple(sites),
         readouts=tuple(readouts),
         recommended=Recommended(**metadata["recommended"]),
-        **{name: metadata[name] for name in plain},
+        **{name: metadata[name] for name in _KINDS},
     )
 
 
@@ -320,6 +339,10 @@ def validate_set(s: NeuronSet) -> None:
     """
     if not s.labels or not s.sites:
         raise NeuronSetError(f"the neuron set {s.concept!r} has no labels or no neurons")
+    advice = s.recommended
+    numbers = [*advice.strength.values(), 1 if advice.top is None else advice.top]
+    if advice.op not in OPERATIONS or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+        raise NeuronSetError(f"the neuron set {s.concept!r} recommends what cannot be done: {advice}")
     for here in s.sites:
         k = len(here.indices)
         rows: dict[str, Array] = {"scores": here.scores, "overall_mean": here.overall_mean}

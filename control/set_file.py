@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from neurodial.control.errors import BadInput, CalibrationError, NeuronSetError
 
@@ -67,16 +67,33 @@ def read_set_file(path: Path, kind: FileKind = NEURON_SET) -> tuple[Tensors, dic
     if not path.is_file():
         raise kind.error(f"{path}: there is no such {kind.name}")
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            if kind.key not in header:
-                raise kind.error(f"{path}: a safetensors file, but not a {kind.name}")
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(header[kind.key])  # noqa: SIM118
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        raise kind.error(f"{path}: cannot be read ({error})") from error
+    return parse_set_file(content, str(path), kind)
+
+
+def parse_set_file(content: bytes, name: str, kind: FileKind = NEURON_SET) -> tuple[Tensors, dict[str, Any]]:
+    """Tensors and metadata of a file that has been read already; `name` stands for it in messages.
+
+    Raises:
+        BadInput: the kind's own error, if the content is truncated or of another kind.
+    """
+    try:
+        tensors: Tensors = load(content)
+        length = int.from_bytes(content[:8], "little")  # of the header, which safetensors' own reader keeps to itself
+        header = json.loads(content[8 : 8 + length]).get("__metadata__") or {}
+        if kind.key not in header:
+            raise kind.error(f"{name}: a safetensors file, but not a {kind.name}")
+        metadata = json.loads(header[kind.key])
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
         raise kind.error(
-            f"{path}: not a readable {kind.name} ({error})",
+            f"{name}: not a readable {kind.name} ({error})",
             hint="the file is truncated or of another kind; make it again",
         ) from error
+    if not isinstance(metadata, dict):
+        raise kind.error(f"{name}: not a readable {kind.name} (its metadata is not an object)")
+    return tensors, metadata
 
 
 def content_digest(tensors: Tensors, metadata: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ The only modules that import Ray are this one and `deploy.server`; both are impo
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -14,13 +14,15 @@ from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
+from neurodial.control.controls import Control
 from neurodial.control.errors import NeurodialError, Overloaded, Unavailable
 from neurodial.deploy.config import Config, ModelSettings
 from neurodial.service.app import create_app
-from neurodial.service.engine.client import EngineClient, generate
+from neurodial.service.engine.client import EngineClient, LocalClient, generate
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.primitives import EngineInfo, EngineStats, Event, Request
+from neurodial.service.engine.primitives import EngineInfo, EngineStats, Event, Message, Request, SetInfo
 from neurodial.service.limits import Limits
+from neurodial.service.services import Services
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,25 @@ class EngineReplica:
                     yield item
         except NeurodialError as error:
             yield error
+
+    async def check_set(self, data: bytes) -> SetInfo:
+        """See `EngineClient.check_set`."""
+        return await LocalClient(self._ready()).check_set(data)
+
+    async def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
+        """See `EngineClient.validate`."""
+        return await LocalClient(self._ready()).validate(controls)
+
+    async def tokenize(
+        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
+    ) -> tuple[tuple[int, str], ...]:
+        """See `EngineClient.tokenize`."""
+        client = LocalClient(self._ready())
+        return await client.tokenize(text, add_special_tokens=add_special_tokens, messages=messages)
+
+    async def detokenize(self, ids: tuple[int, ...]) -> str:
+        """See `EngineClient.detokenize`."""
+        return await LocalClient(self._ready()).detokenize(ids)
 
     def check_health(self) -> None:
         """Lets Ray restart a replica whose engine thread is dead or stuck.
@@ -113,6 +134,29 @@ class HandleClient:
         finally:
             events.cancel()
 
+    async def check_set(self, data: bytes) -> SetInfo:
+        """See `EngineClient.check_set`."""
+        result: SetInfo = await _translated(self._handle.check_set.remote(data))
+        return result
+
+    async def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
+        """See `EngineClient.validate`."""
+        result: Mapping[str, Any] = await _translated(self._handle.validate.remote(controls))
+        return result
+
+    async def tokenize(
+        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
+    ) -> tuple[tuple[int, str], ...]:
+        """See `EngineClient.tokenize`."""
+        answer = self._handle.tokenize.remote(text, add_special_tokens=add_special_tokens, messages=messages)
+        result: tuple[tuple[int, str], ...] = await _translated(answer)
+        return result
+
+    async def detokenize(self, ids: tuple[int, ...]) -> str:
+        """See `EngineClient.detokenize`."""
+        result: str = await _translated(self._handle.detokenize.remote(ids))
+        return result
+
 
 async def _translated(response: Any) -> Any:
     try:
@@ -146,7 +190,7 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> Any:
         """The ASGI application; Serve calls this once per replica."""
-        return create_app(self._engines, self._limits, echo_request_id=False)  # Serve does that itself
+        return create_app(Services(self._engines, self._limits, echo_request_id=False))  # Serve does that itself
 
 
 def build_application(config: Config) -> serve.Application:

@@ -1,15 +1,18 @@
 """Errors on their way to a client: OpenAI's envelope, with the exact field and no traceback."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from neurodial.control.errors import BadInput, ControlError, InternalError, LimitError, NeurodialError, NotFound
+from neurodial.service import records
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +26,39 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class Unauthorized(NeurodialError):
+    """The request carries no key that this server knows."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(NeurodialError):
+    """The request's key may not do this."""
+
+    status = 403
+    code = "forbidden"
+
+
+class Conflict(NeurodialError):
+    """What is asked for does not go with how this server was set up."""
+
+    status = 409
+    code = "conflict"
+
+
 class MethodNotAllowed(NeurodialError):
     """The route exists, but not with this method."""
 
     status = 405
     code = "method_not_allowed"
+
+
+class WrongMediaType(NeurodialError):
+    """The request's body is of another type than the route reads."""
+
+    status = 415
+    code = "wrong_media_type"
 
 
 class BodyTooLarge(LimitError):
@@ -39,14 +70,17 @@ class BodyTooLarge(LimitError):
 
 def envelope(error: NeurodialError) -> dict[str, Any]:
     """OpenAI's error object: {"error": {"message", "type", "param", "code"}}."""
+    records.note_error(error)
     message = f"{error.message} ({error.hint})" if error.hint else error.message
     return {"error": {"message": message, "type": _kind(error.status), "param": error.param, "code": error.code}}
 
 
 def response(error: NeurodialError, headers: dict[str, str] | None = None) -> JSONResponse:
     """The HTTP answer for an error."""
-    retry = {"Retry-After": str(_RETRY_AFTER_S)} if error.retryable else {}
-    return JSONResponse(envelope(error), error.status, headers=retry | (headers or {}))
+    added = {"Retry-After": str(_RETRY_AFTER_S)} if error.retryable else {}
+    if error.status == 401:
+        added["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(envelope(error), error.status, headers=added | (headers or {}))
 
 
 def _kind(status: int) -> str:
@@ -57,14 +91,16 @@ def _kind(status: int) -> str:
 
 def from_validation(error: ValidationError) -> BadInput:
     """The most specific of pydantic's complaints, as an error that names the exact field."""
-    problem = max(error.errors(include_url=False), key=lambda e: len(_path(e["loc"])))
+    problems = error.errors(include_url=False)
+    siblings = Counter(e["loc"][:-1] for e in problems)
+    problem = max(problems, key=lambda e: (len(_path(e["loc"])), -siblings[e["loc"][:-1]]))  # the branch that was meant
     field = dotted(_path(problem["loc"]))
     kind = ControlError if field.startswith("controls") else BadInput
     if problem["type"] == "missing":
         return kind(f"{field} is missing", param=field)
     if problem["type"] == "extra_forbidden":
-        return kind(f"{field} is not a field of this request", param=field)
-    branches = [e for e in error.errors(include_url=False) if _path(e["loc"]) == _path(problem["loc"])]
+        return kind(f"{field} is not supported by this server", hint="leave it out", param=field)
+    branches = [e for e in problems if _path(e["loc"]) == _path(problem["loc"])]
     said = " or ".join(dict.fromkeys(e["msg"][:1].lower() + e["msg"][1:] for e in branches))
     return kind(f"{field}: {said}" if field else said, param=field or None)
 
@@ -92,12 +128,19 @@ def install_handlers(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return response(_from_http(request, error), dict(error.headers or {}))
 
+    async def parameter(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        problem = error.errors()[0]
+        field = dotted(problem["loc"][1:])  # the first part says whether it is of the path or the query
+        return response(BadInput(f"{field}: {problem['msg']}", param=field))
+
     async def unknown(request: Request, error: Exception) -> JSONResponse:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return response(InternalError("the server failed on this request; its log says why"))
 
     app.add_exception_handler(NeurodialError, known)
     app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, parameter)
     app.add_exception_handler(Exception, unknown)
 
 

@@ -21,6 +21,13 @@ class Limits(BaseModel):
         default=256, ge=1, description="tokens generated at most where max_tokens is absent"
     )
     max_controls: int = Field(default=16, ge=0, description="most controls in one request")
+    max_neurons: int = Field(
+        default=100_000, ge=1, description="most neurons that controls may touch; one counts for each control"
+    )
+    max_activations: int = Field(
+        default=262_144, ge=1, description="most numbers that a request may ask for: neurons times tokens of one text"
+    )
+    max_set_bytes: int = Field(default=67_108_864, ge=1024, description="largest neuron-set file, in bytes")
     max_beams: int = Field(default=8, ge=1, description="most beams of a beam search")
     request_timeout_s: float = Field(default=120.0, gt=0, description="seconds after which a request is given up")
 

@@ -17,6 +17,7 @@ COMMANDS = {  # command → (module, one-line help); modules define `command`
     "inspect": ("neurodial.deploy.cli.inspect", "Show a model's sites or a neuron set's top neurons."),
     "methods": ("neurodial.deploy.cli.methods", "List the methods with their properties in the survey's table."),
     "prune": ("neurodial.deploy.cli.prune", "Make a model smaller: remove FFN neurons and attention heads for good."),
+    "publish": ("neurodial.deploy.cli.publish", "Give a running server a neuron set."),
     "serve": ("neurodial.deploy.cli.serve", "Serve models with per-request neuron control over HTTP."),
     "translate": ("neurodial.deploy.cli.translate", "Translate text under controls, without a server."),
 }
@@ -57,7 +58,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from neurodial.service.app import package_version
+        from neurodial.service.version import package_version
 
         typer.echo(f"neurodial {package_version()}")
         raise typer.Exit

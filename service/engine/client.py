@@ -1,12 +1,13 @@
 """How the HTTP application reaches an engine: in the same process, or wherever a deployment put it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any, Protocol
 
+from neurodial.control.controls import Control
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.handle import Handle
-from neurodial.service.engine.primitives import EngineInfo, EngineStats, Event, Request, Tokens
+from neurodial.service.engine.primitives import EngineInfo, EngineStats, Event, Message, Request, SetInfo, Tokens
 
 
 class EngineClient(Protocol):
@@ -26,6 +27,38 @@ class EngineClient(Protocol):
 
         Raises:
             NeurodialError: if the requests are refused; nothing has been generated then.
+        """
+
+    async def check_set(self, data: bytes) -> SetInfo:
+        """Reads a neuron-set file and checks that the model takes it. Nothing is kept.
+
+        Raises:
+            NeuronSetError: if it is truncated, foreign or inconsistent.
+            FingerprintError: if it was made for another model.
+            LimitError: if it is too large.
+        """
+
+    async def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
+        """What a response would report of controls, but for positions: they are compiled, and nothing runs.
+
+        Raises:
+            ControlError, AddressError, FingerprintError, LimitError: naming the field, such as `controls[1].neurons`.
+        """
+
+    async def tokenize(
+        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
+    ) -> tuple[tuple[int, str], ...]:
+        """The tokens (number, piece as the vocabulary writes it) of a text, or of a chat.
+
+        Raises:
+            BadInput: for a chat where the model has no chat template, or one that the template refuses.
+        """
+
+    async def detokenize(self, ids: tuple[int, ...]) -> str:
+        """The text of tokens, special ones included.
+
+        Raises:
+            BadInput: if there is no such token.
         """
 
 
@@ -48,10 +81,30 @@ class LocalClient:
         async for item in generate(self._engine, requests):
             yield item
 
+    async def check_set(self, data: bytes) -> SetInfo:
+        """See `EngineClient.check_set`."""
+        return await asyncio.to_thread(self._engine.check_set, data)
+
+    async def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
+        """See `EngineClient.validate`."""
+        return await asyncio.to_thread(self._engine.validate, controls)
+
+    async def tokenize(
+        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
+    ) -> tuple[tuple[int, str], ...]:
+        """See `EngineClient.tokenize`."""
+        return await asyncio.to_thread(
+            self._engine.tokenize, text, add_special_tokens=add_special_tokens, messages=messages
+        )
+
+    async def detokenize(self, ids: tuple[int, ...]) -> str:
+        """See `EngineClient.detokenize`."""
+        return await asyncio.to_thread(self._engine.detokenize, ids)
+
 
 async def generate(engine: Engine, requests: tuple[Request, ...]) -> AsyncGenerator[tuple[int, Event], None]:
     """Submits requests to an engine and merges their events; closing the iterator cancels what has not ended."""
-    handles = engine.submit_all(requests)
+    handles = await _submit(engine, requests)
     try:
         if len(handles) == 1:
             async for event in handles[0].events():
@@ -61,6 +114,25 @@ async def generate(engine: Engine, requests: tuple[Request, ...]) -> AsyncGenera
             yield item
     finally:
         for handle in handles:
+            handle.cancel()
+
+
+async def _submit(engine: Engine, requests: tuple[Request, ...]) -> tuple[Handle, ...]:
+    """Controls may have to be compiled and neuron sets read: that is no work for the event loop."""
+    if not any(request.controls or request.neurons for request in requests):
+        return engine.submit_all(requests)
+    submitting = asyncio.ensure_future(asyncio.to_thread(engine.submit_all, requests))
+    try:
+        return await asyncio.shield(submitting)
+    except asyncio.CancelledError:
+        submitting.add_done_callback(_cancel_submitted)
+        raise
+
+
+def _cancel_submitted(submitting: "asyncio.Future[tuple[Handle, ...]]") -> None:
+    """Nobody waits any more for requests whose submission went on in its thread."""
+    if not submitting.cancelled() and submitting.exception() is None:
+        for handle in submitting.result():
             handle.cancel()
 
 

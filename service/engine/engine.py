@@ -2,14 +2,20 @@
 
 import threading
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence as Items
+from typing import Any
 
-from neurodial.control.errors import Unavailable
+from prometheus_client.metrics_core import Metric
+
+from neurodial.control.controls import Control
+from neurodial.control.errors import NeurodialError, Unavailable
 from neurodial.service.engine.handle import Handle
-from neurodial.service.engine.primitives import EngineState, EngineStats, Request
+from neurodial.service.engine.primitives import EngineState, EngineStats, Message, Request, SetInfo
 from neurodial.service.engine.scheduler import Capacity, Plan, Scheduler
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Runner, Stepper
+from neurodial.service.metrics import EngineMetrics, Load
 
 
 class Engine:
@@ -27,6 +33,7 @@ class Engine:
         self._stepper = Stepper(runner)
         self._stuck_after_s = stuck_after_s
         self._scheduler = Scheduler(capacity or Capacity())
+        self._metrics = EngineMetrics(self.info.model)
         self._changed = threading.Condition()
         self._is_closed = False
         self._heartbeat = time.monotonic()
@@ -46,12 +53,16 @@ class Engine:
 
     def submit_all(self, requests: Items[Request]) -> tuple[Handle, ...]:
         """Queues requests that belong together: all or none. Raises as `submit` does."""
-        sequences = [self._sequence(request) for request in requests]
-        with self._changed:
-            if self._is_closed or not self._thread.is_alive():
-                raise Unavailable("the engine is not running", hint="try again in a moment")
-            self._scheduler.add(sequences)
-            self._changed.notify()
+        try:
+            sequences = [self._sequence(request) for request in requests]
+            with self._changed:
+                if self._is_closed or not self._thread.is_alive():
+                    raise Unavailable("the engine is not running", hint="try again in a moment")
+                self._scheduler.add(sequences)
+                self._changed.notify()
+        except NeurodialError as error:
+            self._metrics.refused(error, len(requests))
+            raise
         return tuple(sequence.handle for sequence in sequences)
 
     def cancel(self, request_id: str) -> None:
@@ -60,6 +71,7 @@ class Engine:
             waiting = self._scheduler.cancel(request_id)
         if waiting is not None:
             waiting.finish("cancelled")
+            self._metrics.ended(waiting)
 
     def stats(self) -> EngineStats:
         """How the engine is doing."""
@@ -71,25 +83,56 @@ class Engine:
                 state = "dead"
             return EngineStats(state, waiting, running, round(age, 3), self._num_finished, self._num_failed)
 
+    def metrics(self) -> list[Metric]:
+        """All that the engine has measured since its start, and how it is doing now."""
+        stats = self.stats()
+        with self._changed:
+            rows, used = self._scheduler.num_rows, self._scheduler.num_cache_tokens
+        share = used / self._scheduler.capacity.cache_tokens
+        load = Load(stats.state, stats.num_running, stats.num_waiting, rows, share, stats.heartbeat_age_s)
+        return self._metrics.snapshot_of(load)
+
+    def check_set(self, data: bytes) -> SetInfo:
+        """Reads a neuron-set file and checks that the model takes it; see `EngineClient.check_set`."""
+        return self._runner.check_set(data)
+
+    def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
+        """Compiles controls and runs nothing; see `EngineClient.validate`."""
+        return self._runner.validate(controls)
+
+    def tokenize(
+        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
+    ) -> tuple[tuple[int, str], ...]:
+        """The tokens of a text, or of a chat; see `EngineClient.tokenize`."""
+        return self._runner.tokenize(text, add_special_tokens=add_special_tokens, messages=messages)
+
+    def detokenize(self, ids: tuple[int, ...]) -> str:
+        """The text of tokens; see `EngineClient.detokenize`."""
+        return self._runner.detokenize(ids)
+
     def close(self, timeout: float = 10.0) -> None:
         """Stops: what waits fails, what runs ends after the current step."""
         self._drain()
         self._thread.join(timeout)
 
     def _sequence(self, request: Request) -> Sequence:
+        arrived = time.monotonic()
         prepared = self._runner.prepare(request)
-        return Sequence(request, prepared, Handle(request.id, self.cancel), self._runner.decode, time.monotonic())
+        return Sequence(request, prepared, Handle(request.id, self.cancel), self._runner.decode, arrived)
 
     def _loop(self) -> None:
         try:
             while plan := self._schedule():
+                self._metrics.begin(plan)
                 outcomes = self._stepper.step(plan)
                 ended = self._stepper.deliver(outcomes)
+                self._metrics.finish(plan)
                 self._forget([*plan.leaving, *ended])
         finally:
             self._drain()
             for sequence in self._scheduler.running:  # none, unless a defect of ours has ended the loop
                 sequence.fail(Unavailable("the engine died", hint="try again"))
+                self._metrics.ended(sequence)
 
     def _schedule(self) -> Plan:
         """The next step, waited for; an empty one once the engine is closed and nothing runs any more."""
@@ -107,6 +150,8 @@ class Engine:
                 self._scheduler.finish(sequence)
                 self._num_failed += sequence.failed
                 self._num_finished += not sequence.failed
+        for sequence in ended:
+            self._metrics.ended(sequence)
 
     def _drain(self) -> None:
         with self._changed:
@@ -115,3 +160,4 @@ class Engine:
             self._changed.notify()
         for sequence in waiting:
             sequence.fail(Unavailable("the engine is shutting down", hint="try again in a moment"))
+            self._metrics.ended(sequence)

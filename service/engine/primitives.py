@@ -9,18 +9,31 @@ from neurodial.control.errors import NeurodialError
 
 FinishReason = Literal["stop", "length", "cancelled"]
 EngineState = Literal["ready", "stuck", "dead"]
-Task = Literal["generate", "encode"]
+Task = Literal["generate", "encode", "activations"]
 
 NOTHING_APPLIED: Mapping[str, Any] = {"digest": None, "controls": []}
 
 
 @dataclass(frozen=True)
+class Message:
+    """One turn of a chat.
+
+    Attributes:
+        role: such as `user`, `assistant` or `system`; the model's chat template knows which there are.
+        content: the text.
+    """
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
 class Request:
-    """One text to generate from, or to encode, with its own controls.
+    """One text to generate from, or to read, with its own controls.
 
     Attributes:
         id: unique within the engine.
-        prompt: the text.
+        prompt: the text; "" where `messages` or `token_ids` take its place.
         controls: applied to this request's rows alone.
         max_tokens: most tokens to generate; None for the model's default.
         temperature: 0 is greedy.
@@ -29,7 +42,7 @@ class Request:
         num_beams: 1 is greedy or sampling.
         stream: deliver `Tokens` on the way, not only `Finished`.
         field: the prompt's name in error messages, such as `prompt[3]`.
-        task: `encode` asks for the encoder's states rather than for text.
+        task: `encode` asks for the mean of the last hidden states, `activations` for the values of `neurons`.
         top_p: smallest set of tokens with this probability is sampled from; 1 is all.
         top_k: so many of the likeliest tokens are sampled from; 0 is all.
         repetition_penalty: divides the logits of tokens that were seen; None is the model's own.
@@ -38,6 +51,12 @@ class Request:
         logit_bias: (token, added to its logit).
         logprobs: report each token's log-probability and those of so many likeliest ones; None reports nothing.
         timeout_s: seconds after which the engine gives the request up; None never does.
+        messages: a chat, which the tokenizer's template makes the prompt.
+        token_ids: a prompt given as tokens, taken as they are.
+        neurons: of an `activations` request: addresses such as `decoder.2.ffn[17,902]`, and names of neuron sets
+            (`tense`, `tense@sha256:ab12…`), which stand for their neurons.
+        target: of an `activations` request to an encoder–decoder: the text that its decoder reads as if it had
+            written it (forced decoding); None runs the encoder alone.
     """
 
     id: str
@@ -59,6 +78,10 @@ class Request:
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: int | None = None
     timeout_s: float | None = None
+    messages: tuple[Message, ...] = ()
+    token_ids: tuple[int, ...] | None = None
+    neurons: tuple[str, ...] = ()
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +108,25 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class SiteActivations:
+    """What some neurons of one stack did, token by token, after the request's own controls.
+
+    Attributes:
+        stack: `encoder` or `decoder`.
+        tokens: the pieces that the stack read, as the vocabulary writes them; a target's begin with the start token.
+        token_ids: their numbers.
+        neurons: the address of each column, such as `decoder.2.ffn[17]`.
+        values: (tokens, neurons).
+    """
+
+    stack: str
+    tokens: tuple[str, ...]
+    token_ids: tuple[int, ...]
+    neurons: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
 class Finished:
     """The end of a request, with the whole output and the proof of what was applied.
 
@@ -96,6 +138,7 @@ class Finished:
         applied: the controls' report.
         logprobs: of every token, where asked for.
         pooled: of an `encode` request: the mean over the prompt's tokens of the last hidden states.
+        activations: of an `activations` request: one for each stack that its neurons are in.
     """
 
     reason: FinishReason
@@ -105,6 +148,7 @@ class Finished:
     applied: Mapping[str, Any] = field(default_factory=lambda: dict(NOTHING_APPLIED))
     logprobs: tuple[TokenLogprob, ...] = ()
     pooled: tuple[float, ...] = ()
+    activations: tuple[SiteActivations, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,10 +167,13 @@ class Prepared:
 
     Attributes:
         prompt_ids: the prompt's tokens.
-        max_tokens: most tokens to generate, resolved against the model; 0 for an `encode` request.
+        max_tokens: most tokens to generate, resolved against the model; 0 for a request that only reads.
         plan: the runner's own compiled controls; None without controls.
         seed: of the sampling, drawn if the request gave none, so that a second attempt samples the same.
         end_ids: tokens that end the output.
+        target_ids: of an `activations` request: what the decoder reads.
+        neurons: of an `activations` request: the runner's own reading of its addresses.
+        compile_s: seconds that compiling the controls took, next to none where they were remembered.
     """
 
     prompt_ids: tuple[int, ...]
@@ -134,11 +181,28 @@ class Prepared:
     plan: Any = None
     seed: int = 0
     end_ids: frozenset[int] = frozenset()
+    target_ids: tuple[int, ...] = ()
+    neurons: Any = None
+    compile_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known about a served model."""
+    """What is known about a served model.
+
+    Attributes:
+        id: what requests call it.
+        architecture: transformers' name of it.
+        fingerprint: of the checkpoint.
+        dtype: number format of the weights.
+        device: where it runs.
+        max_positions: most tokens that it reads.
+        created: when it was loaded, in seconds since 1970.
+        family: `encoder-decoder`, `decoder-only` or `encoder-only`.
+        hidden_size: numbers of a token's state, and of an embedding.
+        vocab_size: tokens that a prompt may hold are numbered below it.
+        has_chat_template: whether it takes `messages`.
+    """
 
     id: str
     architecture: str
@@ -147,6 +211,10 @@ class ModelInfo:
     device: str
     max_positions: int
     created: int
+    family: str
+    hidden_size: int
+    vocab_size: int
+    has_chat_template: bool
 
 
 @dataclass(frozen=True)
@@ -165,7 +233,7 @@ class SetInfo:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """A model and the neuron sets that its requests may name."""
+    """A model and the neuron sets that its engine was started with."""
 
     model: ModelInfo
     sets: tuple[SetInfo, ...]

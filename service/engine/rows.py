@@ -1,5 +1,6 @@
 """The rows of a running batch: their tokens, their cache and their controls, kept in step with one another."""
 
+import time
 from collections.abc import Sequence as Items
 from typing import Any
 
@@ -8,10 +9,10 @@ import torch
 from neurodial.control.loading import LoadedModel
 from neurodial.control.rows import ControlledRows
 from neurodial.service.engine.caches import RowCache
-from neurodial.service.engine.choosing import ModelDefaults
+from neurodial.service.engine.choosing import ModelDefaults, likeliest
 from neurodial.service.engine.group import Choice, Decode, Group
 from neurodial.service.engine.passes import CausalPasses, Step, TranslationPasses
-from neurodial.service.engine.reading import Reader
+from neurodial.service.engine.reading import Pieces, Reader
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.slots import SlotCache
 from neurodial.service.engine.stepping import Outcome
@@ -26,18 +27,25 @@ class Rows:
         max_rows: rows at once, at most.
         cache: where keys and values are kept.
         decode: makes text of tokens.
+        pieces: tokens as the vocabulary writes them.
     """
 
     def __init__(
-        self, loaded: LoadedModel, defaults: ModelDefaults, max_rows: int, cache: RowCache | None, decode: Decode
+        self,
+        loaded: LoadedModel,
+        defaults: ModelDefaults,
+        max_rows: int,
+        cache: RowCache | None,
+        decode: Decode,
+        pieces: Pieces,
     ) -> None:
         self._defaults, self._decode = defaults, decode
         self._device = loaded.model.device
         self._controls = ControlledRows(loaded, max_rows)
         self._cache = cache or SlotCache()
-        self._reader = Reader(loaded, self._controls)
+        self._reader = Reader(loaded, self._controls, pieces)
         self._passes: CausalPasses | TranslationPasses = (
-            TranslationPasses(loaded, self._controls, defaults.start)
+            TranslationPasses(loaded, self._controls)
             if defaults.start is not None
             else CausalPasses(loaded, self._controls)
         )
@@ -87,13 +95,20 @@ class Rows:
             self._cache.reorder([self._moves.get(row, row) for row in range(self._cache.num_rows)])
         self._moves = {}
 
+    @property
+    def makes_first_tokens(self) -> bool:
+        """Whether `join` makes the first tokens, rather than the next `advance`."""
+        return self._passes.makes_first_token
+
     def join(self, sequences: Items[Sequence]) -> list[Outcome]:
-        """Reads prompts and makes first tokens; see `Runner.join`."""
+        """Reads prompts; see `Runner.join`."""
         groups = self._new_groups(sequences)
+        choices: list[Choice] = []
         try:
             prompts = [sequence.prepared.prompt_ids for sequence in sequences]
             first = self._passes.prefill(prompts, [group.slots[0] for group in groups])
-            choices = self._choose(groups, [[place] for place in range(len(groups))], first.logits)
+            if first.logits is not None:
+                choices = self._choose(groups, [[place] for place in range(len(groups))], first.logits)
             self._cache.join(first.cache, first.lengths, first.sources, [len(group.slots) for group in groups])
         except Exception:
             self._controls.discard()
@@ -105,25 +120,27 @@ class Rows:
             group.rows = list(range(len(self._slots), len(self._slots) + len(group.slots)))
             self._slots += group.slots
         added = self._cache.num_rows - len(self._tokens)
-        self._tokens += [0] * added
-        self._steps += [1] * added
+        self._tokens += [self._defaults.start or 0] * added
+        self._steps += [int(self.makes_first_tokens)] * added
         self._lengths = torch.tensor(self._cache.lengths, device=self._device)
+        if not choices:
+            return [Outcome(sequence) for sequence in sequences]
         outcomes = [self._take(group, choice) for group, choice in zip(groups, choices, strict=True)]
         self._moves = {}  # a new search's rows are all alike
         return outcomes
 
-    def encode(self, sequences: Items[Sequence]) -> list[Outcome]:
-        """Reads texts, each in one pass, and pools their states."""
+    def read(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """Reads texts, each in one pass, for their pooled states or the activations of neurons."""
         groups = self._new_groups(sequences)
         try:
-            pooled = self._reader.read([s.prepared.prompt_ids for s in sequences], [g.slots[0] for g in groups])
+            outcomes = self._reader.read(sequences, [group.slots[0] for group in groups])
         except Exception:
             self._controls.discard()
             self._free_slots(groups)
             raise
         self._controls.confirm()
         self._groups.update({group.sequence: group for group in groups})
-        return [Outcome(s, end="stop", pooled=states) for s, states in zip(sequences, pooled, strict=True)]
+        return outcomes
 
     def report(self, sequence: Sequence) -> dict[str, Any] | None:
         """What a sequence's controls did; of a beam search those of its first row."""
@@ -157,8 +174,10 @@ class Rows:
             for sequence in sequences:
                 slots = [self._free.pop() for _ in range(sequence.num_rows)]
                 groups.append(Group(sequence, slots, self._defaults, self._device))
+                started = time.perf_counter()
                 for slot in slots:
                     self._controls.place(slot, sequence.prepared.plan)
+                sequence.apply_s = time.perf_counter() - started
         except Exception:
             self._free_slots(groups)
             raise
@@ -176,10 +195,8 @@ class Rows:
         if self._banned is not None:  # in place, where nobody else reads them: a copy costs as much as the arg max
             are_plain = all(group.is_plain for group in groups)
             allowed = (logits.index_fill_ if are_plain else logits.index_fill)(1, self._banned, -torch.inf)
-        highest, best = allowed.max(-1)  # NaN wins over every number
-        likeliest = best.masked_fill(~highest.isfinite(), -1).tolist()
-        pairs = zip(groups, rows, strict=True)
-        return [group.choose(logits, places, likeliest, self._decode) for group, places in pairs]
+        best = likeliest(allowed)
+        return [g.choose(logits, places, best, self._decode) for g, places in zip(groups, rows, strict=True)]
 
     def _take(self, group: Group, choice: Choice) -> Outcome:
         outcome, beams = group.take(choice)

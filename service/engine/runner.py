@@ -1,7 +1,6 @@
 """The model behind an engine: rows join and leave between steps, each under its own controls."""
 
 import secrets
-import threading
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
@@ -11,17 +10,28 @@ from typing import Any
 import torch
 
 from neurodial.control.calibration import Calibration
-from neurodial.control.catalogue import SetCatalogue
+from neurodial.control.catalogue import SetSource
 from neurodial.control.compiling import CompiledControls, compile_controls
 from neurodial.control.controls import Control
-from neurodial.control.errors import BadInput, LimitError
+from neurodial.control.errors import AddressError, BadInput, ControlError, LimitError, NeuronSetError
 from neurodial.control.loading import LoadedModel
-from neurodial.control.neuron_set import NeuronSet
+from neurodial.control.selecting import original_width
 from neurodial.service.engine.caches import RowCache
 from neurodial.service.engine.choosing import ModelDefaults
-from neurodial.service.engine.primitives import NOTHING_APPLIED, EngineInfo, ModelInfo, Prepared, Request, SetInfo
+from neurodial.service.engine.columns import Column, of_stack, read_columns
+from neurodial.service.engine.primitives import (
+    NOTHING_APPLIED,
+    EngineInfo,
+    Message,
+    ModelInfo,
+    Prepared,
+    Request,
+    SetInfo,
+)
+from neurodial.service.engine.prompts import Prompts
 from neurodial.service.engine.rows import Rows
 from neurodial.service.engine.sequence import Sequence
+from neurodial.service.engine.sets import read_set, set_info
 from neurodial.service.engine.stepping import Outcome
 
 _COMPILED_CACHE = 256  # distinct lists of controls whose compilation is remembered
@@ -34,7 +44,7 @@ class ModelRunner:
 
     Args:
         loaded: the model.
-        sets: the neuron sets that requests may name.
+        sets: where neuron sets that requests name are looked up.
         model_id: what requests call the model; its own name where absent.
         default_max_tokens: most tokens generated where a request does not say.
         max_rows: rows decoded together, at most.
@@ -42,6 +52,9 @@ class ModelRunner:
         allow_changed_weights: take sets of an ancestor of the model although weights were changed since.
         calibration: of the model; pruning an address to the mean and limits need it.
         max_deviations: standard deviations that a control may move a neuron from its mean.
+        max_neurons: neurons that one request's controls may touch; no limit where absent.
+        max_activations: numbers that one `activations` request may ask for; no limit where absent.
+        max_set_bytes: the largest neuron-set file that `check_set` takes.
 
     Raises:
         FingerprintError: if a set or the calibration was made for another model.
@@ -50,7 +63,7 @@ class ModelRunner:
     def __init__(
         self,
         loaded: LoadedModel,
-        sets: SetCatalogue,
+        sets: SetSource,
         *,
         model_id: str | None = None,
         default_max_tokens: int = 256,
@@ -59,17 +72,23 @@ class ModelRunner:
         allow_changed_weights: bool = False,
         calibration: Calibration | None = None,
         max_deviations: float | None = None,
+        max_neurons: int | None = None,
+        max_activations: int | None = None,
+        max_set_bytes: int = 64 * 1024 * 1024,
     ) -> None:
-        for name in sets.names():
-            sets.get(name).check_model(loaded, allow_changed_weights=allow_changed_weights)
+        named = {name: sets.get(name) for name in sets.names()}
+        for found in named.values():
+            found.check_model(loaded, allow_changed_weights=allow_changed_weights)
         if calibration is not None:
             calibration.check_model(loaded, allow_changed_weights=allow_changed_weights)
-        self._loaded = loaded
-        self._tokenizer: Any = loaded.tokenizer
-        self._tokenizer_lock = threading.Lock()  # MarianTokenizer switches its state and is not safe for two threads
+        self._loaded, self._sets = loaded, sets
+        self._prompts = Prompts(loaded)
         self._defaults = ModelDefaults.of(loaded.model)
         self._max_positions = _max_positions(loaded)
         self._default_max_tokens = default_max_tokens
+        self._allow_changed_weights = allow_changed_weights
+        self._max_neurons, self._max_activations = max_neurons, max_activations
+        self._max_set_bytes = max_set_bytes
         self._compile = lru_cache(_COMPILED_CACHE)(
             lambda controls: compile_controls(
                 loaded,
@@ -80,36 +99,74 @@ class ModelRunner:
                 max_deviations=max_deviations,
             )
         )
-        self._rows = Rows(loaded, self._defaults, max_rows, cache, self.decode)
-        cards = tuple(_set_info(name, sets.get(name)) for name in sets.names())
-        self.info = EngineInfo(_model_info(loaded, model_id or loaded.name, self._max_positions), cards)
+        self._rows = Rows(loaded, self._defaults, max_rows, cache, self.decode, self._prompts.pieces)
+        cards = tuple(set_info(name, found) for name, found in named.items())
+        self.info = EngineInfo(_model_info(loaded, model_id or loaded.name, self._max_positions, self._prompts), cards)
 
     def prepare(self, request: Request) -> Prepared:
         """Tokenises a prompt and compiles its controls; see `Runner.prepare`.
 
         Raises:
             BadInput: if the model cannot do what is asked.
-            LimitError: if the prompt or `max_tokens` do not fit the model's positions.
+            LimitError: if the prompt or what is asked for do not fit.
             ControlError, AddressError, FingerprintError: naming the field.
         """
-        if request.task == "generate" and self._loaded.family == "encoder-only":
+        if request.task != "generate":
+            return self._prepare_reading(request)
+        if self._loaded.family == "encoder-only":
             raise BadInput("this model reads text and does not write any", param="model", hint="choose another model")
-        with self._tokenizer_lock:
-            ids = tuple(self._tokenizer(request.prompt, verbose=False)["input_ids"])
-        if not ids:
-            raise BadInput(f"{request.field} has no tokens", param=request.field)
+        if request.num_beams > 1 and (request.temperature > 0 or request.logprobs is not None):
+            field = "temperature" if request.temperature > 0 else "logprobs"
+            raise BadInput(f"{field} does not go with beam search", hint="drop it, or num_beams", param=field)
+        ids = self._prompts.ids_of(request)
         max_tokens = self._max_tokens(request, len(ids))
-        size = int(self._loaded.model.config.get_text_config().vocab_size)
+        size = self._prompts.vocab_size
         for token, _ in request.logit_bias:
             if not 0 <= token < size:
                 raise BadInput(f"logit_bias: there is no token {token}, the last is {size - 1}", param="logit_bias")
         seed = secrets.randbits(63) if request.seed is None else request.seed
-        return Prepared(ids, max_tokens, self._plan(request.controls), seed, self._defaults.end_ids)
+        started = time.perf_counter()
+        plan = self._plan(request.controls)
+        took = time.perf_counter() - started
+        return Prepared(ids, max_tokens, plan, seed, self._defaults.end_ids, compile_s=took)
 
     def decode(self, ids: Items[int]) -> str:
         """The text of generated tokens."""
-        with self._tokenizer_lock:
-            return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        return self._prompts.decode(ids)
+
+    def check_set(self, data: bytes) -> SetInfo:
+        """See `EngineClient.check_set`."""
+        found = read_set(data, self._max_set_bytes)
+        found.check_model(self._loaded, allow_changed_weights=self._allow_changed_weights)
+        named = [(part.site, part.indices) for part in found.sites]
+        for site, indices in [*named, *((part.site, part.indices) for part in found.readouts)]:
+            try:
+                width = original_width(self._loaded, site)
+            except AddressError as error:
+                raise NeuronSetError(f"the neuron set {found.concept!r}: {error.message}") from None
+            if indices.max(initial=-1) >= width or indices.min(initial=0) < 0:
+                raise NeuronSetError(f"the neuron set {found.concept!r} names neurons that {site} does not have")
+        return set_info(found.concept, found)
+
+    def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
+        """See `EngineClient.validate`."""
+        plan = self._plan(controls)
+        return NOTHING_APPLIED if plan is None else plan.summary()
+
+    def tokenize(
+        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
+    ) -> tuple[tuple[int, str], ...]:
+        """See `EngineClient.tokenize`."""
+        return self._prompts.tokenize(text, add_special_tokens=add_special_tokens, messages=messages)
+
+    def detokenize(self, ids: tuple[int, ...]) -> str:
+        """See `EngineClient.detokenize`."""
+        return self._prompts.detokenize(ids)
+
+    @property
+    def makes_first_tokens(self) -> bool:
+        """See `Runner.makes_first_tokens`."""
+        return self._rows.makes_first_tokens
 
     @torch.inference_mode()
     def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
@@ -125,9 +182,9 @@ class ModelRunner:
     def join(self, sequences: Items[Sequence]) -> list[Outcome]:
         """See `Runner.join`."""
         written = [s for s in sequences if s.request.task == "generate"]
-        read = [s for s in sequences if s.request.task == "encode"]
-        encoded = self._rows.encode(read) if read else []
-        return encoded + (self._rows.join(written) if written else [])
+        read = [s for s in sequences if s.request.task != "generate"]
+        outcomes = self._rows.read(read) if read else []
+        return outcomes + (self._rows.join(written) if written else [])
 
     def applied(self, sequence: Sequence) -> Mapping[str, Any]:
         """See `Runner.applied`."""
@@ -138,6 +195,61 @@ class ModelRunner:
         """See `Runner.release`."""
         self._rows.release(sequences)
 
+    def _prepare_reading(self, request: Request) -> Prepared:
+        """A request that is read in one pass: its tokens, those of its target, and the neurons that it asks for."""
+        ids = self._prompts.ids_of(request)
+        self._check_length(len(ids), request.field)
+        columns: tuple[Column, ...] = ()
+        if request.task == "activations":
+            columns = read_columns(
+                request.neurons, self._loaded, self._sets, allow_changed_weights=self._allow_changed_weights
+            )
+        target = self._target_ids(request, columns)
+        self._check_activations(columns, len(ids), len(target))
+        started = time.perf_counter()
+        plan = self._plan(request.controls)
+        took = time.perf_counter() - started
+        if plan is not None:
+            self._check_acts(plan, has_target=bool(target))
+        return Prepared(ids, 0, plan, target_ids=target, neurons=columns, compile_s=took)
+
+    def _target_ids(self, request: Request, columns: tuple[Column, ...]) -> tuple[int, ...]:
+        start = self._defaults.start
+        if request.target is None:
+            if start is not None and of_stack(columns, "decoder"):
+                message = "target is missing: the neurons of the decoder need a text that it reads"
+                raise BadInput(message, hint="give the output that it would write", param="target")
+            return ()
+        if start is None or request.task != "activations":
+            raise BadInput("target is for activations of an encoder–decoder model", hint="drop it", param="target")
+        ids = self._prompts.target_ids(request.target, start, self._defaults.end_ids)
+        self._check_length(len(ids), "target")
+        return ids
+
+    def _check_activations(self, columns: tuple[Column, ...], num_prompt: int, num_target: int) -> None:
+        in_target = len(of_stack(columns, "decoder")) if num_target else 0
+        count = (len(columns) - in_target) * num_prompt + in_target * num_target
+        if self._max_activations is not None and count > self._max_activations:
+            message = f"{len(columns)} neurons on these texts are {count:,} numbers; at most {self._max_activations:,}"
+            raise LimitError(f"{message} are given at once", hint="name fewer neurons", param="neurons")
+
+    def _check_acts(self, plan: CompiledControls, *, has_target: bool) -> None:
+        """Refuses controls that a single pass over the text cannot apply: they are never silently dropped."""
+        is_half = self._loaded.family == "encoder-decoder" and not has_target
+        for number, control in enumerate(plan.controls):
+            here = f"controls[{number}]"
+            if any(effect.trigger for effect in control.effects):
+                raise ControlError(f"{here}.when: a trigger acts while text is generated", param=f"{here}.when")
+            if is_half and all(effect.site.stack == "decoder" for effect in control.effects):
+                message = f"{here} is on the decoder, which does not run here"
+                raise ControlError(message, hint="drop it; to read activations, give a target", param=here)
+
+    def _check_length(self, count: int, field: str, *, reserved: int = 0) -> None:
+        most = self._max_positions - reserved
+        if count > most:
+            message = f"{field} has {count} tokens; the model reads at most {most}"
+            raise LimitError(message, hint="split the text into sentences", param=field)
+
     def _max_tokens(self, request: Request, num_prompt: int) -> int:
         """Most tokens to generate.
 
@@ -145,19 +257,20 @@ class ModelRunner:
             LimitError: if the prompt or what is asked for do not fit.
         """
         limit = self._max_positions
-        room = limit - 1 if self._loaded.family == "encoder-decoder" else limit - num_prompt
-        if num_prompt > limit or (room < 1 and request.task == "generate"):
-            message = f"{request.field} has {num_prompt} tokens; the model reads at most {limit}"
-            raise LimitError(message, hint="split the text into sentences", param=request.field)
-        if request.task == "encode":
-            return 0
+        is_causal = self._loaded.family == "decoder-only"
+        self._check_length(num_prompt, request.field, reserved=int(is_causal))
+        room = limit - num_prompt if is_causal else limit - 1
         if request.max_tokens is not None and request.max_tokens > room:
             message = f"max_tokens is {request.max_tokens}; the model writes at most {room}"
             raise LimitError(message + " after this prompt" * (room < limit - 1), param="max_tokens")
         return request.max_tokens or min(self._default_max_tokens, room)
 
     def _plan(self, controls: tuple[Control, ...]) -> CompiledControls | None:
-        return self._compile(controls) if controls else None
+        plan = self._compile(controls) if controls else None
+        if plan is not None and self._max_neurons is not None and plan.num_neurons > self._max_neurons:
+            message = f"controls touch {plan.num_neurons:,} neurons; at most {self._max_neurons:,} are accepted"
+            raise LimitError(message, hint="name fewer neurons, or set top", param="controls")
+        return plan
 
 
 def _max_positions(loaded: LoadedModel) -> int:
@@ -166,7 +279,7 @@ def _max_positions(loaded: LoadedModel) -> int:
     return next((int(number) for number in known if isinstance(number, int) and number > 0), _UNLIMITED_POSITIONS)
 
 
-def _model_info(loaded: LoadedModel, model_id: str, max_positions: int) -> ModelInfo:
+def _model_info(loaded: LoadedModel, model_id: str, max_positions: int, prompts: Prompts) -> ModelInfo:
     model = loaded.model
     return ModelInfo(
         id=model_id,
@@ -176,12 +289,8 @@ def _model_info(loaded: LoadedModel, model_id: str, max_positions: int) -> Model
         device=str(model.device),
         max_positions=max_positions,
         created=int(time.time()),
+        family=loaded.family,
+        hidden_size=int(model.config.get_text_config().hidden_size),
+        vocab_size=prompts.vocab_size,
+        has_chat_template=prompts.has_chat_template,
     )
-
-
-def _set_info(name: str, found: NeuronSet) -> SetInfo:
-    advice = found.recommended
-    recommended = {"op": advice.op, "where": advice.where, "strength": dict(advice.strength), "top": advice.top}
-    sites = tuple(str(site.site) for site in found.sites)
-    labels, count = found.labels, found.num_neurons
-    return SetInfo(name, found.digest, found.concept, labels, count, sites, recommended, found.evidence)

@@ -21,7 +21,7 @@ class Capacity:
     Attributes:
         max_rows: rows decoded together; a beam counts as a row.
         max_waiting: sequences that may wait; more are refused.
-        prefill_tokens: prompt tokens read in one step, padding included; a longer prompt is read alone.
+        prefill_tokens: tokens read in one step, by whoever joins, padding included; a longer text is read alone.
         cache_tokens: rows times the longest row's tokens, prompt and output together, that the cache may hold.
         max_bypass: how often a sequence that does not fit yet is passed by later ones.
     """
@@ -84,6 +84,11 @@ class Scheduler:
     def num_rows(self) -> int:
         """Rows in use."""
         return sum(sequence.num_rows for sequence in self._running)
+
+    @property
+    def num_cache_tokens(self) -> int:
+        """Places of the cache that the rows in use may come to need."""
+        return self.num_rows * max((sequence.max_length for sequence in self._running), default=0)
 
     def add(self, sequences: Items[Sequence]) -> None:
         """Queues all of the sequences of one submission, or none.
@@ -160,7 +165,8 @@ class Scheduler:
 
     def _admit(self) -> tuple[Sequence, ...]:
         limits = self.capacity
-        rows, longest = self.num_rows, max((s.max_length for s in self._running), default=0)
+        rows, cached = self.num_rows, sum(s.num_cached for s in self._running)
+        longest = max((s.max_length for s in self._running), default=0)
         joining: list[Sequence] = []
         joining_rows = widest = 0
         passed: list[Sequence] = []
@@ -169,12 +175,13 @@ class Scheduler:
             if is_closed or rows == limits.max_rows:
                 passed.append(sequence)
                 continue
-            more, length = rows + sequence.num_rows, max(longest, sequence.max_length)
-            prompts = max(widest, len(sequence.prepared.prompt_ids)) * (joining_rows + 1)
+            more, in_cache = rows + sequence.num_rows, cached + sequence.num_cached
+            length = max(longest, sequence.max_length)
+            prompts = max(widest, sequence.num_read) * (joining_rows + 1)
             is_read_now = not joining or prompts <= limits.prefill_tokens
-            if more <= limits.max_rows and more * length <= limits.cache_tokens and is_read_now:
-                rows, longest = more, length
-                joining_rows, widest = joining_rows + 1, max(widest, len(sequence.prepared.prompt_ids))
+            if more <= limits.max_rows and in_cache * length <= limits.cache_tokens and is_read_now:
+                rows, cached, longest = more, in_cache, length
+                joining_rows, widest = joining_rows + 1, max(widest, sequence.num_read)
                 joining.append(sequence)
                 for other in passed:
                     other.num_bypasses += 1

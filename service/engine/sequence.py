@@ -12,6 +12,7 @@ from neurodial.service.engine.primitives import (
     FinishReason,
     Prepared,
     Request,
+    SiteActivations,
     TokenLogprob,
     Tokens,
 )
@@ -40,10 +41,17 @@ class Sequence:
         self.state: SequenceState = "waiting"
         self.is_cancelled = False  # set by any thread, read between steps
         self.failed = False
+        self.arrived = now
+        self.apply_s = 0.0  # that putting its controls into the batch took
+        self.end: Finished | Failed | None = None  # the last event
         self.turn = 0  # the scheduler's
         self.num_bypasses = 0
-        self.num_rows = request.num_beams
-        self.max_length = len(prepared.prompt_ids) + prepared.max_tokens
+        self.num_read = len(prepared.prompt_ids) + len(prepared.target_ids)  # tokens that joining takes
+        if request.task == "generate":
+            self.num_rows = self.num_cached = request.num_beams
+            self.max_length = len(prepared.prompt_ids) + prepared.max_tokens
+        else:  # one pass and no cache
+            self.num_rows, self.num_cached, self.max_length = 1, 0, 0
         self._deadline = None if request.timeout_s is None else now + request.timeout_s
         self._reads_text = request.stream or bool(request.stop)
         self._text = TextStream(decode, request.stop)
@@ -75,7 +83,9 @@ class Sequence:
         self,
         reason: FinishReason,
         applied: Mapping[str, Any] = NOTHING_APPLIED,
+        *,
         pooled: tuple[float, ...] = (),
+        activations: tuple[SiteActivations, ...] = (),
     ) -> None:
         """Delivers the end, once."""
         if self.is_finished:
@@ -85,14 +95,16 @@ class Sequence:
         self.state = "finished"
         num_prompt, num_written = len(self.prepared.prompt_ids), len(self.ids)
         logprobs = tuple(self.logprobs)
-        self.handle.deliver(Finished(reason, text, num_prompt, num_written, dict(applied), logprobs, pooled))
+        self.end = Finished(reason, text, num_prompt, num_written, dict(applied), logprobs, pooled, activations)
+        self.handle.deliver(self.end)
 
     def fail(self, error: NeurodialError) -> None:
         """Delivers the reason of a failure, once."""
         if not self.is_finished:
             self.state = "finished"
             self.failed = True
-            self.handle.deliver(Failed(error))
+            self.end = Failed(error)
+            self.handle.deliver(self.end)
 
     def _deliver_text(self, delta: str, logprobs: tuple[TokenLogprob, ...]) -> None:
         if self.request.stream and (delta or logprobs):

@@ -10,8 +10,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
+from neurodial.control.controls import Control
 from neurodial.control.errors import InternalError, NeurodialError, Unavailable
-from neurodial.service.engine.primitives import EngineInfo, FinishReason, Prepared, Request, TokenLogprob
+from neurodial.service.engine.primitives import (
+    EngineInfo,
+    FinishReason,
+    Message,
+    Prepared,
+    Request,
+    SetInfo,
+    SiteActivations,
+    TokenLogprob,
+)
 from neurodial.service.engine.scheduler import Plan
 from neurodial.service.engine.sequence import Sequence
 
@@ -30,6 +40,7 @@ class Outcome:
             `max_tokens` are the sequence's own business.
         error: why it failed instead.
         pooled: of an `encode` request.
+        activations: of an `activations` request.
     """
 
     sequence: Sequence
@@ -38,18 +49,24 @@ class Outcome:
     end: FinishReason | None = None
     error: NeurodialError | None = None
     pooled: tuple[float, ...] = ()
+    activations: tuple[SiteActivations, ...] = ()
 
 
 class Runner(Protocol):
     """What an engine drives: a model, or something that behaves like one.
 
-    `prepare` and `decode` are called on any thread, the rest on the engine's. `advance` and `join` either return an
-    outcome for every sequence or raise, and then nothing has changed, so that they can be called again with fewer.
+    `advance`, `commit`, `join`, `applied` and `release` are called on the engine's thread, the rest on any. `advance`
+    and `join` either return an outcome for every sequence or raise, and then nothing has changed, so that they can be
+    called again with fewer.
     """
 
     @property
     def info(self) -> EngineInfo:
         """The model and its neuron sets."""
+
+    @property
+    def makes_first_tokens(self) -> bool:
+        """Whether `join` makes the first tokens; else `advance` does, in the same step."""
 
     def prepare(self, request: Request) -> Prepared:
         """Checks a request and compiles its controls.
@@ -61,6 +78,20 @@ class Runner(Protocol):
     def decode(self, ids: Items[int]) -> str:
         """The text of generated tokens."""
 
+    def check_set(self, data: bytes) -> SetInfo:
+        """See `EngineClient.check_set`."""
+
+    def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
+        """See `EngineClient.validate`."""
+
+    def tokenize(
+        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
+    ) -> tuple[tuple[int, str], ...]:
+        """See `EngineClient.tokenize`."""
+
+    def detokenize(self, ids: tuple[int, ...]) -> str:
+        """See `EngineClient.detokenize`."""
+
     def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
         """The next token of every sequence. Nothing of it counts before `commit`."""
 
@@ -68,7 +99,10 @@ class Runner(Protocol):
         """Makes what `advance` did since the last commit count; rows that it did not advance are lost."""
 
     def join(self, sequences: Items[Sequence]) -> list[Outcome]:
-        """Reads the prompts of new sequences and makes their first tokens."""
+        """Reads prompts: of sequences that only read all there is, of the others as far as the first token.
+
+        That token is made here where `makes_first_tokens` says so.
+        """
 
     def applied(self, sequence: Sequence) -> Mapping[str, Any]:
         """What the controls of a sequence did so far."""
@@ -88,14 +122,20 @@ class Stepper:
         self._runner = runner
 
     def step(self, plan: Plan) -> list[Outcome]:
-        """One token for every running row, then the prompts of those that join."""
+        """One token for every running row, and the prompts of those that join."""
         for sequence in plan.leaving:
             guarded(sequence, partial(self._give_up, sequence))
         if plan.leaving:
             self._runner.release(plan.leaving)
-        advanced = isolated(self._runner.advance, plan.running)
+        if self._runner.makes_first_tokens:
+            advanced = isolated(self._runner.advance, plan.running)
+            self._runner.commit()
+            return advanced + isolated(self._runner.join, plan.joining)
+        joined = isolated(self._runner.join, plan.joining)
+        starting = [o.sequence for o in joined if o.error is None and o.end is None]
+        advanced = isolated(self._runner.advance, [*plan.running, *starting])
         self._runner.commit()
-        return advanced + isolated(self._runner.join, plan.joining)
+        return [o for o in joined if o.sequence not in starting] + advanced
 
     def deliver(self, outcomes: Items[Outcome]) -> list[Sequence]:
         """Hands every outcome on; the sequences that have ended, whose rows are free."""
@@ -117,7 +157,8 @@ class Stepper:
                 reason = reason or ended
                 break
         if reason is not None:
-            sequence.finish(reason, self._runner.applied(sequence), outcome.pooled)
+            applied = self._runner.applied(sequence)
+            sequence.finish(reason, applied, pooled=outcome.pooled, activations=outcome.activations)
 
     def _give_up(self, sequence: Sequence) -> None:
         """Ends what was cancelled or ran out of time."""

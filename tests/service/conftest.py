@@ -11,6 +11,7 @@ from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.limits import Limits
+from neurodial.service.services import Services
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def engine(runner: FakeRunner) -> Iterator[Engine]:
 @pytest.fixture
 def http(engine: Engine) -> Iterator[TestClient]:
     """An HTTP client of the application."""
-    app = create_app({"en-es": LocalClient(engine)}, Limits(max_prompts=8, max_text_chars=2000, max_body_bytes=200_000))
+    limits = Limits(max_prompts=8, max_text_chars=2000, max_body_bytes=200_000)
+    app = create_app(Services({"en-es": LocalClient(engine)}, limits))
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client

@@ -1,0 +1,1 @@
+"""The HTTP routes, a module per theme; each has `add(app, services)`."""

@@ -1,0 +1,54 @@
+"""The served models, and each model under each of its sets' labels."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi import Request as HttpRequest
+
+from neurodial.control.controls import Control
+from neurodial.service.engine.primitives import EngineInfo
+from neurodial.service.schemas.catalogue import ModelCard, ModelList
+from neurodial.service.selection import find, variants
+from neurodial.service.services import Services
+
+
+def add(app: FastAPI, services: Services) -> None:
+    """Adds `/v1/models`."""
+
+    @app.get("/v1/models", response_model=ModelList, tags=["models"])
+    async def list_models(http: HttpRequest) -> ModelList:
+        """The served models, and behind each its variants `base:set=label`."""
+        cards: list[ModelCard] = []
+        for base, client in services.engines.items():
+            info = await client.info()
+            cards.append(_card(info))
+            cards += [_card(info, name, control) for name, control in await variants(services, http, base)]
+        return ModelList(data=cards)
+
+    @app.get("/v1/models/{model:path}", response_model=ModelCard, tags=["models"])
+    async def retrieve_model(http: HttpRequest, model: str) -> ModelCard:
+        """One served model, or one variant."""
+        base, control = await find(services, http, model)
+        info = await services.engine(base).info()
+        return _card(info) if control is None else _card(info, model, control)
+
+
+def _card(info: EngineInfo, name: str | None = None, control: Control | None = None) -> ModelCard:
+    model = info.model
+    variant: dict[str, Any] = {}
+    if control is not None:
+        variant = {"parent": model.id, "controls": [{"set": control.set, "to": control.to}]}
+    return ModelCard(
+        id=name or model.id,
+        created=model.created,
+        architecture=model.architecture,
+        fingerprint=model.fingerprint,
+        dtype=model.dtype,
+        device=model.device,
+        max_positions=model.max_positions,
+        family=model.family,
+        hidden_size=model.hidden_size,
+        vocab_size=model.vocab_size,
+        has_chat_template=model.has_chat_template,
+        **variant,
+    )
