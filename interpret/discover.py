@@ -114,10 +114,11 @@ def discover(
     _check_corpus(corpus, method)
     data = gather(loaded, corpus, sites, job, store)
     _check_gathered(corpus, data)
+    measured: dict[str, Any] = {}
     if isinstance(method, RankingMethod):
-        ranked, measured = rank(method, data, sites, watch), {}
+        ranked = rank(method, data, sites, watch)
     else:
-        ranked, measured = _ranked_causally(loaded, corpus, method, sites, job)
+        ranked, measured["task"] = _ranked_causally(loaded, corpus, method, sites, job)
     readouts, report = train_readouts(data, sites, job)
     tuned = _tuned(loaded, corpus, data, ranked, readouts, job) if job.tuning else None
     ranked = tuned.ranked if tuned else ranked
@@ -172,11 +173,18 @@ def match_sites(loaded: LoadedModel, patterns: tuple[str, ...]) -> tuple[Site, .
 def _ranked_causally(
     loaded: LoadedModel, corpus: Corpus, method: CausalMethod, sites: tuple[Site, ...], job: Discovery
 ) -> tuple[list[Ranked], dict[str, Any]]:
-    """Every neuron's score, and the evidence that came up on the way."""
+    """Every neuron's score, and what is known of the task."""
     check_settings(method)
-    decoder = "own" if job.decoder == "own" else None
-    found = rank_causally(method, loaded, corpus, sites, examples=job.examples, seed=job.seed, decoder=decoder)
-    return found.ranked, {"task": found.report}
+    found = rank_causally(
+        method,
+        loaded,
+        corpus,
+        sites,
+        examples=job.examples,
+        seed=job.seed,
+        decoder="own" if job.decoder == "own" else None,
+    )
+    return found.ranked, found.report
 
 
 def _check_corpus(corpus: Corpus, method: RankingMethod | CausalMethod) -> None:
@@ -202,9 +210,9 @@ def gather(
     statistics = LabelStatistics(classes, level=level)
     samples = Collector(level=level, max_rows=job.max_rows, seed=job.seed)
     positions = Collector(level="piece", max_rows=2 * job.max_rows, seed=job.seed)
-    rows: Level = "piece" if corpus.word_labels else "sentence"
-    pairs = PairedTokens(sites, level=rows)
-    held_out = PairedTokens(sites, level=rows, splits=("dev", "test"))
+    joined: Level = "piece" if corpus.word_labels else "sentence"
+    pairs = PairedTokens(sites, level=joined)
+    held_out = PairedTokens(sites, level=joined, splits=("dev", "test"))
     with_words = corpus.word_labels and (store is None or "piece" in store.levels)
     with_pairs = corpus.paired and len(corpus.labels) == 2 and (with_words or not corpus.word_labels)
     plan = Extraction(

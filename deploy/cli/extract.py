@@ -1,7 +1,7 @@
 """`neurodial extract`: a corpus's activations on disk, for any number of discoveries."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -77,9 +77,9 @@ def extract(
         to_file = out.suffix in NEUROX
         sites = residual_sites(loaded) if to_file and not patterns else match_sites(loaded, patterns)
         usual = ["word"] if to_file else ["word", "piece"] if opened.word_labels or not opened.labels else ["sentence"]
-        plan = Extraction(
-            sites, tuple(level or usual), words=words, sentences=sentences, decoder=decoder, batch_tokens=batch_tokens
-        )  # type: ignore[arg-type]
+        chosen: dict[str, Any] = {"words": words, "sentences": sentences, "decoder": decoder}
+        rows: Any = tuple(level or usual)
+        plan = Extraction(sites, rows, batch_tokens=batch_tokens, **chosen)
         if to_file:
             count, (layers, width) = export_neurox(loaded, opened, out, plan)
             _say(as_json, {"path": str(out), "sentences": count, "layers": layers, "neurons": width},

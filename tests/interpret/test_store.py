@@ -1,6 +1,7 @@
 """The activation store: what was extracted is what a run gives, a stop costs nothing, a stranger is refused."""
 
 import errno
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neurodial.control import set_file
 from neurodial.control.addresses import Site
 from neurodial.control.errors import CorpusError, FingerprintError, StoreError
 from neurodial.control.loading import LoadedModel
 from neurodial.interpret import storing
-from neurodial.interpret.activations import Extraction, extract
+from neurodial.interpret.activations import Extraction, extract, extract_window
 from neurodial.interpret.blocks import Block
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.discover import Discovery, discover
@@ -86,7 +86,7 @@ def test_a_stopped_run_goes_on_where_it_was(
     loaded: LoadedModel, corpus: Corpus, store: ActivationStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[int] = []
-    true = storing.extract_window
+    true = extract_window
 
     def stopping(loaded: LoadedModel, window: list[Any], *rest: Any) -> Iterator[Block]:
         ran.append(window[0].number)
@@ -118,7 +118,7 @@ def test_a_stopped_run_goes_on_where_it_was(
 def test_a_full_disk_costs_one_line_and_leaves_whole_windows(
     loaded: LoadedModel, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
-    true, count = set_file.os.fsync, 0
+    true, count = os.fsync, 0
 
     def fsync(handle: int) -> None:
         nonlocal count
@@ -127,7 +127,7 @@ def test_a_full_disk_costs_one_line_and_leaves_whole_windows(
             raise OSError(errno.ENOSPC, "No space left on device")
         true(handle)
 
-    monkeypatch.setattr(set_file.os, "fsync", fsync)
+    monkeypatch.setattr(os, "fsync", fsync)
     folder = tmp_path / "full"
     with pytest.raises(StoreError, match=r"full: the disk is full after \d+ of 250 examples") as caught:
         extract_to_store(loaded, corpus, PLAN, folder)
@@ -137,7 +137,7 @@ def test_a_full_disk_costs_one_line_and_leaves_whole_windows(
         return
     left = ActivationStore.open(folder)
     assert {path.name for path in folder.iterdir()} == {"store.json", *left.parts}
-    monkeypatch.setattr(set_file.os, "fsync", true)
+    monkeypatch.setattr(os, "fsync", true)
     assert extract_to_store(loaded, corpus, PLAN, folder).complete
 
 
