@@ -230,6 +230,18 @@ STRUCTURES: dict[str, Structure] = {
 _NAMES = tuple(STRUCTURES)
 
 
+def number_pair(kind: str, seed: int) -> tuple[AgreementSentence, AgreementSentence]:
+    """One sentence of a structure with its subject in the singular and in the plural, all else being the same."""
+    return _sentence(kind, SINGULAR, Draw(seed)), _sentence(kind, PLURAL, Draw(seed))
+
+
+def _sentence(kind: str, number: int, draw: Draw) -> AgreementSentence:
+    writer = _Writer(draw)
+    before, others, thing = STRUCTURES[kind](writer, number)
+    forms, after = writer.predicate(thing)
+    return AgreementSentence(before[0].upper() + before[1:], forms, after, number, kind, others)
+
+
 def generate_agreement(
     count: int, seed: int = 0, *, attractors: bool | None = None, without: Collection[tuple[str, str]] = ()
 ) -> list[AgreementSentence]:
@@ -250,7 +262,8 @@ def generate_agreement(
         )
     draw, found = Draw(seed), dict[tuple[str, str], AgreementSentence]()
     for _ in range(50 * count + 1000):
-        new = _written(draw, len(found) % 2)
+        number, kind = len(found) % 2, draw.one(_NAMES)
+        new = _sentence(kind, number, draw)
         if attractors in (None, new.attractors > 0) and new.key not in without:
             found.setdefault(new.key, new)
         if len(found) == count:
@@ -264,7 +277,7 @@ def agreement_pairs(count: int, seed: int = 0) -> list[tuple[AgreementSentence, 
     """Writes `count` minimal pairs: a sentence with its subject, and all that agrees with it, in either number.
 
     Args:
-        count: number of pairs, at least 1.
+        count: number of pairs, at least 1; the structures take turns.
         seed: the same seed gives the same pairs.
 
     Raises:
@@ -274,18 +287,10 @@ def agreement_pairs(count: int, seed: int = 0) -> list[tuple[AgreementSentence, 
         raise BadInput(f"the grammar writes at least one pair, {count} asked for", hint="use count=500", param="count")
     found: dict[tuple[str, str], tuple[AgreementSentence, AgreementSentence]] = {}
     for attempt in range(50 * count + 1000):
-        both = [_written(Draw(seed * 1_000_003 + attempt), number) for number in (SINGULAR, PLURAL)]
-        found.setdefault(both[0].key, (both[0], both[1]))
+        both = number_pair(_NAMES[attempt % len(_NAMES)], seed * 1_000_003 + attempt)
+        found.setdefault(both[0].key, both)
         if len(found) == count:
             return list(found.values())
     raise BadInput(
         f"the grammar found only {len(found)} distinct pairs of {count}", hint="ask for fewer", param="count"
     )
-
-
-def _written(draw: Draw, number: int) -> AgreementSentence:
-    """A sentence with its subject in a number: the same draws choose the same words in either."""
-    kind, writer = draw.one(_NAMES), _Writer(draw)
-    before, others, thing = STRUCTURES[kind](writer, number)
-    forms, after = writer.predicate(thing)
-    return AgreementSentence(before[0].upper() + before[1:], forms, after, number, kind, others)

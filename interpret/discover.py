@@ -8,11 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from neurodial.control.addresses import Site, Stack
+from neurodial.control.addresses import Site
 from neurodial.control.errors import AddressError, BadInput, CorpusError
 from neurodial.control.loading import LoadedModel
-from neurodial.control.neuron_set import NONE_CLASS, NeuronSet, ReadOut, Recommended
-from neurodial.interpret.activations import Extraction
+from neurodial.control.neuron_set import NeuronSet, ReadOut, Recommended
 from neurodial.interpret.assemble import (
     QUANTILE_LEVELS,
     Gathered,
@@ -21,14 +20,14 @@ from neurodial.interpret.assemble import (
     in_original_numbers,
     site_neurons,
 )
-from neurodial.interpret.blocks import Level
 from neurodial.interpret.causal import check_settings, default_patterns, rank_causally
 from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.evidence import Rows, probe_evidence
+from neurodial.interpret.evidence.gathering import Finding, gather_evidence
+from neurodial.interpret.evidence.settings import Level
+from neurodial.interpret.gather import check_gathered, gather, train_readouts
 from neurodial.interpret.maps import explained
-from neurodial.interpret.readout import ReadOutSettings, calibrate, check_classes, fit_readout, score_readout
+from neurodial.interpret.readout import ReadOutSettings
 from neurodial.interpret.registry import CausalMethod, RankingMethod, make_ranker
-from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, Sink, stream
 from neurodial.interpret.statistics import LabelMoments, PairSummary
 from neurodial.interpret.store import ActivationStore
 from neurodial.interpret.tuned import Tuned, tune
@@ -36,7 +35,7 @@ from neurodial.interpret.tuning import TuningSettings
 from neurodial.interpret.versions import PACKAGES, package_versions
 
 Array = np.ndarray[Any, Any]
-MIN_LABELLED = 8  # words (or sentences) of a label in the training part
+Watch = Callable[[RankingMethod, tuple[Site, ...]], None]
 STRENGTHS = {"map": 1.5, "shift": 2.0}
 
 
@@ -63,6 +62,7 @@ class Discovery:
         tuning: how maps are fitted through the model (`interpret.tuned`), which then also decides which neurons are
             kept; None leaves the method's ranking and the ridge maps as they are.
         tuning_pairs: minimal pairs for that.
+        evidence: how much evidence is gathered.
     """
 
     concept: str
@@ -82,6 +82,7 @@ class Discovery:
     strength: float | None = None
     tuning: TuningSettings | None = None
     tuning_pairs: int = 6000
+    evidence: Level = "quick"
 
 
 def discover(
@@ -89,8 +90,9 @@ def discover(
     corpus: Corpus,
     job: Discovery,
     *,
+    other: Corpus | None = None,
     store: ActivationStore | None = None,
-    watch: Callable[[RankingMethod, tuple[Site, ...]], None] | None = None,
+    watch: Watch | None = None,
 ) -> NeuronSet:
     """Finds a concept's neurons and writes down what controls need to know about them.
 
@@ -98,6 +100,7 @@ def discover(
         loaded: the model.
         corpus: labelled.
         job: what to look for, and how.
+        other: text on which the evidence measures what the set's neurons cost off target; None for the built-in one.
         store: the corpus's activations, read instead of running the model over it.
         watch: is shown the method after each fit, with the sites whose neurons it has ranked.
 
@@ -113,7 +116,7 @@ def discover(
         raise BadInput(f"top={job.top}: a set has at least one neuron", param="top")
     _check_corpus(corpus, method)
     data = gather(loaded, corpus, sites, job, store)
-    _check_gathered(corpus, data)
+    check_gathered(corpus, data)
     measured: dict[str, Any] = {}
     if isinstance(method, RankingMethod):
         ranked = rank(method, data, sites, watch)
@@ -125,7 +128,9 @@ def discover(
     chosen = choose(ranked, job.top)
     parts = tuple(site_neurons(data, r, chosen[r.site], ridge=job.ridge) for r in ranked if r.site in chosen)
     readouts = tuple(r for r in readouts if r.site in chosen)
-    evidence = _evidence(data, chosen, job.seed) | ({"readout": report} if report else {}) | measured
+    finding = Finding(loaded, corpus, data, method, chosen, readouts, job.seed, other)
+    evidence: dict[str, Any] = {"readout": report} if report else {}
+    evidence |= measured
     if tuned:
         parts = tuple(replace(p, maps=tuned.maps[p.site]) for p in parts)
         evidence["tuning"] = tuned.report
@@ -135,7 +140,7 @@ def discover(
     op = job.op or ("map" if data.pairs and corpus.word_labels else "shift")
     usual = 1.0 if tuned and op == "map" else STRENGTHS.get(op, 1.0)
     strength = usual if job.strength is None else job.strength
-    return NeuronSet(
+    found = NeuronSet(
         concept=job.concept,
         labels=corpus.labels,
         model_name=loaded.name,
@@ -149,6 +154,7 @@ def discover(
         provenance=_provenance(corpus, job, method, sites, sum(len(r.scores) for r in ranked)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    return replace(found, evidence=gather_evidence(finding, found, job.evidence) | evidence)
 
 
 def match_sites(loaded: LoadedModel, patterns: tuple[str, ...]) -> tuple[Site, ...]:
@@ -201,69 +207,11 @@ def _check_corpus(corpus: Corpus, method: RankingMethod | CausalMethod) -> None:
         )
 
 
-def gather(
-    loaded: LoadedModel, corpus: Corpus, sites: tuple[Site, ...], job: Discovery, store: ActivationStore | None = None
-) -> Gathered:
-    """One pass over the corpus, or over its stored activations, with all sinks."""
-    classes = (NONE_CLASS, *corpus.labels)
-    level: Literal["word", "sentence"] = "word" if corpus.word_labels else "sentence"
-    statistics = LabelStatistics(classes, level=level)
-    samples = Collector(level=level, max_rows=job.max_rows, seed=job.seed)
-    positions = Collector(level="piece", max_rows=2 * job.max_rows, seed=job.seed)
-    joined: Level = "piece" if corpus.word_labels else "sentence"
-    pairs = PairedTokens(sites, level=joined)
-    held_out = PairedTokens(sites, level=joined, splits=("dev", "test"))
-    with_words = corpus.word_labels and (store is None or "piece" in store.levels)
-    with_pairs = corpus.paired and len(corpus.labels) == 2 and (with_words or not corpus.word_labels)
-    plan = Extraction(
-        sites,
-        (level, "piece") if with_words else (level,),
-        words=job.words,
-        sentences=job.sentences,
-        decoder=job.decoder,
-    )
-    sinks: list[Sink] = [
-        statistics,
-        samples,
-        *([positions] if with_words else []),
-        *([pairs, held_out] if with_pairs else []),
-    ]
-    if store is None:
-        stream(loaded, corpus, plan, sinks)
-    else:
-        store.check_plan(plan)
-        for block in store.blocks(sites, plan.levels):
-            for sink in sinks:
-                sink.add(block)
-    stacks: list[Stack] = list(dict.fromkeys(site.stack for site in sites))
-    return Gathered(
-        classes,
-        statistics.moments,
-        pairs.moments if with_pairs else {},
-        held_out.moments if with_pairs else {},
-        {stack: rows for stack in stacks if (rows := samples.rows(stack)) is not None},
-        {stack: rows for stack in stacks if (rows := positions.rows(stack)) is not None} if with_words else {},
-    )
-
-
-def _check_gathered(corpus: Corpus, data: Gathered) -> None:
-    if not data.moments:
-        raise CorpusError(f"{corpus.name}: no labelled word could be found among the model's tokens")
-    for site, moments in data.moments.items():
-        for number in data.contrast:
-            if moments.count[number] < MIN_LABELLED:
-                raise CorpusError(
-                    f"{corpus.name}: only {moments.count[number]:.0f} training examples of {data.classes[number]!r} "
-                    f"at {site}, at least {MIN_LABELLED} are needed",
-                    hint="give a larger corpus, and check that its words align with the tokenizer",
-                )
-
-
 def rank(
     method: RankingMethod,
     data: Gathered,
     sites: tuple[Site, ...],
-    watch: Callable[[RankingMethod, tuple[Site, ...]], None] | None = None,
+    watch: Watch | None = None,
 ) -> list[Ranked]:
     """Scores of all neurons of all sites; the sites of one stack are ranked together, on the same rows."""
     ranked: list[Ranked] = []
@@ -294,26 +242,6 @@ def _fit(method: RankingMethod, data: Gathered, sites: list[Site]) -> None:
         method.fit(np.concatenate([rows.values[s] for s in sites], axis=1), rows.labels)
 
 
-def train_readouts(
-    data: Gathered, sites: tuple[Site, ...], job: Discovery
-) -> tuple[tuple[ReadOut, ...], dict[str, Any]]:
-    """A calibrated read-out at each site, with its held-out scores; none where only sentences are labelled."""
-    made: list[ReadOut] = []
-    report: dict[str, Any] = {}
-    for site in sites:
-        rows = data.positions.get(site.stack)
-        if rows is None or NONE_CLASS not in {data.classes[i] for i in np.unique(rows.labels)}:
-            continue
-        x, y = rows.values[site], rows.labels
-        train, dev, test = (rows.splits == split for split in (0, 1, 2))
-        readout = fit_readout(site, x[train], y[train], data.classes, settings=job.readout)
-        if job.readout.beta > 0 and _has_all(y[dev], data.classes):
-            readout = calibrate(readout, x[dev], y[dev], beta=job.readout.beta)
-        made.append(readout)
-        report[str(site)] = score_readout(readout, x[test], y[test]) if test.any() else {"rows": 0}
-    return tuple(made), report
-
-
 def _tuned(
     loaded: LoadedModel,
     corpus: Corpus,
@@ -333,23 +261,6 @@ def _tuned(
         max_pairs=job.tuning_pairs,
         settings=job.tuning or TuningSettings(),
     )
-
-
-def _has_all(y: Array, classes: tuple[str, ...]) -> bool:
-    try:
-        check_classes(y, classes)
-    except BadInput:
-        return False
-    return True
-
-
-def _evidence(data: Gathered, chosen: dict[Site, Array], seed: int) -> dict[str, Any]:
-    """Probes on the set's neurons, one for each stack since their rows differ."""
-    report: dict[str, Any] = {}
-    for stack in dict.fromkeys(site.stack for site in chosen):
-        here = {site: numbers for site, numbers in chosen.items() if site.stack == stack}
-        report[stack] = probe_evidence(Rows.of(data.samples[stack], data.contrast), here, seed)
-    return {"probe": report}
 
 
 def _map_evidence(data: Gathered, site: Site, maps: dict[str, Any], indices: Array) -> dict[str, float]:

@@ -13,17 +13,19 @@ if TYPE_CHECKING:
     from neurodial.control.neuron_set import NeuronSet
     from neurodial.interpret.corpus import Corpus
 
+DEMO_MODELS = {"demo": "en-es", "demo-lm": "lm"}
 CHOICES = {
     "decoder": ("reference", "own"),
     "words": ("first", "last", "mean"),
     "sentences": ("mean", "last", "max"),
     "op": ("map", "shift", "clamp", "prune"),
+    "evidence": ("quick", "full", "none"),
 }
 
 
 @one_line_errors
 def discover(
-    model: Annotated[str, typer.Option(help="Checkpoint folder, or demo.")],
+    model: Annotated[str, typer.Option(help="Checkpoint folder, demo or demo-lm.")],
     concept: Annotated[str, typer.Option(help="Name of the concept, such as tense.")],
     out: Annotated[Path, typer.Option(help="Neuron set to write, such as tense.safetensors.")],
     corpus: Annotated[
@@ -57,13 +59,20 @@ def discover(
     experts: Annotated[
         Path | None, typer.Option(help="With --method expert-units: write every unit's average precision (.csv).")
     ] = None,
+    evidence: Annotated[
+        str, typer.Option(help="How much evidence is gathered: quick (under a minute on the demo), full or none.")
+    ] = "quick",
+    other: Annotated[
+        str | None, typer.Option(help="Corpus of other text, on which the evidence measures the cost off target.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of stopping.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a summary.")] = False,
 ) -> None:
     """Find the neurons that carry a concept and write a neuron set."""
-    for name, value in (("decoder", decoder), ("words", words), ("sentences", sentences), ("op", op)):
+    given = {"decoder": decoder, "words": words, "sentences": sentences, "op": op, "evidence": evidence}
+    for name, value in given.items():
         if value is not None and value not in CHOICES[name]:
             raise BadInput(f"--{name} {value}: not known", hint=f"one of {', '.join(CHOICES[name])}")
     if out.is_dir() or not out.name:
@@ -85,6 +94,7 @@ def discover(
     make_ranker(method, **params)  # refused before anything slow happens
     stored = ActivationStore.open(store) if store else None
     opened = stored.opened_corpus() if stored and not corpus else open_corpus(str(corpus), skip_bad=skip_bad)
+    elsewhere = open_corpus(other, skip_bad=skip_bad) if other else None
     loaded = load_model(checkpoint(model), device=device, dtype=dtype)
     if stored is not None:
         stored.check(loaded, opened)
@@ -92,9 +102,9 @@ def discover(
     job = Discovery(
         concept=concept, method=method, params=params, sites=tuple(site or ()), top=top, seed=seed, examples=examples,
         decoder=decoder, words=words, sentences=sentences, ridge=ridge, op=op, strength=strength,  # type: ignore[arg-type]
-        tuning=TuningSettings(steps=tune) if tune else None,
+        evidence=evidence, tuning=TuningSettings(steps=tune) if tune else None,  # type: ignore[arg-type]
     )  # fmt: skip
-    found = discover(loaded, opened, job, store=stored, watch=watcher)
+    found = discover(loaded, opened, job, other=elsewhere, store=stored, watch=watcher)
     try:
         found.save(out)
         if watcher is not None and experts is not None:
@@ -108,12 +118,12 @@ command = discover
 
 
 def checkpoint(model: str) -> Path | str:
-    """The folder of a model; `demo` is the bundled one."""
-    if model != "demo":
+    """The folder of a model; `demo` is the bundled translation model, `demo-lm` the bundled language model."""
+    if model not in DEMO_MODELS:
         return model
     from neurodial.deploy import demo
 
-    return Path(demo.__file__).parent / "en-es"
+    return Path(demo.__file__).parent / DEMO_MODELS[model]
 
 
 def method_params(items: list[str]) -> dict[str, Any]:

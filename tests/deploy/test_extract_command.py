@@ -26,7 +26,18 @@ def store(tiny_marian_path: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def test_discovery_reads_the_store(tiny_marian_path: Path, store: Path, tmp_path: Path) -> None:
-    common = ("--model", tiny_marian_path, "--concept", "tense", "--site", "encoder.1.resid", "--top", 5)
+    common = (
+        "--model",
+        tiny_marian_path,
+        "--concept",
+        "tense",
+        "--evidence",
+        "none",
+        "--site",
+        "encoder.1.resid",
+        "--top",
+        5,
+    )
     for source, out in ((("--store", store), "a"), (("--corpus", GRAMMAR), "b")):
         result = run(discover, *common, *source, "--out", tmp_path / f"{out}.safetensors")
         assert result.exit_code == 0, result.output
@@ -74,7 +85,7 @@ def test_causal_methods_by_command(tiny_marian_path: Path, tmp_path: Path, metho
     spec = f"pairs:{pairs}?present=a&past=b&present.target=x&past.target=y"
     out = tmp_path / "tense.safetensors"
     options = ("--model", tiny_marian_path, "--corpus", spec, "--concept", "tense", "--out", out, "--json")
-    chosen = ("--method", method, "--site", "encoder.1.ffn", "--examples", 4, "--top", 5)
+    chosen = ("--method", method, "--site", "encoder.1.ffn", "--examples", 4, "--top", 5, "--evidence", "none")
     result = run(discover, *options, *chosen, *extra)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["evidence"]["task"]["rows"] <= 8

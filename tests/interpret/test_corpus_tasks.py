@@ -150,7 +150,7 @@ def test_facts_are_asked_in_every_pattern_that_ends_with_the_object(llama: Loade
 
 @pytest.mark.parametrize("slug", sorted(causal_methods()))
 def test_every_causal_method_makes_a_set_from_pairs(slug: str, llama: LoadedModel, agreement: Corpus) -> None:
-    job = Discovery("number", slug, sites=("decoder.1.ffn",), top=5, examples=6)
+    job = Discovery("number", slug, sites=("decoder.1.ffn",), top=5, examples=6, evidence="none")
     made = discover(llama, agreement, job)
     assert made.num_neurons == 5
     assert made.provenance["method"]["slug"] == slug
@@ -162,7 +162,7 @@ def test_every_causal_method_makes_a_set_from_pairs(slug: str, llama: LoadedMode
 
 def test_knowledge_attribution_makes_a_set_from_facts(llama: LoadedModel, tmp_path: Path) -> None:
     corpus = facts(tmp_path, 19)
-    made = discover(llama, corpus, Discovery("facts", "knowledge-attribution", top=6, examples=5))
+    made = discover(llama, corpus, Discovery("facts", "knowledge-attribution", top=6, examples=5, evidence="none"))
     assert made.labels == ("object",)
     assert {site.site.kind for site in made.sites} == {"ffn"}  # where none is named
     report = made.evidence["task"]["facts"]
@@ -193,7 +193,7 @@ def test_the_planted_neuron_is_found_for_its_own_words_alone(agreement: Corpus, 
 
 def test_what_the_corpus_gives_cannot_be_set(llama: LoadedModel, agreement: Corpus) -> None:
     for slug, name in (("attribution-patching", "corrupted"), ("knowledge-attribution", "facts")):
-        job = Discovery("x", slug, params={name: [1]}, sites=("decoder.1.ffn",))
+        job = Discovery("x", slug, params={name: [1]}, sites=("decoder.1.ffn",), evidence="none")
         with pytest.raises(BadInput, match=f"{name} comes from the corpus"):
             discover(llama, agreement, job)
     with pytest.raises(BadInput, match="no method 'nothing' here"):

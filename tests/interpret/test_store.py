@@ -73,9 +73,9 @@ def test_only_what_is_asked_for_is_read(store: ActivationStore) -> None:
 def test_discovery_from_a_store_gives_the_same_set_without_running_the_model(
     loaded: LoadedModel, corpus: Corpus, store: ActivationStore, method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = Discovery("tense", method, sites=("encoder.1.resid", "encoder.0.ffn"), top=10)
+    job = Discovery("tense", method, sites=("encoder.1.resid", "encoder.0.ffn"), top=10, evidence="none")
     ran = discover(loaded, corpus, job)
-    monkeypatch.setattr("neurodial.interpret.discover.stream", None)
+    monkeypatch.setattr("neurodial.interpret.gather.stream", None)
     read = discover(loaded, store.opened_corpus(), job, store=store)
     assert read.sites[0].indices.tolist() == ran.sites[0].indices.tolist()
     assert read.sites[0].scores == pytest.approx(ran.sites[0].scores, abs=1e-4)
@@ -156,7 +156,7 @@ def test_another_model_corpus_or_setting_is_refused(
     with pytest.raises(StoreError, match="begun with words='last', not 'mean'"):
         extract_to_store(loaded, corpus, replace(PLAN, words="mean"), store.folder)
     with pytest.raises(StoreError, match="extracted with words=last, not first"):
-        discover(loaded, corpus, Discovery("tense", "probeless", words="first"), store=store)
+        discover(loaded, corpus, Discovery("tense", "probeless", words="first", evidence="none"), store=store)
     assert contents(store.folder) == before
     with pytest.raises(StoreError, match="cannot be stored"):
         extract_to_store(loaded, corpus, PLAN, tmp_path / "x", dtype="int8")
@@ -209,9 +209,11 @@ def test_damaged_stores(store: ActivationStore, tmp_path: Path) -> None:
 
 def test_methods_that_a_store_has_not_enough_for(loaded: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
     words = extract_to_store(loaded, corpus, replace(PLAN, levels=("word",)), tmp_path / "words")
-    found = discover(loaded, corpus, Discovery("tense", "probeless", sites=("encoder.1.resid",)), store=words)
+    found = discover(
+        loaded, corpus, Discovery("tense", "probeless", sites=("encoder.1.resid",), evidence="none"), store=words
+    )
     assert not found.readouts
     with pytest.raises(CorpusError, match="the store holds none"):
-        discover(loaded, corpus, Discovery("tense"), store=words)
+        discover(loaded, corpus, Discovery("tense", evidence="none"), store=words)
     with pytest.raises(StoreError, match="holds activations and no texts"):
-        discover(loaded, words.opened_corpus(), Discovery("tense", "ablation"), store=words)
+        discover(loaded, words.opened_corpus(), Discovery("tense", "ablation", evidence="none"), store=words)

@@ -67,7 +67,9 @@ def test_contrasting_prompts_find_neurons(loaded: LoadedModel, tmp_path: Path) -
     path = write(tmp_path, "a.tsv", "\n".join(["a\tb", *rows]) + "\n")
     for method in ("mean-difference", "probeless"):
         made = discover(
-            loaded, open_corpus(f"contrast:{path}?a=a&b=b"), Discovery("x", method, top=5, sentences="last")
+            loaded,
+            open_corpus(f"contrast:{path}?a=a&b=b"),
+            Discovery("x", method, top=5, sentences="last", evidence="none"),
         )
         assert made.recommended.op == "shift" and made.recommended.where == "all"
     site = made.sites[0]
