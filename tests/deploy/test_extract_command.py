@@ -39,7 +39,17 @@ def test_discovery_reads_the_store(tiny_marian_path: Path, store: Path, tmp_path
         5,
     )
     for source, out in ((("--store", store), "a"), (("--corpus", GRAMMAR), "b")):
-        result = run(discover, *common, *source, "--out", tmp_path / f"{out}.safetensors")
+        result = run(
+            discover,
+            *common,
+            *source,
+            "--site",
+            "encoder.1.resid",
+            "--top",
+            5,
+            "--out",
+            tmp_path / f"{out}.safetensors",
+        )
         assert result.exit_code == 0, result.output
     a, b = (NeuronSet.load(tmp_path / f"{name}.safetensors") for name in "ab")
     assert a.sites[0].indices.tolist() == b.sites[0].indices.tolist()
