@@ -188,8 +188,13 @@ def _tells_apart(loaded: LoadedModel, prompt: str, word: str, foil: str) -> bool
 def _text_cases(loaded: LoadedModel, labels: Sequence[str], examples: Sequence[Example], limit: int) -> Cases:
     parts = {}
     for label in labels:
-        texts = [e.source.text for e in examples if label in (e.label, *e.source.labels)][:limit]
+        texts = [e.source.text for e in examples if label in _labels(e)][:limit]
         if not texts:
             raise BadInput(f"no held-out example has the label {label!r}")
         parts[label] = text_parts(loaded, texts)
     return Cases(TEXT, parts, paired=False)
+
+
+def _labels(example: Example) -> set[str | None]:
+    """All labels of an example, of its words on either side among them."""
+    return {example.label, *example.source.labels, *(example.target.labels if example.target else ())}
