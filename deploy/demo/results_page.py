@@ -132,7 +132,8 @@ def _methods(results: Results) -> str:
 
 `neurodial evaluate` on `encoder.2.resid` and `decoder.1.resid`, 20 neurons. *Moved*: how far the model's preference
 goes from what it says of the sentence to what it says of the other one (part of speech: how much less likely its own
-output becomes), in nats per token, with the half-width of the 95 % interval; *random*: neurons matched in site and scale.
+output becomes), in nats per token, with the half-width of the 95 % interval. *Random*: neurons matched in site and
+scale.
 
 | Concept | Method | accuracy | selectivity | moved | random | ablated | planted | AvgOverlap | NeuronVote | seconds |
 |---|---|---|---|---|---|---|---|---|---|---|
