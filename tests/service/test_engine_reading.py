@@ -20,12 +20,17 @@ from neurodial.service.engine.primitives import Finished, Request, Task
 from neurodial.service.engine.runner import ModelRunner
 from neurodial.service.engine.scheduler import Capacity
 from tests.control.conftest import make_set
-from tests.tiny import EOS
+from tests.tiny import ARCHITECTURE_NAMES, EOS
 from tests.word_tokenizer import sentences, tiny_with_text
 
 FAMILIES = ["bert", "modernbert", "llama", "gpt2", "opt", "bloom", "marian", "t5", "m2m_100"]
 TASKS: tuple[Task, ...] = ("encode", "activations")
 TRANSLATING = ["marian", "t5", "m2m_100"]
+
+
+def _contract(name: str) -> Any:
+    """An architecture that `make contracts` covers."""
+    return pytest.param(name, marks=pytest.mark.contracts)
 
 
 @contextmanager
@@ -78,7 +83,7 @@ def alone(
     return {site: x[0] for site, x in recorded.items()}, states[0].mean(0), applied.report(0)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *(_contract(n) for n in ARCHITECTURE_NAMES if n not in FAMILIES)])
 def test_texts_of_one_batch_are_read_as_each_alone(name: str) -> None:
     """Embeddings and activations together, of different lengths and under different controls."""
     loaded = tiny_with_text(name)
@@ -115,7 +120,7 @@ def parsed(address: str) -> tuple[Site, int]:
     return Site.parse(site), int(number)
 
 
-@pytest.mark.parametrize("name", TRANSLATING)
+@pytest.mark.parametrize("name", [*TRANSLATING, *(_contract(n) for n in ("t5-gated", "bart", "mbart", "pegasus"))])
 def test_a_decoder_reads_the_target_as_if_it_had_written_it(name: str) -> None:
     """Both stacks at once, under controls of both; position by position, as a forward pass with labels does."""
     loaded = tiny_with_text(name)
