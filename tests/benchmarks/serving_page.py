@@ -1,4 +1,4 @@
-"""Fills the tables of docs/serving-results.md from the committed JSON: the benchmarks call it when they have measured."""
+"""Fills the tables of docs/serving-results.md from the committed JSON; benchmarks call it when they have measured."""
 
 import json
 import re
