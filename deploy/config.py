@@ -7,8 +7,10 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from neurodial.control.errors import ConfigError
+from neurodial.service.auth import Keys
 from neurodial.service.errors import dotted
 from neurodial.service.limits import Limits
+from neurodial.service.store import SetStore
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 DEMO_MODEL_ID = "en-es"
@@ -27,6 +29,56 @@ def _resolve(value: Any, info: Any) -> Any:
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StoreSettings(_Settings):
+    """Where published neuron sets are kept, for all replicas."""
+
+    uri: str = Field(min_length=1, description="a folder, relative to this file, or s3://… or gs://…")
+    max_bytes: int = Field(
+        default=1_073_741_824, ge=1024, description="bytes of neuron sets that are kept at most; more are refused"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _local_folder(cls, raw: Any, info: Any) -> Any:
+        raw = {"uri": raw} if isinstance(raw, str) else raw
+        if isinstance(raw, dict) and isinstance(raw.get("uri"), str) and raw["uri"] and "://" not in raw["uri"]:
+            return raw | {"uri": str(Path(_resolve(raw["uri"], info)).absolute())}
+        return raw
+
+    def open(self) -> SetStore:
+        """The store.
+
+        Raises:
+            ConfigError: if the URI cannot be used.
+        """
+        return SetStore(self.uri, max_bytes=self.max_bytes)
+
+
+class AuthSettings(_Settings):
+    """Who may ask."""
+
+    keys_file: ExistingFile | None = Field(default=None, description="YAML or JSON file of keys, see security.md")
+    keys_env: str | None = Field(
+        default=None, min_length=1, description="environment variable that holds what the file would"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "AuthSettings":
+        if self.keys_file is not None and self.keys_env is not None:
+            raise ValueError("give either keys_file or keys_env")
+        return self
+
+    def keys(self) -> Keys | None:
+        """The keys; None where none are configured.
+
+        Raises:
+            ConfigError: naming the file or variable and the field, never a key.
+        """
+        if self.keys_file is not None:
+            return Keys.from_file(self.keys_file)
+        return Keys.from_environment(self.keys_env) if self.keys_env is not None else None
 
 
 class ModelSettings(_Settings):
@@ -109,6 +161,10 @@ class Config(_Settings):
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 opens the server to the network")
     port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
     limits: Limits = Field(default=Limits(), description="what one request may ask for")
+    store: StoreSettings | None = Field(
+        default=None, description="where published neuron sets are kept; without one a local server forgets them"
+    )
+    auth: AuthSettings = Field(default=AuthSettings(), description="keys; without any everybody may ask")
     stuck_after_s: float = Field(
         120.0, gt=0, description="seconds without a step after which a busy engine is unhealthy"
     )

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from neurodial.service import errors, records
+from neurodial.service.auth import ANYONE, Keys, Principal
+from neurodial.service.catalogue import Catalogue
 from neurodial.service.engine.client import EngineClient
 from neurodial.service.limits import Limits
 from neurodial.service.merging import LocalMetrics, MetricsSource
@@ -22,6 +25,9 @@ class Services:
         http_metrics: what this process measures.
         metrics: what `/metrics` shows; what this process measures where absent.
         echo_request_id: answer with `X-Request-ID`; not needed behind a proxy that does.
+        catalogue: of the neuron sets; where absent, those that the engines were started with.
+        keys: who may ask; None lets everybody in, as `anyone`.
+        anyone: who everybody is where there are no keys.
     """
 
     engines: Mapping[str, EngineClient]
@@ -30,6 +36,14 @@ class Services:
     http_metrics: HttpMetrics = field(default_factory=HttpMetrics)
     metrics: MetricsSource | None = None
     echo_request_id: bool = True
+    catalogue: Catalogue | None = None
+    keys: Keys | None = None
+    anyone: Principal = ANYONE
+
+    @cached_property
+    def sets(self) -> Catalogue:
+        """The catalogue."""
+        return self.catalogue or Catalogue(self.engines)
 
     def engine(self, model: str) -> EngineClient:
         """The engine that serves a model.

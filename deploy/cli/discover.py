@@ -13,16 +13,18 @@ if TYPE_CHECKING:
     from neurodial.control.neuron_set import NeuronSet
     from neurodial.interpret.corpus import Corpus
 
+DEMO_MODELS = {"demo": "en-es", "demo-lm": "lm"}
 CHOICES = {
     "decoder": ("reference", "own"),
     "words": ("first", "last", "mean"),
     "op": ("map", "shift", "clamp", "prune"),
+    "evidence": ("quick", "full", "none"),
 }
 
 
 @one_line_errors
 def discover(
-    model: Annotated[str, typer.Option(help="Checkpoint folder, or demo.")],
+    model: Annotated[str, typer.Option(help="Checkpoint folder, demo or demo-lm.")],
     corpus: Annotated[
         str, typer.Option(help="Corpus, such as grammar:tense?count=3000 or pairs:FILE?now=COL&then=COL.")
     ],
@@ -46,13 +48,19 @@ def discover(
         int,
         typer.Option(min=0, help="Steps for which maps are fitted through the model; it then also picks the neurons."),
     ] = 0,
+    evidence: Annotated[
+        str, typer.Option(help="How much evidence is gathered: quick (under a minute on the demo), full or none.")
+    ] = "quick",
+    other: Annotated[
+        str | None, typer.Option(help="Corpus of other text, on which the evidence measures the cost off target.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of stopping.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a summary.")] = False,
 ) -> None:
     """Find the neurons that carry a concept and write a neuron set."""
-    for name, value in (("decoder", decoder), ("words", words), ("op", op)):
+    for name, value in (("decoder", decoder), ("words", words), ("op", op), ("evidence", evidence)):
         if value is not None and value not in CHOICES[name]:
             raise BadInput(f"--{name} {value}: not known", hint=f"one of {', '.join(CHOICES[name])}")
     if out.is_dir() or not out.name:
@@ -67,13 +75,14 @@ def discover(
 
     make_method(method, **params)  # refused before anything slow happens
     opened = open_corpus(corpus, skip_bad=skip_bad)
+    elsewhere = open_corpus(other, skip_bad=skip_bad) if other else None
     loaded = load_model(checkpoint(model), device=device, dtype=dtype)
     job = Discovery(
         concept=concept, method=method, params=params, sites=tuple(site or ()), top=top, seed=seed,
-        decoder=decoder, words=words, ridge=ridge, op=op, strength=strength,  # type: ignore[arg-type]
+        decoder=decoder, words=words, ridge=ridge, op=op, strength=strength, evidence=evidence,  # type: ignore[arg-type]
         tuning=TuningSettings(steps=tune) if tune else None,
     )  # fmt: skip
-    found = discover(loaded, opened, job)
+    found = discover(loaded, opened, job, other=elsewhere)
     try:
         found.save(out)
     except OSError as error:
@@ -85,12 +94,12 @@ command = discover
 
 
 def checkpoint(model: str) -> Path | str:
-    """The folder of a model; `demo` is the bundled one."""
-    if model != "demo":
+    """The folder of a model; `demo` is the bundled translation model, `demo-lm` the bundled language model."""
+    if model not in DEMO_MODELS:
         return model
     from neurodial.deploy import demo
 
-    return Path(demo.__file__).parent / "en-es"
+    return Path(demo.__file__).parent / DEMO_MODELS[model]
 
 
 def method_params(items: list[str]) -> dict[str, Any]:

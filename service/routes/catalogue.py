@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi import Request as HttpRequest
 
 from neurodial.control.controls import Control
 from neurodial.service.engine.primitives import EngineInfo
@@ -15,19 +16,19 @@ def add(app: FastAPI, services: Services) -> None:
     """Adds `/v1/models`."""
 
     @app.get("/v1/models", response_model=ModelList, tags=["models"])
-    async def list_models() -> ModelList:
+    async def list_models(http: HttpRequest) -> ModelList:
         """The served models, and behind each its variants `base:set=label`."""
         cards: list[ModelCard] = []
         for base, client in services.engines.items():
             info = await client.info()
             cards.append(_card(info))
-            cards += [_card(info, name, control) for name, control in await variants(services, base)]
+            cards += [_card(info, name, control) for name, control in await variants(services, http, base)]
         return ModelList(data=cards)
 
     @app.get("/v1/models/{model:path}", response_model=ModelCard, tags=["models"])
-    async def retrieve_model(model: str) -> ModelCard:
+    async def retrieve_model(http: HttpRequest, model: str) -> ModelCard:
         """One served model, or one variant."""
-        base, control = await find(services, model)
+        base, control = await find(services, http, model)
         info = await services.engine(base).info()
         return _card(info) if control is None else _card(info, model, control)
 
