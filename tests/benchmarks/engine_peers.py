@@ -157,15 +157,41 @@ def greedy(model: Any, under: Callable[[Shifts], Call], controls: Controls) -> G
     return generate
 
 
+def _keep_the_start_token(converters: Any) -> None:
+    """Makes its converter keep the padding token's embedding, from which the demo model's outputs start.
+
+    For Marian models it assumes that this embedding is zero and leaves it out.
+    """
+    bart = converters.BartLoader
+
+    class Loader(converters.MarianMTLoader):  # type: ignore[name-defined,misc]
+        def get_model_spec(self, model: Any) -> Any:
+            model.config.normalize_before = model.config.normalize_embedding = False
+            return bart.get_model_spec(self, model)
+
+        def set_config(self, config: Any, model: Any, tokenizer: Any) -> None:
+            super().set_config(config, model, tokenizer)
+            config.decoder_start_token = tokenizer.pad_token
+
+        def set_decoder(self, spec: Any, decoder: Any) -> None:
+            bart.set_decoder(self, spec, decoder)
+
+        def get_vocabulary(self, model: Any, tokenizer: Any) -> Any:
+            return bart.get_vocabulary(self, model, tokenizer)
+
+    converters.register_loader("MarianConfig")(Loader)
+
+
 def with_ctranslate2(folder: Path) -> Generate:
     """CTranslate2 on one thread: the batch's longest output is that of all rows."""
     ctranslate2 = import_module("ctranslate2")
+    _keep_the_start_token(import_module("ctranslate2.converters.transformers"))
     converter = ctranslate2.converters.TransformersConverter(str(folder))
     translator = ctranslate2.Translator(
         converter.convert(str(folder / "ctranslate2"), force=True), compute_type="float32", intra_threads=1
     )
     vocabulary = json.loads((folder / "vocab.json").read_text())
-    names = {number: token for token, number in vocabulary.items()}  # the converter leaves the padding token out
+    names = {number: token for token, number in vocabulary.items()}
 
     def generate(batch: Sequence[Job], stamps: list[float]) -> list[list[int]]:
         longest = max(job.num_tokens for job in batch)
@@ -174,6 +200,7 @@ def with_ctranslate2(folder: Path) -> Generate:
             beam_size=1,
             min_decoding_length=longest,
             max_decoding_length=longest,
+            suppress_sequences=[["<pad>"]],
         )
         stamps += [time.perf_counter()] * longest
         return [[vocabulary[token] for token in result.hypotheses[0]] for result in results]
