@@ -1,7 +1,6 @@
 """Fills the tables of docs/serving-results.md from the committed JSON; benchmarks call it when they have measured."""
 
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ def fill(page: Path = PAGE, results: Path = RESULTS) -> None:
         file = results / f"{name}.json"
         if file.exists():
             made = "\n".join(lines(json.loads(file.read_text(encoding="utf-8"))))
-            pattern = rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)"
-            text = re.sub(pattern, lambda found, made=made: f"{found[1]}\n{made}\n\n{found[2]}", text, flags=re.DOTALL)
+            begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+            head, rest = text.split(begin)
+            text = f"{head}{begin}\n{made}\n\n{end}{rest.split(end)[1]}"
     page.write_text(text, encoding="utf-8")
 
 
