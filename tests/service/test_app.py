@@ -292,6 +292,8 @@ def test_unknown_models_routes_and_methods(http: TestClient) -> None:
     wrong = http.get("/v1/completions")
     assert wrong.status_code == 405
     assert wrong.json()["error"]["code"] == "method_not_allowed"
+    for path, allowed in (("/v1/controls", "GET, POST"), ("/v1/controls/validate", "POST"), ("/v1/models/x", "GET")):
+        assert http.put(path).headers["allow"] == allowed
 
 
 def test_a_failing_request_costs_its_neighbours_nothing(http: TestClient) -> None:
