@@ -95,7 +95,8 @@ class Ground:
     def labels(self) -> list[str]:
         """The labels that neurons are moved to."""
         counts = self.corpus.counts
-        kept = sorted(self.corpus.labels, key=lambda label: -counts[label])[: self.job.moved_labels]
+        known = self.cases.parts if self.cases else ()
+        kept = sorted(known, key=lambda label: -counts[label])[: self.job.moved_labels]
         return [label for label in self.corpus.labels if label in kept]
 
     @property
