@@ -153,7 +153,7 @@ async def throughput(ask: Ask, requests: int, max_tokens: int) -> dict[str, floa
 async def ways(config: Config, address: str) -> AsyncIterator[dict[str, Ask]]:
     """Every way of asking."""
     settings = config.models[0]
-    engine = build_engine(settings, config.limits, config.stuck_after_s)
+    engine = build_engine(settings, config)
     handle: Any = serve.get_deployment_handle(engine_name(settings), app_name=APPLICATION)
     limits = httpx.Limits(max_connections=CONCURRENT, max_keepalive_connections=CONCURRENT)
     async with httpx.AsyncClient(base_url=address, timeout=120, limits=limits) as http:
