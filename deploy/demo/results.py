@@ -23,10 +23,11 @@ from neurodial.deploy.demo.results_page import write_page
 from neurodial.deploy.demo.results_probes import erased, layers, overlap, redundancy
 from neurodial.interpret.contrasts import LABELS, generate_contrasts
 from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.discover import Discovery, gather
+from neurodial.interpret.discover import Discovery
 from neurodial.interpret.evaluation.ground import Evaluation
 from neurodial.interpret.evaluation.report import to_html
 from neurodial.interpret.evaluation.suite import evaluate
+from neurodial.interpret.gather import gather
 from neurodial.interpret.readers import open_corpus
 
 DEMO = Path(__file__).parent

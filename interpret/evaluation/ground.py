@@ -12,11 +12,12 @@ from neurodial.control.lineage import check_origin
 from neurodial.control.loading import LoadedModel
 from neurodial.interpret.assemble import Gathered, Ranked, choose
 from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.discover import Discovery, gather, match_sites, train_readouts
+from neurodial.interpret.discover import Discovery, match_sites
 from neurodial.interpret.evidence.cases import Cases, concept_cases
 from neurodial.interpret.evidence.causal import Intervener, Measurement, unchanged
 from neurodial.interpret.evidence.matching import matched_neurons
 from neurodial.interpret.evidence.probes import Rows, control_labels, probe_accuracy
+from neurodial.interpret.gather import gather, train_readouts
 from neurodial.interpret.ranking_file import Ranking
 
 Array = np.ndarray[Any, Any]

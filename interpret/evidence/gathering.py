@@ -10,8 +10,8 @@ from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet, ReadOut
-from neurodial.interpret.activations import Block
 from neurodial.interpret.assemble import Gathered
+from neurodial.interpret.blocks import Block
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.evidence.cases import concept_cases, other_texts, text_parts
 from neurodial.interpret.evidence.causal import Intervener, Measurement
