@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import typer
@@ -109,7 +109,7 @@ class Run:
     def concept(self, concept: str, stack: str) -> Results:
         """Layers, redundancy and the comparison of methods."""
         corpus = corpus_of(concept, stack, self.data, self.sizes.pairs)
-        decoder = "reference" if corpus.parallel else "own"
+        decoder: Literal["reference", "own"] = "reference" if corpus.parallel else "own"
         name = f"{concept}-{stack}".replace(" ", "-")
         job = Discovery(concept, max_rows=self.sizes.rows, decoder=decoder)
         found = self.kept(f"{name}-layers", lambda: self._layers(corpus, stack, job))
