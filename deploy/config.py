@@ -87,6 +87,9 @@ class ModelSettings(_Settings):
     id: str = Field(min_length=1, description="what requests call the model")
     path: str = Field(description="checkpoint folder, relative to this file, or the name of one on a model hub")
     sets: dict[str, ExistingFile] = Field(default={}, description="neuron sets that requests may name: name → file")
+    languages: tuple[str, str] | None = Field(
+        default=None, description="[source, target] of a model that translates; /translate chooses the model by them"
+    )
     allow_changed_weights: bool = Field(
         default=False,
         description="accept sets made for the model that this one derives from although its weights were changed since",
@@ -222,7 +225,8 @@ def demo_config(**overrides: Any) -> Config:
         raise ConfigError(f"the demo model is not at {DEMO_MODEL}", hint="install the complete package, or train it")
     sets = {name: str(file) for name, file in DEMO_SETS.items()}
     calibration = str(DEMO_CALIBRATION)
-    model = {"id": DEMO_MODEL_ID, "path": str(DEMO_MODEL), "sets": sets, "calibration": calibration}
+    model: dict[str, Any] = {"id": DEMO_MODEL_ID, "path": str(DEMO_MODEL), "sets": sets, "calibration": calibration}
+    model["languages"] = ["en", "es"]
     return parse_config({"models": [model]} | _given(overrides), name="the demo", base=None)
 
 
