@@ -129,10 +129,9 @@ def test_alerts_are_complete(rule: dict[str, Any]) -> None:
 
 def rows() -> list[str]:
     """The table of docs/monitoring.md."""
-    return [
-        f"| `{metric.name}` | {metric.kind} | {', '.join(f'`{label}`' for label in metric.labels) or '–'} | {metric.help} |"
-        for metric in sorted(DESCRIBED, key=lambda metric: metric.name)
-    ]
+    ordered = sorted(DESCRIBED, key=lambda metric: metric.name)
+    labels = [", ".join(f"`{label}`" for label in metric.labels) or "–" for metric in ordered]
+    return [f"| `{m.name}` | {m.kind} | {shown} | {m.help} |" for m, shown in zip(ordered, labels, strict=True)]
 
 
 def test_the_page_lists_every_metric() -> None:
