@@ -29,6 +29,43 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Autoscaling(_Settings):
+    """A number of replicas that follows the load."""
+
+    min: int = Field(default=1, ge=1, description="replicas that are always there")
+    max: int = Field(ge=1, description="most replicas")
+    target_ongoing_requests: float = Field(
+        default=16.0, gt=0, description="HTTP requests per replica, running or waiting, that Ray Serve aims at"
+    )
+    upscale_delay_s: float = Field(default=10.0, ge=0, description="seconds of more load before replicas are added")
+    downscale_delay_s: float = Field(
+        default=300.0, ge=0, description="seconds of less load before replicas are taken away"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Autoscaling":
+        if self.min > self.max:
+            raise ValueError(f"min is {self.min}, more than max, which is {self.max}")
+        return self
+
+
+Replicas = Annotated[int, Field(ge=1)] | Autoscaling
+
+
+def _bounds(replicas: int | Autoscaling) -> tuple[int, int]:
+    return (replicas.min, replicas.max) if isinstance(replicas, Autoscaling) else (replicas, replicas)
+
+
+class IngressSettings(_Settings):
+    """What stands in front of the models: HTTP, keys, the catalogue."""
+
+    replicas: Replicas = Field(default=1, description="ingresses side by side, a number or autoscaling")
+    max_requests: int = Field(
+        default=1000, ge=1, description="HTTP requests that one ingress holds at once; more are answered with 429"
+    )
+    num_cpus: float = Field(default=0.0, ge=0, description="CPUs that Ray reserves for one ingress")
+
+
 class ModelSettings(_Settings):
     """One served model."""
 
@@ -51,7 +88,9 @@ class ModelSettings(_Settings):
         default="float32", description="number format of the weights"
     )
     device: str = Field(default="cpu", description="cpu, cuda or cuda:N")
-    replicas: int = Field(default=1, ge=1, description="engines that serve this model side by side")
+    replicas: Replicas = Field(
+        default=1, description="engines that serve this model side by side, a number or autoscaling"
+    )
     max_batch: int = Field(default=32, ge=1, description="rows decoded together; a beam counts as a row")
     max_prefill_tokens: int = Field(
         default=1024,
@@ -97,6 +136,16 @@ class ModelSettings(_Settings):
         return self
 
     @property
+    def min_replicas(self) -> int:
+        """Engines that are always there."""
+        return _bounds(self.replicas)[0]
+
+    @property
+    def max_replicas(self) -> int:
+        """Most engines there can be."""
+        return _bounds(self.replicas)[1]
+
+    @property
     def gpus(self) -> float:
         """GPUs that Ray reserves for one engine."""
         return self.num_gpus if self.num_gpus is not None else float(self.device.startswith("cuda"))
@@ -109,11 +158,18 @@ class Config(_Settings):
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 opens the server to the network")
     port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
     limits: Limits = Field(default=Limits(), description="what one request may ask for")
+    ingress: IngressSettings = Field(default=IngressSettings(), description="what stands in front of the models")
     stuck_after_s: float = Field(
         120.0, gt=0, description="seconds without a step after which a busy engine is unhealthy"
     )
     graceful_shutdown_s: float = Field(
         20.0, ge=0, description="seconds that running requests get when the server stops"
+    )
+    health_check_period_s: float = Field(
+        default=5.0, gt=0, description="seconds between checks of a replica; three failures in a row replace it"
+    )
+    health_check_timeout_s: float = Field(
+        default=30.0, gt=0, description="seconds without an answer after which such a check has failed"
     )
     ray_address: str = Field(
         default="local", description="local starts Ray on this machine; else an address for ray.init"
@@ -124,12 +180,51 @@ class Config(_Settings):
         ids = [model.id for model in self.models]
         if len(set(ids)) < len(ids):
             raise ValueError("two models have the same id")
+        if len({deployment_name(id_) for id_ in ids}) < len(ids):
+            raise ValueError("two models' ids differ in a slash and a dash alone")
         for model in self.models:
             if model.max_waiting < self.limits.max_prompts:
                 raise ValueError(
                     f"max_waiting of {model.id} is less than limits.max_prompts: no full request would fit"
                 )
         return self
+
+
+class LiveSettings(_Settings):
+    """What can change while a server runs: Ray Serve's `user_config` of the ingress."""
+
+    limits: Limits
+    sets: dict[str, dict[str, Path]]
+
+
+def deployment_name(model_id: str) -> str:
+    """The name of a model's engine deployment; Ray Serve allows no slashes in it."""
+    return f"engine-{model_id.replace('/', '-')}"
+
+
+def live_settings(config: Config) -> dict[str, Any]:
+    """What can change while a server runs, as Ray Serve's `user_config` holds it."""
+    sets = {model.id: {name: str(file) for name, file in model.sets.items()} for model in config.models}
+    return {"limits": config.limits.model_dump(), "sets": sets}
+
+
+def parse_live(raw: dict[str, Any], config: Config) -> LiveSettings:
+    """Reads a `user_config`; what it leaves out is as the configuration says.
+
+    Raises:
+        ConfigError: naming the field.
+    """
+    known = live_settings(config)
+    unknown = sorted(raw.keys() - known.keys()) + sorted((raw.get("sets") or {}).keys() - known["sets"].keys())
+    if unknown:
+        raise ConfigError(f"user_config: {unknown[0]}: there is no such setting or model", param=unknown[0])
+    merged = {key: {**value, **(raw.get(key) or {})} for key, value in known.items()}
+    try:
+        return LiveSettings.model_validate(merged)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = dotted(problem["loc"])
+        raise ConfigError(f"user_config: {field}: {problem['msg']}", param=field) from None
 
 
 def load_config(path: str | Path, **overrides: Any) -> Config:

@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI
 
-from neurodial.service import body, errors, openapi
+from neurodial.service import admission, body, errors, openapi
 from neurodial.service.observing import Observed
 from neurodial.service.routes import catalogue, controls, generation, operations, reading, translation
 from neurodial.service.services import Services
@@ -21,6 +21,8 @@ def create_app(services: Services) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.add_middleware(body.BodyLimit, max_bytes=services.limits.max_body_bytes)
+    app.add_middleware(admission.Admission, gate=services.gate)
+    app.add_middleware(admission.HeaderGuard)
     app.add_middleware(Observed, metrics=services.http_metrics, echo_request_id=services.echo_request_id)
     errors.install_handlers(app)
     for routes in (generation, translation, reading, catalogue, controls, operations):

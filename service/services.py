@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from neurodial.service import errors, records
+from neurodial.service.admission import Gate
 from neurodial.service.engine.client import EngineClient
 from neurodial.service.limits import Limits
 from neurodial.service.merging import LocalMetrics, MetricsSource
@@ -21,6 +22,7 @@ class Services:
             the model by them.
         http_metrics: what this process measures.
         metrics: what `/metrics` shows; what this process measures where absent.
+        gate: counts the requests inside, and refuses too many.
         echo_request_id: answer with `X-Request-ID`; not needed behind a proxy that does.
     """
 
@@ -29,6 +31,7 @@ class Services:
     languages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     http_metrics: HttpMetrics = field(default_factory=HttpMetrics)
     metrics: MetricsSource | None = None
+    gate: Gate = field(default_factory=Gate)
     echo_request_id: bool = True
 
     def engine(self, model: str) -> EngineClient:

@@ -15,7 +15,7 @@ from neurodial.service.limits import Limits
 
 def replica(path: Path, **settings: Any) -> Any:
     """What Serve would construct."""
-    from neurodial.deploy.application import EngineReplica
+    from neurodial.deploy.replica import EngineReplica
 
     return EngineReplica(ModelSettings(id="en-es", path=str(path), **settings), Limits(default_max_tokens=5), 60)
 

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel
 
 from neurodial.control.errors import ConfigError
-from neurodial.deploy.config import Config, ModelSettings, load_config
+from neurodial.deploy.config import Autoscaling, Config, IngressSettings, ModelSettings, load_config
 from neurodial.deploy.server import with_threads
 from neurodial.service.limits import Limits
 
@@ -76,7 +76,7 @@ def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
 
 def settings() -> Iterator[tuple[type[BaseModel], str]]:
     """Every setting there is."""
-    for model in (Config, ModelSettings, Limits):
+    for model in (Config, IngressSettings, Autoscaling, ModelSettings, Limits):
         for name in model.model_fields:
             yield model, name
 
