@@ -9,6 +9,7 @@ from ray import serve
 from ray.serve.schema import LoggingConfig
 
 from neurodial.deploy.config import Autoscaling, Config, ModelSettings, deployment_name, live_settings
+from neurodial.deploy.hub import hub_deployment
 from neurodial.deploy.ingress import Ingress
 from neurodial.deploy.replica import EngineReplica
 
@@ -21,7 +22,8 @@ _ROOM_FOR_REFUSALS = 1000
 
 def build_application(config: Config) -> serve.Application:
     """Binds a configuration to deployments."""
-    engines = {model.id: _engine_deployment(config, model) for model in config.models}
+    hub = hub_deployment(QUIET_LOGS)
+    engines = {model.id: _engine_deployment(config, model, hub) for model in config.models}
     ingress: Any = serve.deployment(
         Ingress,
         name="ingress",
@@ -31,11 +33,11 @@ def build_application(config: Config) -> serve.Application:
         **_scaling(config.ingress.replicas),
         **_life(config),
     )
-    bound: serve.Application = ingress.bind(engines, config)
+    bound: serve.Application = ingress.bind(engines, config, hub)
     return bound
 
 
-def _engine_deployment(config: Config, model: ModelSettings) -> serve.Application:
+def _engine_deployment(config: Config, model: ModelSettings, hub: serve.Application) -> serve.Application:
     deployment: Any = serve.deployment(
         EngineReplica,
         name=deployment_name(model.id),
@@ -44,7 +46,7 @@ def _engine_deployment(config: Config, model: ModelSettings) -> serve.Applicatio
         **_scaling(model.replicas),
         **_life(config),
     )
-    bound: serve.Application = deployment.bind(model, config.limits, config.stuck_after_s)
+    bound: serve.Application = deployment.bind(model, config.limits, config.stuck_after_s, config.logging, hub)
     return bound
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from neurodial.control.errors import ConfigError
 from neurodial.service.errors import dotted
 from neurodial.service.limits import Limits
+from neurodial.service.logs import LogSettings
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 DEMO_MODEL_ID = "en-es"
@@ -171,6 +172,7 @@ class Config(_Settings):
     health_check_timeout_s: float = Field(
         default=30.0, gt=0, description="seconds without an answer after which such a check has failed"
     )
+    logging: LogSettings = Field(default=LogSettings(), description="what is logged, how and where")
     ray_address: str = Field(
         default="local", description="local starts Ray on this machine; else an address for ray.init"
     )

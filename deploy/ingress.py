@@ -9,10 +9,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from neurodial.deploy.config import Config, parse_live
 from neurodial.deploy.handles import HandleClient
+from neurodial.deploy.hub import HubMetrics, Reporter
+from neurodial.service import logs
 from neurodial.service.admission import Gate
 from neurodial.service.app import create_app
 from neurodial.service.engine.client import EngineClient
 from neurodial.service.limits import Limits
+from neurodial.service.metrics import HttpMetrics
 from neurodial.service.services import Services
 
 logger = logging.getLogger(__name__)
@@ -36,9 +39,13 @@ class Ingress:
     Args:
         engines: one deployment per model id.
         config: the deployment's; what can change while it runs arrives by `reconfigure` as well.
+        hub: knows the metrics of all replicas.
     """
 
-    def __init__(self, engines: dict[str, DeploymentHandle[Any]], config: Config) -> None:
+    def __init__(self, engines: dict[str, DeploymentHandle[Any]], config: Config, hub: DeploymentHandle[Any]) -> None:
+        logs.set_up(config.logging)
+        self._metrics, self._measured = HubMetrics(hub), HttpMetrics()
+        self._reporter = Reporter(hub, self._measured.snapshot)
         self._engines: dict[str, EngineClient] = {
             model.id: HandleClient(engines[model.id], model.min_replicas) for model in config.models
         }
@@ -64,5 +71,12 @@ class Ingress:
         return self._gate.close()
 
     def _build(self, limits: Limits) -> ASGIApp:
-        # Serve's proxy sends X-Request-ID back itself.
-        return create_app(Services(self._engines, limits, gate=self._gate, echo_request_id=False))
+        services = Services(
+            self._engines,
+            limits,
+            gate=self._gate,
+            http_metrics=self._measured,
+            metrics=self._metrics,
+            echo_request_id=False,  # Serve's proxy sends X-Request-ID back itself
+        )
+        return create_app(services)

@@ -10,10 +10,13 @@ from typing import Any
 from neurodial.control.controls import Control
 from neurodial.control.errors import EngineGone, NeurodialError, Unavailable
 from neurodial.deploy.config import ModelSettings
+from neurodial.deploy.hub import Reporter
+from neurodial.service import logs
 from neurodial.service.engine.client import LocalClient, generate
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.primitives import EngineInfo, EngineStats, Event, Failed, Message, Request, SetInfo
 from neurodial.service.limits import Limits
+from neurodial.service.logs import LogSettings
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +32,22 @@ class EngineReplica:
         settings: of the model.
         limits: those that the engine looks at.
         stuck_after_s: a step that takes longer makes the engine unhealthy.
+        log: how this process logs.
+        hub: the deployment that is told what the engine measures.
     """
 
-    def __init__(self, settings: ModelSettings, limits: Limits, stuck_after_s: float) -> None:
+    def __init__(
+        self,
+        settings: ModelSettings,
+        limits: Limits,
+        stuck_after_s: float,
+        log: LogSettings | None = None,
+        hub: Any = None,
+    ) -> None:
+        if log is not None:
+            logs.set_up(log)
         self._engine: Engine | None = None
+        self._reporter: Reporter | None = None
         self._failure: NeurodialError | None = None
         self._started = time.monotonic()
         try:
@@ -43,6 +58,8 @@ class EngineReplica:
             logger.exception("model %s could not be loaded", settings.id)
             reason = (str(error).strip().splitlines() or [""])[0][:300]
             self._failure = Unavailable(f"model {settings.id} could not be loaded: {type(error).__name__}: {reason}")
+        if self._engine is not None and hub is not None:
+            self._reporter = Reporter(hub, self._engine.metrics)
 
     def build(self, settings: ModelSettings, limits: Limits, stuck_after_s: float) -> Engine:
         """Loads the model."""
@@ -108,9 +125,11 @@ class EngineReplica:
             raise self._failure or Unavailable("the model could not be loaded")
 
     def __del__(self) -> None:
-        """Stops the engine's thread."""
+        """Stops the engine's thread, and says what it measured last."""
         if getattr(self, "_engine", None) is not None:
             self._ready().close()
+        if (reporter := getattr(self, "_reporter", None)) is not None:
+            reporter.stop()
 
     def _ready(self) -> Engine:
         if self._engine is None:

@@ -38,6 +38,12 @@ def add(app: FastAPI, services: Services) -> None:
             raise Unavailable(f"not ready: {', '.join(waiting)}", hint="try again in a moment")
         return Ready(models=[model for model, state in states.items() if state.num_ready])
 
+    @app.get("/metrics", response_class=Response, tags=["operations"], responses={200: {"content": _FORMATS}})
+    async def metrics(http: Request) -> Response:
+        """The metrics of all replicas, in Prometheus' text format or in OpenMetrics'."""
+        page, content_type = await source.page(http.headers.get("accept", ""))
+        return Response(page, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+
 
 def _status(states: Mapping[str, EngineHealth]) -> HealthStatus:
     """A model that could not be loaded is no reason to restart or to avoid a server that serves others."""
@@ -45,12 +51,6 @@ def _status(states: Mapping[str, EngineHealth]) -> HealthStatus:
     if not loaded or any(state.num_ready == 0 for state in loaded):
         return "unhealthy"
     return "ok" if all(state.state == "ready" for state in states.values()) else "degraded"
-
-    @app.get("/metrics", response_class=Response, tags=["operations"], responses={200: {"content": _FORMATS}})
-    async def metrics(http: Request) -> Response:
-        """The metrics of all replicas, in Prometheus' text format or in OpenMetrics'."""
-        page, content_type = await source.page(http.headers.get("accept", ""))
-        return Response(page, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
 
 async def _states_of(engines: Mapping[str, EngineClient]) -> dict[str, EngineHealth]:

@@ -11,6 +11,7 @@ from neurodial.control.errors import ConfigError
 from neurodial.deploy.config import Autoscaling, Config, IngressSettings, ModelSettings, load_config
 from neurodial.deploy.server import with_threads
 from neurodial.service.limits import Limits
+from neurodial.service.logs import LogSettings
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -76,7 +77,7 @@ def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
 
 def settings() -> Iterator[tuple[type[BaseModel], str]]:
     """Every setting there is."""
-    for model in (Config, IngressSettings, Autoscaling, ModelSettings, Limits):
+    for model in (Config, IngressSettings, Autoscaling, ModelSettings, Limits, LogSettings):
         for name in model.model_fields:
             yield model, name
 
