@@ -8,10 +8,11 @@ from typing import Any
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
-from neurodial.deploy.config import Autoscaling, Config, ModelSettings, deployment_name, live_settings
+from neurodial.deploy.config import Config, deployment_name, live_settings
 from neurodial.deploy.hub import hub_deployment
 from neurodial.deploy.ingress import Ingress
 from neurodial.deploy.replica import EngineReplica
+from neurodial.deploy.settings import Autoscaling, ModelSettings
 
 QUIET_LOGS = LoggingConfig(enable_access_log=False, log_level="WARNING")
 
@@ -46,7 +47,7 @@ def _engine_deployment(config: Config, model: ModelSettings, hub: serve.Applicat
         **_scaling(model.replicas),
         **_life(config),
     )
-    bound: serve.Application = deployment.bind(model, config.limits, config.stuck_after_s, config.logging, hub)
+    bound: serve.Application = deployment.bind(model, config, hub)
     return bound
 
 

@@ -1,158 +1,26 @@
 """What `neurodial serve` reads: one YAML file, every setting documented, every mistake named by file and field."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from neurodial.control.errors import ConfigError
+from neurodial.deploy.settings import AuthSettings, IngressSettings, ModelSettings, Settings, StoreSettings
 from neurodial.service.errors import dotted
 from neurodial.service.limits import Limits
 from neurodial.service.logs import LogSettings
 
 DEMO_FOLDER = Path(__file__).parent / "demo"
 DEMO_MODEL_ID = "en-es"
+DEMO_LANGUAGES = ("en", "es")
 DEMO_MODEL = DEMO_FOLDER / "en-es"
 DEMO_SETS = {"tense": DEMO_FOLDER / "sets" / "tense.safetensors"}
 DEMO_CALIBRATION = DEMO_FOLDER / "calibration" / "en-es.safetensors"
 
-ExistingFile = Annotated[Path, BeforeValidator(lambda value, info: _resolve(value, info))]
 
-
-def _resolve(value: Any, info: Any) -> Any:
-    """Makes a path relative to the configuration file absolute."""
-    base: Path | None = (info.context or {}).get("base")
-    return base / value if base is not None and isinstance(value, str | Path) else value
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Autoscaling(_Settings):
-    """A number of replicas that follows the load."""
-
-    min: int = Field(default=1, ge=1, description="replicas that are always there")
-    max: int = Field(ge=1, description="most replicas")
-    target_ongoing_requests: float = Field(
-        default=16.0, gt=0, description="HTTP requests per replica, running or waiting, that Ray Serve aims at"
-    )
-    upscale_delay_s: float = Field(default=10.0, ge=0, description="seconds of more load before replicas are added")
-    downscale_delay_s: float = Field(
-        default=300.0, ge=0, description="seconds of less load before replicas are taken away"
-    )
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Autoscaling":
-        if self.min > self.max:
-            raise ValueError(f"min is {self.min}, more than max, which is {self.max}")
-        return self
-
-
-Replicas = Annotated[int, Field(ge=1)] | Autoscaling
-
-
-def _bounds(replicas: int | Autoscaling) -> tuple[int, int]:
-    return (replicas.min, replicas.max) if isinstance(replicas, Autoscaling) else (replicas, replicas)
-
-
-class IngressSettings(_Settings):
-    """What stands in front of the models: HTTP, keys, the catalogue."""
-
-    replicas: Replicas = Field(default=1, description="ingresses side by side, a number or autoscaling")
-    max_requests: int = Field(
-        default=1000, ge=1, description="HTTP requests that one ingress holds at once; more are answered with 429"
-    )
-    num_cpus: float = Field(default=0.0, ge=0, description="CPUs that Ray reserves for one ingress")
-
-
-class ModelSettings(_Settings):
-    """One served model."""
-
-    id: str = Field(min_length=1, description="what requests call the model")
-    path: str = Field(description="checkpoint folder, relative to this file, or the name of one on a model hub")
-    sets: dict[str, ExistingFile] = Field(default={}, description="neuron sets that requests may name: name → file")
-    allow_changed_weights: bool = Field(
-        default=False,
-        description="accept sets made for the model that this one derives from although its weights were changed since",
-    )
-    calibration: ExistingFile | None = Field(
-        default=None, description="means and deviations of the model's neurons, for pruning to the mean and for limits"
-    )
-    max_deviations: float | None = Field(
-        default=None,
-        ge=1,
-        description="standard deviations that a control may move a neuron from its mean; needs a calibration",
-    )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", description="number format of the weights"
-    )
-    device: str = Field(default="cpu", description="cpu, cuda or cuda:N")
-    replicas: Replicas = Field(
-        default=1, description="engines that serve this model side by side, a number or autoscaling"
-    )
-    max_batch: int = Field(default=32, ge=1, description="rows decoded together; a beam counts as a row")
-    max_prefill_tokens: int = Field(
-        default=1024,
-        ge=1,
-        description="prompt tokens read between two steps of decoding; a longer prompt is read alone",
-    )
-    max_cache_tokens: int = Field(
-        default=32_768, ge=16, description="rows times the longest row's tokens, prompt and output, held at once"
-    )
-    max_waiting: int = Field(
-        default=512, ge=1, description="requests that may wait in one engine; more are answered with 429"
-    )
-    threads: int | None = Field(
-        None, ge=1, description="CPU threads of one engine; the machine's cores over all engines"
-    )
-    num_cpus: float = Field(default=1.0, ge=0, description="CPUs that Ray reserves for one engine")
-    num_gpus: float | None = Field(
-        default=None, ge=0, description="GPUs that Ray reserves for one engine; 1 on cuda, else 0"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _local_path(cls, raw: Any, info: Any) -> Any:
-        """A path that exists beside the configuration file is that folder; anything else may be a hub's name."""
-        if isinstance(raw, dict) and isinstance(raw.get("path"), str | Path):
-            local = _resolve(raw["path"], info)
-            if Path(local).exists():
-                return raw | {"path": str(local)}
-            return raw | {"path": str(raw["path"])}
-        return raw
-
-    @model_validator(mode="after")
-    def _can_be_a_hub_name(self) -> "ModelSettings":
-        looks_local = self.path.startswith((".", "/", "~")) or self.path.count("/") != 1
-        if looks_local and not Path(self.path).exists():
-            raise ValueError(f"path {self.path} does not exist")
-        return self
-
-    @model_validator(mode="after")
-    def _limits_have_a_measure(self) -> "ModelSettings":
-        if self.max_deviations is not None and self.calibration is None:
-            raise ValueError("max_deviations needs a calibration: neurodial calibrate writes one")
-        return self
-
-    @property
-    def min_replicas(self) -> int:
-        """Engines that are always there."""
-        return _bounds(self.replicas)[0]
-
-    @property
-    def max_replicas(self) -> int:
-        """Most engines there can be."""
-        return _bounds(self.replicas)[1]
-
-    @property
-    def gpus(self) -> float:
-        """GPUs that Ray reserves for one engine."""
-        return self.num_gpus if self.num_gpus is not None else float(self.device.startswith("cuda"))
-
-
-class Config(_Settings):
+class Config(Settings):
     """A deployment."""
 
     models: tuple[ModelSettings, ...] = Field(min_length=1, description="served models; the first is listed first")
@@ -160,6 +28,11 @@ class Config(_Settings):
     port: int = Field(default=8000, ge=1, le=65535, description="port to listen on")
     limits: Limits = Field(default=Limits(), description="what one request may ask for")
     ingress: IngressSettings = Field(default=IngressSettings(), description="what stands in front of the models")
+    store: StoreSettings | None = Field(
+        default=None, description="where published neuron sets are kept; without one a local server forgets them"
+    )
+    auth: AuthSettings = Field(default=AuthSettings(), description="keys; without any everybody may ask")
+    logging: LogSettings = Field(default=LogSettings(), description="how the server's processes log")
     stuck_after_s: float = Field(
         120.0, gt=0, description="seconds without a step after which a busy engine is unhealthy"
     )
@@ -172,7 +45,6 @@ class Config(_Settings):
     health_check_timeout_s: float = Field(
         default=30.0, gt=0, description="seconds without an answer after which such a check has failed"
     )
-    logging: LogSettings = Field(default=LogSettings(), description="what is logged, how and where")
     ray_address: str = Field(
         default="local", description="local starts Ray on this machine; else an address for ray.init"
     )
@@ -192,7 +64,7 @@ class Config(_Settings):
         return self
 
 
-class LiveSettings(_Settings):
+class LiveSettings(Settings):
     """What can change while a server runs: Ray Serve's `user_config` of the ingress."""
 
     limits: Limits
@@ -263,8 +135,10 @@ def demo_config(**overrides: Any) -> Config:
         raise ConfigError(f"the demo model is not at {DEMO_MODEL}", hint="install the complete package, or train it")
     sets = {name: str(file) for name, file in DEMO_SETS.items()}
     calibration = str(DEMO_CALIBRATION)
-    model = {"id": DEMO_MODEL_ID, "path": str(DEMO_MODEL), "sets": sets, "calibration": calibration}
-    return parse_config({"models": [model]} | _given(overrides), name="the demo", base=None)
+    model = {"id": DEMO_MODEL_ID, "path": str(DEMO_MODEL), "languages": DEMO_LANGUAGES, "sets": sets}
+    return parse_config(
+        {"models": [model | {"calibration": calibration}]} | _given(overrides), name="the demo", base=None
+    )
 
 
 def parse_config(raw: dict[str, Any], *, name: str, base: Path | None) -> Config:

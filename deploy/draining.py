@@ -28,7 +28,7 @@ def close_ingresses(ingress: Any, seconds: float, hurry: threading.Event) -> int
     deadline = time.monotonic() + seconds
     while True:
         try:
-            num_inside = sum(ingress.broadcast("close").results(timeout_s=_ANSWER_S))
+            num_inside: int = sum(ingress.broadcast("close").results(timeout_s=_ANSWER_S))
         except (RayError, RayServeException, TimeoutError) as error:
             logger.warning("the ingress does not answer; nothing is waited for: %s", error)
             return 0

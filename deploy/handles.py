@@ -51,9 +51,10 @@ class HandleClient:
         """
         if self._info is None:
             try:
-                self._info = await asyncio.wait_for(self._call("info"), _INFO_TIMEOUT_S)
+                info: EngineInfo = await asyncio.wait_for(self._call("info"), _INFO_TIMEOUT_S)
             except TimeoutError:
                 raise Unavailable("the model is being loaded", hint="try again in a moment") from None
+            self._info = info
         return self._info
 
     async def stats(self) -> EngineStats:

@@ -7,16 +7,17 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
+from ray.serve.handle import DeploymentHandle
+
 from neurodial.control.controls import Control
 from neurodial.control.errors import EngineGone, NeurodialError, Unavailable
-from neurodial.deploy.config import ModelSettings
+from neurodial.deploy.config import Config
 from neurodial.deploy.hub import Reporter
+from neurodial.deploy.settings import ModelSettings
 from neurodial.service import logs
 from neurodial.service.engine.client import LocalClient, generate
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.primitives import EngineInfo, EngineStats, Event, Failed, Message, Request, SetInfo
-from neurodial.service.limits import Limits
-from neurodial.service.logs import LogSettings
 
 logger = logging.getLogger(__name__)
 
@@ -30,42 +31,32 @@ class EngineReplica:
 
     Args:
         settings: of the model.
-        limits: those that the engine looks at.
-        stuck_after_s: a step that takes longer makes the engine unhealthy.
-        log: how this process logs.
-        hub: the deployment that is told what the engine measures.
+        config: of the deployment.
+        hub: gets what the engine measures.
     """
 
-    def __init__(
-        self,
-        settings: ModelSettings,
-        limits: Limits,
-        stuck_after_s: float,
-        log: LogSettings | None = None,
-        hub: Any = None,
-    ) -> None:
-        if log is not None:
-            logs.set_up(log)
+    def __init__(self, settings: ModelSettings, config: Config, hub: DeploymentHandle[Any] | None = None) -> None:
+        logs.set_up(config.logging)
         self._engine: Engine | None = None
         self._reporter: Reporter | None = None
         self._failure: NeurodialError | None = None
         self._started = time.monotonic()
         try:
-            self._engine = self.build(settings, limits, stuck_after_s)
+            self._engine = self.build(settings, config)
+            if hub is not None:
+                self._reporter = Reporter(hub, self._engine.metrics)
         except NeurodialError as error:
             self._failure = error
         except Exception as error:  # whatever a model's files make a library raise
             logger.exception("model %s could not be loaded", settings.id)
             reason = (str(error).strip().splitlines() or [""])[0][:300]
             self._failure = Unavailable(f"model {settings.id} could not be loaded: {type(error).__name__}: {reason}")
-        if self._engine is not None and hub is not None:
-            self._reporter = Reporter(hub, self._engine.metrics)
 
-    def build(self, settings: ModelSettings, limits: Limits, stuck_after_s: float) -> Engine:
+    def build(self, settings: ModelSettings, config: Config) -> Engine:
         """Loads the model."""
         from neurodial.deploy.engines import build_engine  # brings torch, which the ingress does without
 
-        return build_engine(settings, limits, stuck_after_s)
+        return build_engine(settings, config)
 
     async def info(self) -> EngineInfo:
         """The model and its neuron sets.
@@ -125,11 +116,11 @@ class EngineReplica:
             raise self._failure or Unavailable("the model could not be loaded")
 
     def __del__(self) -> None:
-        """Stops the engine's thread, and says what it measured last."""
+        """Stops the engine's thread, and tells what it has measured to the end."""
         if getattr(self, "_engine", None) is not None:
             self._ready().close()
-        if (reporter := getattr(self, "_reporter", None)) is not None:
-            reporter.stop()
+        if getattr(self, "_reporter", None) is not None and self._reporter is not None:
+            self._reporter.stop()
 
     def _ready(self) -> Engine:
         if self._engine is None:

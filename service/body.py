@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -127,20 +128,28 @@ def _is_unicode(text: str) -> bool:
 
 
 class BodyLimit:
-    """ASGI middleware that refuses larger bodies, by their announced length or while they arrive."""
+    """ASGI middleware that refuses larger bodies, by their announced length or while they arrive.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    Args:
+        app: what comes after it.
+        max_bytes: of a body.
+        max_bytes_of: path → the limit of that path.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, max_bytes_of: Mapping[str, int] | None = None) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._max_bytes_of = max_bytes_of or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on with its body counted."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = self._max_bytes_of.get(scope["path"], self._max_bytes)
         announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > self._max_bytes:
-            await errors.response(self._error())(scope, receive, send)
+        if announced.isdigit() and int(announced) > limit:
+            await errors.response(_too_large(limit))(scope, receive, send)
             return
         num_bytes = 0
 
@@ -148,13 +157,12 @@ class BodyLimit:
             nonlocal num_bytes
             message = await receive()
             num_bytes += len(message.get("body", b""))
-            if num_bytes > self._max_bytes:
-                raise self._error()
+            if num_bytes > limit:
+                raise _too_large(limit)
             return message
 
         await self._app(scope, counted, send)
 
-    def _error(self) -> errors.BodyTooLarge:
-        return errors.BodyTooLarge(
-            f"the body is larger than {self._max_bytes:,} bytes", hint="send fewer or shorter texts"
-        )
+
+def _too_large(limit: int) -> errors.BodyTooLarge:
+    return errors.BodyTooLarge(f"the body is larger than {limit:,} bytes", hint="send less")

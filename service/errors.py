@@ -26,11 +26,39 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class Unauthorized(NeurodialError):
+    """The request carries no key that this server knows."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
+class Forbidden(NeurodialError):
+    """The request's key may not do this."""
+
+    status = 403
+    code = "forbidden"
+
+
+class Conflict(NeurodialError):
+    """What is asked for does not go with how this server was set up."""
+
+    status = 409
+    code = "conflict"
+
+
 class MethodNotAllowed(NeurodialError):
     """The route exists, but not with this method."""
 
     status = 405
     code = "method_not_allowed"
+
+
+class WrongMediaType(NeurodialError):
+    """The request's body is of another type than the route reads."""
+
+    status = 415
+    code = "wrong_media_type"
 
 
 class BodyTooLarge(LimitError):
@@ -49,8 +77,10 @@ def envelope(error: NeurodialError) -> dict[str, Any]:
 
 def response(error: NeurodialError, headers: dict[str, str] | None = None) -> JSONResponse:
     """The HTTP answer for an error."""
-    retry = {"Retry-After": str(_RETRY_AFTER_S)} if error.retryable else {}
-    return JSONResponse(envelope(error), error.status, headers=retry | (headers or {}))
+    added = {"Retry-After": str(_RETRY_AFTER_S)} if error.retryable else {}
+    if error.status == 401:
+        added["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(envelope(error), error.status, headers=added | (headers or {}))
 
 
 def _kind(status: int) -> str:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from neurodial.service.schemas.base import ErrorAnswer
+from neurodial.service.schemas.catalogue import ValidationRequest
 from neurodial.service.schemas.chat import ChatChunk, ChatRequest
 from neurodial.service.schemas.completions import CompletionRequest
 from neurodial.service.schemas.reading import ActivationRequest, DetokenizeRequest, EmbeddingRequest, TokenizeRequest
@@ -23,6 +24,7 @@ _BODIES: tuple[type[BaseModel], ...] = (
     LibreRequest,
     TokenizeRequest,
     TranslationRequest,
+    ValidationRequest,
 )
 _ANSWERS: tuple[type[BaseModel], ...] = (ChatChunk, ErrorAnswer)
 _KEY = {"type": "http", "scheme": "bearer", "description": "a key, where the server is configured with keys"}

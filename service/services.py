@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from neurodial.service import errors, records
 from neurodial.service.admission import Gate
+from neurodial.service.auth import ANYONE, Keys, Principal
+from neurodial.service.catalogue import Catalogue
 from neurodial.service.engine.client import EngineClient
 from neurodial.service.limits import Limits
 from neurodial.service.merging import LocalMetrics, MetricsSource
@@ -20,19 +23,30 @@ class Services:
         limits: at admission.
         languages: model id → (source, target) of the models that translate, as ISO 639 codes; `/translate` chooses
             the model by them.
+        gate: counts the requests inside, and refuses too many.
         http_metrics: what this process measures.
         metrics: what `/metrics` shows; what this process measures where absent.
-        gate: counts the requests inside, and refuses too many.
         echo_request_id: answer with `X-Request-ID`; not needed behind a proxy that does.
+        catalogue: of the neuron sets; where absent, those that the engines were started with.
+        keys: who may ask; None lets everybody in, as `anyone`.
+        anyone: who everybody is where there are no keys.
     """
 
     engines: Mapping[str, EngineClient]
     limits: Limits = field(default_factory=Limits)
     languages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    gate: Gate = field(default_factory=Gate)
     http_metrics: HttpMetrics = field(default_factory=HttpMetrics)
     metrics: MetricsSource | None = None
-    gate: Gate = field(default_factory=Gate)
     echo_request_id: bool = True
+    catalogue: Catalogue | None = None
+    keys: Keys | None = None
+    anyone: Principal = ANYONE
+
+    @cached_property
+    def sets(self) -> Catalogue:
+        """The catalogue."""
+        return self.catalogue or Catalogue(self.engines)
 
     def engine(self, model: str) -> EngineClient:
         """The engine that serves a model.

@@ -16,6 +16,7 @@ COMMANDS = {  # command → (module, one-line help); modules define `command`
     "inspect": ("neurodial.deploy.cli.inspect", "Show a model's sites or a neuron set's top neurons."),
     "methods": ("neurodial.deploy.cli.methods", "List the methods with their properties in the survey's table."),
     "prune": ("neurodial.deploy.cli.prune", "Make a model smaller: remove FFN neurons and attention heads for good."),
+    "publish": ("neurodial.deploy.cli.publish", "Give a running server a neuron set."),
     "serve": ("neurodial.deploy.cli.serve", "Serve models with per-request neuron control over HTTP."),
     "translate": ("neurodial.deploy.cli.translate", "Translate text under controls, without a server."),
 }

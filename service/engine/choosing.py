@@ -5,6 +5,7 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import (
     ForcedBOSTokenLogitsProcessor,
@@ -140,6 +141,19 @@ def processors(sequence: Sequence, defaults: ModelDefaults, device: torch.device
 
 def _either(asked: float | None, own: float | None, neutral: float) -> float:
     return asked if asked is not None else own if own is not None else neutral
+
+
+def likeliest(logits: torch.Tensor) -> list[int]:
+    """For each row of (rows, vocabulary) the token with the highest logit; −1 where that is not a finite number."""
+    if logits.device.type == "cpu":  # NumPy's arg max takes a tenth of the time of torch's
+        values = logits.numpy()
+        best = values.argmax(1)
+        highest = values[np.arange(len(best)), best]
+        found: list[int] = np.where(np.isfinite(highest), best, -1).tolist()
+        return found
+    top, tokens = logits.max(-1)  # NaN wins over every number, in NumPy too
+    found = tokens.masked_fill(~top.isfinite(), -1).tolist()
+    return found
 
 
 class RowChooser:

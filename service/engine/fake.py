@@ -58,7 +58,10 @@ class FakeRunner:
         joined: the prompts of every call of `join`.
         steps: the number of sequences of every call of `advance`.
         released: the ids of the requests whose rows were freed.
+        makes_first_tokens: as `Runner` wants it.
     """
+
+    makes_first_tokens = True
 
     def __init__(
         self,

@@ -71,7 +71,8 @@ class Group:
         if any(best[row] < 0 for row in rows):
             return Choice(Outcome(self.sequence, error=self._not_a_number()))
         if self.search is not None:
-            return Choice(Outcome(self.sequence), candidates=tuple(self.search.candidates(logits[list(rows)])))
+            open_rows = list(rows) if self.num_made else [rows[0]]  # at first all beams are the same
+            return Choice(Outcome(self.sequence), candidates=tuple(self.search.candidates(logits[open_rows])))
         row = rows[0]
         if self._chooser is not None:
             return self._choose_one(self._chooser, logits[row], decode)

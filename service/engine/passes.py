@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import Cache, DynamicCache, EncoderDecoderCache
+from transformers import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutput
 
 from neurodial.control.loading import LoadedModel
@@ -14,6 +14,7 @@ from neurodial.control.rows import ControlledRows
 from neurodial.service.engine.caches import RowCache
 from neurodial.service.engine.padding import padded, padding_token
 from neurodial.service.engine.positions import RowPositions
+from neurodial.service.engine.sources import SourceKeys
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,13 @@ class Prefill:
     """What reading prompts gave.
 
     Attributes:
-        logits: (rows, vocabulary), of each row's first token.
+        logits: (rows, vocabulary), of each row's first token; None where the next step makes it.
         cache: padded as `RowCache.join` wants it.
         lengths: tokens of each row in it.
         sources: encoder tokens of each row.
     """
 
-    logits: torch.Tensor
+    logits: torch.Tensor | None
     cache: Cache
     lengths: list[int]
     sources: list[int]
@@ -53,7 +54,9 @@ class Step:
 
 
 class CausalPasses:
-    """A decoder-only model's."""
+    """A decoder-only model's. Reading a prompt makes the first token."""
+
+    makes_first_token = True
 
     def __init__(self, loaded: LoadedModel, controls: ControlledRows) -> None:
         self._model: Any = loaded.model
@@ -91,28 +94,27 @@ class CausalPasses:
 
 
 class TranslationPasses:
-    """An encoder–decoder model's."""
+    """An encoder–decoder model's. Reading a prompt makes no token: the next step of all rows makes the first."""
 
-    def __init__(self, loaded: LoadedModel, controls: ControlledRows, start: int) -> None:
+    makes_first_token = False
+
+    def __init__(self, loaded: LoadedModel, controls: ControlledRows) -> None:
         self._model: Any = loaded.model
         self._controls = controls
         self._pad = padding_token(loaded.model)
-        self._start = start
         self._positions = RowPositions(loaded.model)
+        self._sources = SourceKeys(loaded)
         self._source_mask: tuple[tuple[int, ...], torch.Tensor | None] = ((), None)
 
     def prefill(self, prompts: Items[tuple[int, ...]], slots: Items[int]) -> Prefill:
-        """Runs the encoder and the decoder's first step."""
+        """Runs the encoder."""
         lengths = [len(prompt) for prompt in prompts]
         ids, mask = padded(prompts, self._pad, self._model.device, left=False)
         width = ids.shape[1]
         valid = mask.bool() if min(lengths) < width else None
         self._controls.begin(slots, tokens=width, first_steps=[-width] * len(prompts), valid=valid, stack="encoder")
-        encoded = self._model.get_encoder()(input_ids=ids, attention_mask=mask)
-        start = ids.new_full((len(prompts), 1), self._start)
-        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        logits = self._decode(start, encoded, mask, None, cache, slots, [0] * len(prompts))
-        return Prefill(logits, cache, [1] * len(prompts), lengths)
+        states = self._model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+        return Prefill(None, self._sources.cache_of(states), [0] * len(prompts), lengths)
 
     def step(self, step: Step, cache: RowCache) -> torch.Tensor:
         """Logits (rows, vocabulary) of the next tokens; the cache's view holds the rows' keys and values."""
@@ -122,38 +124,18 @@ class TranslationPasses:
         states: Any = unread.expand(len(sources), cache.source_width, -1)
         encoded = BaseModelOutput(last_hidden_state=states)
         self._positions.rows = step.lengths[:, None]
+        self._controls.begin(step.slots, first_steps=step.steps)
         try:
-            return self._decode(
-                step.tokens[:, None],
-                encoded,
-                self._mask_of(sources, cache.source_width),
-                left_mask(step, cache),
-                view,
-                step.slots,
-                step.steps,
-            )
+            logits = self._model(
+                decoder_input_ids=step.tokens[:, None],
+                encoder_outputs=encoded,
+                attention_mask=self._mask_of(sources, cache.source_width),
+                decoder_attention_mask=left_mask(step, cache),
+                past_key_values=view,
+                use_cache=True,
+            ).logits
         finally:
             self._positions.rows = None
-
-    def _decode(
-        self,
-        ids: torch.Tensor,
-        encoded: Any,
-        source_mask: torch.Tensor | None,
-        mask: torch.Tensor | None,
-        cache: Cache,
-        slots: Items[int],
-        steps: Items[int],
-    ) -> torch.Tensor:
-        self._controls.begin(slots, first_steps=steps)
-        logits = self._model(
-            decoder_input_ids=ids,
-            encoder_outputs=encoded,
-            attention_mask=source_mask,
-            decoder_attention_mask=mask,
-            past_key_values=cache,
-            use_cache=True,
-        ).logits
         result: torch.Tensor = logits[:, -1].float()
         return result
 

@@ -9,7 +9,7 @@ import torch
 from neurodial.control.loading import LoadedModel
 from neurodial.control.rows import ControlledRows
 from neurodial.service.engine.caches import RowCache
-from neurodial.service.engine.choosing import ModelDefaults
+from neurodial.service.engine.choosing import ModelDefaults, likeliest
 from neurodial.service.engine.group import Choice, Decode, Group
 from neurodial.service.engine.passes import CausalPasses, Step, TranslationPasses
 from neurodial.service.engine.reading import Pieces, Reader
@@ -45,7 +45,7 @@ class Rows:
         self._cache = cache or SlotCache()
         self._reader = Reader(loaded, self._controls, pieces)
         self._passes: CausalPasses | TranslationPasses = (
-            TranslationPasses(loaded, self._controls, defaults.start)
+            TranslationPasses(loaded, self._controls)
             if defaults.start is not None
             else CausalPasses(loaded, self._controls)
         )
@@ -95,13 +95,20 @@ class Rows:
             self._cache.reorder([self._moves.get(row, row) for row in range(self._cache.num_rows)])
         self._moves = {}
 
+    @property
+    def makes_first_tokens(self) -> bool:
+        """Whether `join` makes the first tokens, rather than the next `advance`."""
+        return self._passes.makes_first_token
+
     def join(self, sequences: Items[Sequence]) -> list[Outcome]:
-        """Reads prompts and makes first tokens; see `Runner.join`."""
+        """Reads prompts; see `Runner.join`."""
         groups = self._new_groups(sequences)
+        choices: list[Choice] = []
         try:
             prompts = [sequence.prepared.prompt_ids for sequence in sequences]
             first = self._passes.prefill(prompts, [group.slots[0] for group in groups])
-            choices = self._choose(groups, [[place] for place in range(len(groups))], first.logits)
+            if first.logits is not None:
+                choices = self._choose(groups, [[place] for place in range(len(groups))], first.logits)
             self._cache.join(first.cache, first.lengths, first.sources, [len(group.slots) for group in groups])
         except Exception:
             self._controls.discard()
@@ -113,9 +120,11 @@ class Rows:
             group.rows = list(range(len(self._slots), len(self._slots) + len(group.slots)))
             self._slots += group.slots
         added = self._cache.num_rows - len(self._tokens)
-        self._tokens += [0] * added
-        self._steps += [1] * added
+        self._tokens += [self._defaults.start or 0] * added
+        self._steps += [int(self.makes_first_tokens)] * added
         self._lengths = torch.tensor(self._cache.lengths, device=self._device)
+        if not choices:
+            return [Outcome(sequence) for sequence in sequences]
         outcomes = [self._take(group, choice) for group, choice in zip(groups, choices, strict=True)]
         self._moves = {}  # a new search's rows are all alike
         return outcomes
@@ -186,10 +195,8 @@ class Rows:
         if self._banned is not None:  # in place, where nobody else reads them: a copy costs as much as the arg max
             are_plain = all(group.is_plain for group in groups)
             allowed = (logits.index_fill_ if are_plain else logits.index_fill)(1, self._banned, -torch.inf)
-        highest, best = allowed.max(-1)  # NaN wins over every number
-        likeliest = best.masked_fill(~highest.isfinite(), -1).tolist()
-        pairs = zip(groups, rows, strict=True)
-        return [group.choose(logits, places, likeliest, self._decode) for group, places in pairs]
+        best = likeliest(allowed)
+        return [g.choose(logits, places, best, self._decode) for g, places in zip(groups, rows, strict=True)]
 
     def _take(self, group: Group, choice: Choice) -> Outcome:
         outcome, beams = group.take(choice)

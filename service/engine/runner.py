@@ -160,6 +160,11 @@ class ModelRunner:
         """See `EngineClient.detokenize`."""
         return self._prompts.detokenize(ids)
 
+    @property
+    def makes_first_tokens(self) -> bool:
+        """See `Runner.makes_first_tokens`."""
+        return self._rows.makes_first_tokens
+
     @torch.inference_mode()
     def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
         """See `Runner.advance`."""

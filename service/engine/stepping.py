@@ -64,6 +64,10 @@ class Runner(Protocol):
     def info(self) -> EngineInfo:
         """The model and its neuron sets."""
 
+    @property
+    def makes_first_tokens(self) -> bool:
+        """Whether `join` makes the first tokens; else `advance` does, in the same step."""
+
     def prepare(self, request: Request) -> Prepared:
         """Checks a request and compiles its controls.
 
@@ -95,7 +99,10 @@ class Runner(Protocol):
         """Makes what `advance` did since the last commit count; rows that it did not advance are lost."""
 
     def join(self, sequences: Items[Sequence]) -> list[Outcome]:
-        """Reads the prompts of new sequences and makes their first tokens; those that only read end with it."""
+        """Reads prompts: of sequences that only read all there is, of the others as far as the first token.
+
+        That token is made here where `makes_first_tokens` says so.
+        """
 
     def applied(self, sequence: Sequence) -> Mapping[str, Any]:
         """What the controls of a sequence did so far."""
@@ -115,14 +122,20 @@ class Stepper:
         self._runner = runner
 
     def step(self, plan: Plan) -> list[Outcome]:
-        """One token for every running row, then the prompts of those that join."""
+        """One token for every running row, and the prompts of those that join."""
         for sequence in plan.leaving:
             guarded(sequence, partial(self._give_up, sequence))
         if plan.leaving:
             self._runner.release(plan.leaving)
-        advanced = isolated(self._runner.advance, plan.running)
+        if self._runner.makes_first_tokens:
+            advanced = isolated(self._runner.advance, plan.running)
+            self._runner.commit()
+            return advanced + isolated(self._runner.join, plan.joining)
+        joined = isolated(self._runner.join, plan.joining)
+        starting = [o.sequence for o in joined if o.error is None and o.end is None]
+        advanced = isolated(self._runner.advance, [*plan.running, *starting])
         self._runner.commit()
-        return advanced + isolated(self._runner.join, plan.joining)
+        return [o for o in joined if o.sequence not in starting] + advanced
 
     def deliver(self, outcomes: Items[Outcome]) -> list[Sequence]:
         """Hands every outcome on; the sequences that have ended, whose rows are free."""

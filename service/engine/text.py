@@ -4,7 +4,50 @@ from collections.abc import Callable, Sequence
 
 _INCOMPLETE = "\ufffd"  # what a decoder writes for bytes that do not yet make a character
 
+_WINDOW = 16  # tokens that are decoded anew with every token, at least
+
 Decode = Callable[[Sequence[int]], str]
+
+
+class GrowingText:
+    """The text of a list of tokens that grows one by one, without decoding all of them at every token.
+
+    Only a window of the latest tokens is decoded. Its first tokens are context, whose text is known already: decoders
+    treat the very first token differently. The window moves on where the text has a safe break, between two tokens of
+    which the earlier ends a character and neither changes the other's text, and only if the decoder agrees.
+    """
+
+    def __init__(self, decode: Decode) -> None:
+        self._decode = decode
+        self._start = 0  # the window's first token
+        self._num_context = 0  # characters of the window's text that are known already
+        self._known = ""
+        self._text = ""
+        self._breaks: list[tuple[int, int]] = []  # the latest two: a token, and how long the text before it is
+
+    def advance(self, ids: Sequence[int]) -> str:
+        """The text of all tokens, of which one is new."""
+        before = self._text
+        self._text = self._known + self._decode(ids[self._start :])[self._num_context :]
+        if _is_break(before, self._text):
+            self._breaks = [*self._breaks[-1:], (len(ids) - 1, len(before))]
+            if len(ids) - self._start > _WINDOW and len(self._breaks) == 2:
+                self._move(ids)
+        return self._text
+
+    def _move(self, ids: Sequence[int]) -> None:
+        (start, _), (end, num_known) = self._breaks
+        context, window = self._decode(ids[start:end]), self._decode(ids[start:])
+        if context.strip() and window == context + self._text[num_known:]:
+            self._start, self._num_context, self._known = start, len(context), self._text[:num_known]
+
+
+def _is_break(before: str, text: str) -> bool:
+    """Whether the token that made the later text of the earlier one leaves the earlier as it is."""
+    if not before or not text.startswith(before) or before[-1].isspace() or before[-1] == _INCOMPLETE:
+        return False
+    added = text[len(before) :]
+    return bool(added.strip()) and _INCOMPLETE not in added
 
 
 class TextStream:
@@ -15,12 +58,13 @@ class TextStream:
 
     def __init__(self, decode: Decode, stop: Sequence[str] = ()) -> None:
         self._decode = decode
+        self._growing = GrowingText(decode)
         self._stop = tuple(stop)
         self._num_sent = 0
 
     def advance(self, ids: Sequence[int]) -> tuple[str, bool]:
-        """Text that became visible with the latest token, and whether a stop string has ended it."""
-        text, stopped = self._cut(self._decode(ids))
+        """Text that became visible with the latest of the tokens, and whether a stop string has ended it."""
+        text, stopped = self._cut(self._growing.advance(ids))
         visible = text if stopped else text[: len(text) - self._num_held(text)]
         return self._send(visible), stopped
 

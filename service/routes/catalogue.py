@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi import Request as HttpRequest
 
 from neurodial.control.controls import Control
 from neurodial.control.errors import NeurodialError
@@ -17,25 +18,25 @@ def add(app: FastAPI, services: Services) -> None:
     """Adds `/v1/models`."""
 
     @app.get("/v1/models", response_model=ModelList, tags=["models"])
-    async def list_models() -> ModelList:
+    async def list_models(http: HttpRequest) -> ModelList:
         """The served models, and behind each its variants `base:set=label`; without those that do not answer."""
-        found = await asyncio.gather(*(_cards(services, base) for base in services.engines))
+        found = await asyncio.gather(*(_cards(services, http, base) for base in services.engines))
         return ModelList(data=[card for cards in found for card in cards])
 
     @app.get("/v1/models/{model:path}", response_model=ModelCard, tags=["models"])
-    async def retrieve_model(model: str) -> ModelCard:
+    async def retrieve_model(http: HttpRequest, model: str) -> ModelCard:
         """One served model, or one variant."""
-        base, control = await find(services, model)
+        base, control = await find(services, http, model)
         info = await services.engine(base).info()
         return _card(info) if control is None else _card(info, model, control)
 
 
-async def _cards(services: Services, base: str) -> list[ModelCard]:
+async def _cards(services: Services, http: HttpRequest, base: str) -> list[ModelCard]:
     try:
         info = await services.engine(base).info()
     except NeurodialError:  # not loaded, or not yet: asking for it alone says why
         return []
-    return [_card(info), *(_card(info, name, control) for name, control in await variants(services, base))]
+    return [_card(info), *(_card(info, name, control) for name, control in await variants(services, http, base))]
 
 
 def _card(info: EngineInfo, name: str | None = None, control: Control | None = None) -> ModelCard:

@@ -33,7 +33,7 @@ from neurodial.service.schemas.reading import (
     TokenizeAnswer,
     TokenizeRequest,
 )
-from neurodial.service.selection import find, select
+from neurodial.service.selection import find, select, select_neurons
 from neurodial.service.services import Services
 
 
@@ -66,8 +66,9 @@ def add(app: FastAPI, services: Services) -> None:
         """What neurons do at every token of each text, under the request's controls: heat-maps are made of it."""
         request = await body.read(http, ActivationRequest)
         chosen = await select(services, http, request.model, request.controls)
-        rows = _activation_rows(request, chosen.controls, limits)
         try:
+            neurons = await select_neurons(services, http, chosen.model, request.addresses, request.set)
+            rows = _activation_rows(request, chosen.controls, neurons, limits)
             results = await unless_disconnected(http, collect(chosen.client, rows, limits.request_timeout_s))
         except NeurodialError as error:
             raise _in_the_requests_words(error, request) from None
@@ -84,7 +85,7 @@ def add(app: FastAPI, services: Services) -> None:
     async def tokenize(http: HttpRequest) -> Response:
         """The tokens of a prompt or a chat, in vLLM's shape."""
         request = await body.read(http, TokenizeRequest)
-        client = services.engine((await find(services, _named(services, request.model)))[0])
+        client = services.engine((await find(services, http, _named(services, request.model)))[0])
         if request.messages is None:
             text = request.prompt or ""
             limits.check_texts([text], "prompt", single=True)
@@ -106,7 +107,7 @@ def add(app: FastAPI, services: Services) -> None:
     async def detokenize(http: HttpRequest) -> Response:
         """The text of tokens, in vLLM's shape."""
         request = await body.read(http, DetokenizeRequest)
-        client = services.engine((await find(services, _named(services, request.model)))[0])
+        client = services.engine((await find(services, http, _named(services, request.model)))[0])
         return body.answer(DetokenizeAnswer(prompt=await client.detokenize(tuple(request.tokens))))
 
 
@@ -131,7 +132,9 @@ def _encoded(values: tuple[float, ...], encoding: str | None) -> list[float] | s
     return base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
 
 
-def _activation_rows(body: ActivationRequest, controls: tuple[Control, ...], limits: Limits) -> tuple[Request, ...]:
+def _activation_rows(
+    body: ActivationRequest, controls: tuple[Control, ...], neurons: tuple[str, ...], limits: Limits
+) -> tuple[Request, ...]:
     fields = limits.check_texts(body.texts, "text", single=isinstance(body.text, str))
     if body.target is not None:
         limits.check_texts([t or "" for t in body.targets], "target", single=isinstance(body.target, str))
@@ -147,7 +150,7 @@ def _activation_rows(body: ActivationRequest, controls: tuple[Control, ...], lim
             field=field,
             task="activations",
             controls=controls,
-            neurons=(*body.addresses, *([] if body.set is None else [body.set])),
+            neurons=neurons,
             target=target,
             timeout_s=limits.request_timeout_s,
         )

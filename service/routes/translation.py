@@ -10,8 +10,8 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import Response
 
 from neurodial.control.controls import Control
-from neurodial.control.errors import BadInput
-from neurodial.service import body, openapi
+from neurodial.control.errors import BadInput, NeurodialError
+from neurodial.service import auth, body, openapi
 from neurodial.service.comparing import paired, uncontrolled_of, with_uncontrolled
 from neurodial.service.engine.primitives import Finished, Request
 from neurodial.service.generation import applied_of, collect, reason_of, unless_disconnected, usage_of
@@ -65,8 +65,14 @@ def add(app: FastAPI, services: Services) -> None:
     )
     async def translate(http: HttpRequest) -> Response:
         """Translates as LibreTranslate does: JSON or a form, the model chosen by the languages."""
-        request = await body.read(http, LibreRequest, form=body.Form(lists=("q",), json=("controls", "alternatives")))
-        model = await choose_model(services, request)
+        try:
+            form = body.Form(lists=("q",), json=("controls", "alternatives"))
+            request = await body.read(http, LibreRequest, form=form)
+        except NeurodialError:
+            auth.principal(http)  # without a key nobody is told what is wrong with a body
+            raise
+        auth.principal(http, request.api_key)
+        model = await choose_model(services, http, request)
         chosen = await select(services, http, model, request.controls)
         fields = limits.check_texts(request.texts, "q", single=isinstance(request.q, str))
         rows = _rows(request.texts, fields, chosen.controls, limits)
@@ -87,7 +93,7 @@ def add(app: FastAPI, services: Services) -> None:
         ]
 
 
-async def choose_model(services: Services, request: LibreRequest) -> str:
+async def choose_model(services: Services, http: HttpRequest, request: LibreRequest) -> str:
     """The model that translates between two languages: the one that is named, else the first.
 
     Raises:
@@ -96,7 +102,7 @@ async def choose_model(services: Services, request: LibreRequest) -> str:
     """
     languages = services.languages
     if request.model is not None:
-        base, _ = await find(services, request.model)
+        base, _ = await find(services, http, request.model)
         languages = {base: languages[base]} if base in languages else {}
     source = _source_of(request, languages)
     for base, pair in languages.items():

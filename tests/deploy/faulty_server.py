@@ -10,14 +10,14 @@ from collections.abc import Sequence as Items
 from pathlib import Path
 
 from neurodial.deploy import application, server
-from neurodial.deploy.config import ModelSettings, load_config
+from neurodial.deploy.config import Config, load_config
 from neurodial.deploy.replica import EngineReplica
+from neurodial.deploy.settings import ModelSettings
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Outcome
-from neurodial.service.limits import Limits
 
 
 class FaultyRunner(FakeRunner):
@@ -46,19 +46,19 @@ class FaultyRunner(FakeRunner):
 class FaultyReplica(EngineReplica):
     """A replica that loads no weights; a model called `broken` cannot be loaded."""
 
-    def build(self, settings: ModelSettings, limits: Limits, stuck_after_s: float) -> Engine:
+    def build(self, settings: ModelSettings, config: Config) -> Engine:
         """An engine around the runner above."""
         if settings.id == "broken":
             raise RuntimeError("size mismatch for some.weight")
         capacity = Capacity(max_rows=settings.max_batch, max_waiting=settings.max_waiting)
-        return Engine(FaultyRunner(settings.id, Path(settings.path)), capacity, stuck_after_s=stuck_after_s)
+        return Engine(FaultyRunner(settings.id, Path(settings.path)), capacity, stuck_after_s=config.stuck_after_s)
 
 
 def main(path: str) -> None:
     """Serves until a signal."""
     from ray import serve
 
-    application.EngineReplica = FaultyReplica  # type: ignore[misc]
+    setattr(application, "EngineReplica", FaultyReplica)  # noqa: B010 (the module does not export the name)
     config = load_config(path)
 
     def redeploy() -> None:

@@ -8,8 +8,9 @@ import yaml
 from pydantic import BaseModel
 
 from neurodial.control.errors import ConfigError
-from neurodial.deploy.config import Autoscaling, Config, IngressSettings, ModelSettings, load_config
+from neurodial.deploy.config import Config, load_config
 from neurodial.deploy.server import with_threads
+from neurodial.deploy.settings import AuthSettings, Autoscaling, IngressSettings, ModelSettings, StoreSettings
 from neurodial.service.limits import Limits
 from neurodial.service.logs import LogSettings
 
@@ -41,6 +42,33 @@ def test_defaults_and_relative_paths(folder: Path) -> None:
     assert config.limits == Limits()
 
 
+def test_a_store_s_folder_starts_at_the_file_and_a_uri_stays(folder: Path) -> None:
+    """Written as a string or in full."""
+    for store, uri in (
+        ("sets", str(folder / "sets")),
+        ("{uri: ./sets}", str(folder / "sets")),
+        ("s3://bucket/sets", "s3://bucket/sets"),
+        ("{uri: /srv/sets, max_bytes: 5000}", "/srv/sets"),
+    ):
+        config = load_config(write(folder, f"{{models: [{{id: a, path: model}}], store: {store}}}"))
+        assert config.store is not None
+        assert config.store.uri == uri
+    assert load_config(write(folder, "models: [{id: a, path: model}]")).store is None
+
+
+def test_keys_start_at_the_file_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or come from the environment; without either there are none."""
+    keys = "[{name: anna, key: a-key-of-some-length, admin: true}]"
+    (folder / "keys.yaml").write_text(keys)
+    monkeypatch.setenv("THE_KEYS", keys)
+    for auth in ("{keys_file: keys.yaml}", "{keys_env: THE_KEYS}"):
+        config = load_config(write(folder, f"{{models: [{{id: a, path: model}}], auth: {auth}}}"))
+        found = config.auth.keys()
+        assert found is not None
+        assert found.authenticate(b"a-key-of-some-length") is not None
+    assert load_config(write(folder, "models: [{id: a, path: model}]")).auth.keys() is None
+
+
 MISTAKES = [
     ("models: [{id: a, path: model", "not YAML"),
     ("- just a list", "not a mapping"),
@@ -56,6 +84,10 @@ MISTAKES = [
     ("{models: [{id: a, path: model}], port: 99999}", "port"),
     ("{models: [{id: a, path: model}], limits: {max_tokens: 0}}", "limits.max_tokens"),
     ("{models: [{id: a, path: model, max_waiting: 5}]}", "max_waiting of a"),
+    ("{models: [{id: a, path: model}], auth: {keys_file: k.yaml, keys_env: K}}", "either keys_file or keys_env"),
+    ("{models: [{id: a, path: model}], auth: {keys: [{name: a, key: b}]}}", "auth.keys: there is no such setting"),
+    ("{models: [{id: a, path: model}], store: {uri: sets, max_bytes: 1}}", "store.max_bytes"),
+    ("{models: [{id: a, path: model}], store: ''}", "store.uri"),
 ]
 
 
@@ -77,7 +109,16 @@ def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
 
 def settings() -> Iterator[tuple[type[BaseModel], str]]:
     """Every setting there is."""
-    for model in (Config, IngressSettings, Autoscaling, ModelSettings, Limits, LogSettings):
+    for model in (
+        Config,
+        IngressSettings,
+        Autoscaling,
+        ModelSettings,
+        StoreSettings,
+        AuthSettings,
+        Limits,
+        LogSettings,
+    ):
         for name in model.model_fields:
             yield model, name
 
