@@ -102,7 +102,8 @@ class StackRows:
             return
         if self.has_triggers and first is not None:
             self._switches.commit()
-            self._switches.begin(tokens, first, valid)
+            if any(self._is_triggered(slot) for slot in slots):
+                self._switches.begin(tokens, first, valid)
         if self.needs_steps and first is not None:
             self._follow_windows(slots, tokens, first)
         padded = valid is not None and tokens > 1  # a single position of padding is that of a finished row: harmless
@@ -134,8 +135,11 @@ class StackRows:
         while self._hooks:
             self._hooks.popitem()[1].remove()
 
+    def _is_triggered(self, slot: int) -> bool:
+        return slot in self._lanes and any(condition.trigger for condition in self._lanes[slot].conditions)
+
     def _note_needs(self) -> None:
-        self.has_triggers = any(c.trigger for lane in self._lanes.values() for c in lane.conditions)
+        self.has_triggers = any(map(self._is_triggered, self._lanes))
         self.needs_steps = self.has_triggers or any(lane.windows for lane in self._lanes.values())
 
     def _open_site(self, site: Site) -> None:

@@ -230,6 +230,18 @@ STRUCTURES: dict[str, Structure] = {
 _NAMES = tuple(STRUCTURES)
 
 
+def number_pair(kind: str, seed: int) -> tuple[AgreementSentence, AgreementSentence]:
+    """One sentence of a structure with its subject in the singular and in the plural, all else being the same."""
+    return _sentence(kind, SINGULAR, Draw(seed)), _sentence(kind, PLURAL, Draw(seed))
+
+
+def _sentence(kind: str, number: int, draw: Draw) -> AgreementSentence:
+    writer = _Writer(draw)
+    before, others, thing = STRUCTURES[kind](writer, number)
+    forms, after = writer.predicate(thing)
+    return AgreementSentence(before[0].upper() + before[1:], forms, after, number, kind, others)
+
+
 def generate_agreement(
     count: int, seed: int = 0, *, attractors: bool | None = None, without: Collection[tuple[str, str]] = ()
 ) -> list[AgreementSentence]:
@@ -251,10 +263,7 @@ def generate_agreement(
     draw, found = Draw(seed), dict[tuple[str, str], AgreementSentence]()
     for _ in range(50 * count + 1000):
         number, kind = len(found) % 2, draw.one(_NAMES)
-        writer = _Writer(draw)
-        before, others, thing = STRUCTURES[kind](writer, number)
-        forms, after = writer.predicate(thing)
-        new = AgreementSentence(before[0].upper() + before[1:], forms, after, number, kind, others)
+        new = _sentence(kind, number, draw)
         if attractors in (None, new.attractors > 0) and new.key not in without:
             found.setdefault(new.key, new)
         if len(found) == count:

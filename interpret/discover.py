@@ -21,7 +21,8 @@ from neurodial.interpret.assemble import (
     site_neurons,
 )
 from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.evidence import Rows, probe_evidence
+from neurodial.interpret.evidence.gathering import Finding, gather_evidence
+from neurodial.interpret.evidence.settings import Level
 from neurodial.interpret.maps import explained
 from neurodial.interpret.readout import ReadOutSettings, calibrate, check_classes, fit_readout, score_readout
 from neurodial.interpret.registry import RankingMethod, make_method
@@ -57,6 +58,7 @@ class Discovery:
         tuning: how maps are fitted through the model (`interpret.tuned`), which then also decides which neurons are
             kept; None leaves the method's ranking and the ridge maps as they are.
         tuning_pairs: minimal pairs for that.
+        evidence: how much evidence is gathered.
     """
 
     concept: str
@@ -74,10 +76,17 @@ class Discovery:
     strength: float | None = None
     tuning: TuningSettings | None = None
     tuning_pairs: int = 6000
+    evidence: Level = "quick"
 
 
-def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery) -> NeuronSet:
+def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery, *, other: Corpus | None = None) -> NeuronSet:
     """Finds a concept's neurons and writes down what controls need to know about them.
+
+    Args:
+        loaded: the model.
+        corpus: labelled.
+        job: what to look for, and how.
+        other: text on which the evidence measures what the set's neurons cost off target; None for the built-in one.
 
     Raises:
         CorpusError: if the corpus has no labels, one that is too rare, or nothing to contrast it with.
@@ -98,7 +107,8 @@ def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery) -> NeuronSet:
     chosen = choose(ranked, job.top)
     parts = tuple(site_neurons(data, r, chosen[r.site], ridge=job.ridge) for r in ranked if r.site in chosen)
     readouts = tuple(r for r in readouts if r.site in chosen)
-    evidence = _evidence(data, chosen, job.seed) | ({"readout": report} if report else {})
+    finding = Finding(loaded, corpus, data, method, chosen, readouts, job.seed, other)
+    evidence: dict[str, Any] = {"readout": report} if report else {}
     if tuned:
         parts = tuple(replace(p, maps=tuned.maps[p.site]) for p in parts)
         evidence["tuning"] = tuned.report
@@ -108,7 +118,7 @@ def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery) -> NeuronSet:
     op = job.op or ("map" if data.pairs else "shift")
     usual = 1.0 if tuned and op == "map" else STRENGTHS.get(op, 1.0)
     strength = usual if job.strength is None else job.strength
-    return NeuronSet(
+    found = NeuronSet(
         concept=job.concept,
         labels=corpus.labels,
         model_name=loaded.name,
@@ -122,6 +132,7 @@ def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery) -> NeuronSet:
         provenance=_provenance(corpus, job, method, sites, sum(len(r.scores) for r in ranked)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    return replace(found, evidence=gather_evidence(finding, found, job.evidence) | evidence)
 
 
 def match_sites(loaded: LoadedModel, patterns: tuple[str, ...]) -> tuple[Site, ...]:
@@ -270,15 +281,6 @@ def _has_all(y: Array, classes: tuple[str, ...]) -> bool:
     except BadInput:
         return False
     return True
-
-
-def _evidence(data: Gathered, chosen: dict[Site, Array], seed: int) -> dict[str, Any]:
-    """Probes on the set's neurons, one for each stack since their rows differ."""
-    report: dict[str, Any] = {}
-    for stack in dict.fromkeys(site.stack for site in chosen):
-        here = {site: numbers for site, numbers in chosen.items() if site.stack == stack}
-        report[stack] = probe_evidence(Rows.of(data.samples[stack], data.contrast), here, seed)
-    return {"probe": report}
 
 
 def _map_evidence(data: Gathered, site: Site, maps: dict[str, Any], indices: Array) -> dict[str, float]:

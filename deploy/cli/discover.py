@@ -17,6 +17,7 @@ CHOICES = {
     "decoder": ("reference", "own"),
     "words": ("first", "last", "mean"),
     "op": ("map", "shift", "clamp", "prune"),
+    "evidence": ("quick", "full", "none"),
 }
 
 
@@ -46,13 +47,19 @@ def discover(
         int,
         typer.Option(min=0, help="Steps for which maps are fitted through the model; it then also picks the neurons."),
     ] = 0,
+    evidence: Annotated[
+        str, typer.Option(help="How much evidence is gathered: quick (under a minute on the demo), full or none.")
+    ] = "quick",
+    other: Annotated[
+        str | None, typer.Option(help="Corpus of other text, on which the evidence measures the cost off target.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of stopping.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a summary.")] = False,
 ) -> None:
     """Find the neurons that carry a concept and write a neuron set."""
-    for name, value in (("decoder", decoder), ("words", words), ("op", op)):
+    for name, value in (("decoder", decoder), ("words", words), ("op", op), ("evidence", evidence)):
         if value is not None and value not in CHOICES[name]:
             raise BadInput(f"--{name} {value}: not known", hint=f"one of {', '.join(CHOICES[name])}")
     if out.is_dir() or not out.name:
@@ -67,13 +74,14 @@ def discover(
 
     make_method(method, **params)  # refused before anything slow happens
     opened = open_corpus(corpus, skip_bad=skip_bad)
+    elsewhere = open_corpus(other, skip_bad=skip_bad) if other else None
     loaded = load_model(checkpoint(model), device=device, dtype=dtype)
     job = Discovery(
         concept=concept, method=method, params=params, sites=tuple(site or ()), top=top, seed=seed,
-        decoder=decoder, words=words, ridge=ridge, op=op, strength=strength,  # type: ignore[arg-type]
+        decoder=decoder, words=words, ridge=ridge, op=op, strength=strength, evidence=evidence,  # type: ignore[arg-type]
         tuning=TuningSettings(steps=tune) if tune else None,
     )  # fmt: skip
-    found = discover(loaded, opened, job)
+    found = discover(loaded, opened, job, other=elsewhere)
     try:
         found.save(out)
     except OSError as error:

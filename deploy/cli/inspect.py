@@ -106,6 +106,8 @@ def print_set(found: "NeuronSet", top: int) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from neurodial.deploy.cli.evidence import print_evidence
+
     console = Console(highlight=False)
     console.print(f"[bold]{escape(found.concept)}[/bold]: {escape(' / '.join(found.labels))}  [dim]{found.short}[/dim]")
     where = ", ".join(f"{s.site} ({len(s.indices)})" for s in found.sites)
@@ -118,8 +120,7 @@ def print_set(found: "NeuronSet", top: int) -> None:
     advice = found.recommended
     strengths = ", ".join(f"{label} {value:g}" for label, value in advice.strength.items())
     console.print(f"recommended: {advice.op} where {advice.where}, strength {escape(strengths)}")
-    for line in evidence_lines(found.evidence):
-        console.print(escape(line))
+    print_evidence(found.evidence, console)
     table = Table("neuron", "score", "", *found.labels, box=None, pad_edge=False, header_style="bold")
     rows = found.ranked()
     longest = max(abs(score) for _, score, _ in rows) or 1.0
@@ -135,33 +136,3 @@ def print_set(found: "NeuronSet", top: int) -> None:
     console.print(table)
     if len(rows) > top:
         console.print(f"[dim]… and {len(rows) - top} more; --top shows more of them, --json all[/dim]")
-
-
-def evidence_lines(evidence: dict[str, Any]) -> list[str]:
-    """The evidence of a set in a few lines."""
-    lines = []
-    for stack, probe in evidence.get("probe", {}).items():
-        if "accuracy" not in probe:
-            lines.append(f"{stack}: {probe.get('note', '')}")
-            continue
-        lines.append(
-            f"{stack} probe on held-out words: {probe['accuracy']:.1%} (most frequent label {probe['majority']:.1%}, "
-            f"random neurons {probe['random_neurons']['mean']:.1%}, control task {probe['control_task']:.1%}, "
-            f"selectivity {probe['selectivity']:+.1%})"
-        )
-    for site, scores in evidence.get("readout", {}).items():
-        if scores.get("accuracy") is None:
-            continue
-        recall = ", ".join(
-            f"{name} {value['recall']:.1%}"
-            for name, value in scores.items()
-            if isinstance(value, dict) and value.get("recall") is not None
-        )
-        lines.append(f"read-out at {site}: {scores['accuracy']:.1%} of held-out tokens right; recall {recall}")
-    for label, loss in evidence.get("tuning", {}).items():
-        if isinstance(loss, dict):
-            lines.append(
-                f"moved to {label}: the model's own output for the other sentence costs {loss['loss']:.2f} nats "
-                f"a token, {loss['loss_uncontrolled']:.2f} without control"
-            )
-    return lines

@@ -11,6 +11,7 @@ COMMANDS = {  # command → (module, one-line help); modules define `command`
     "bake": ("neurodial.deploy.cli.bake", "Write controls that are the same for every request into the weights."),
     "calibrate": ("neurodial.deploy.cli.calibrate", "Measure mean and deviation of every neuron on a corpus."),
     "discover": ("neurodial.deploy.cli.discover", "Find the neurons that carry a concept and write a neuron set."),
+    "evaluate": ("neurodial.deploy.cli.evaluate", "Compare discovery methods on one concept, and recommend one."),
     "explain": ("neurodial.deploy.cli.explain", "Say what neurons answer to."),
     "group": ("neurodial.deploy.cli.group", "Group neurons by what they do together, or compare models."),
     "inspect": ("neurodial.deploy.cli.inspect", "Show a model's sites or a neuron set's top neurons."),

@@ -165,7 +165,8 @@ class Scheduler:
 
     def _admit(self) -> tuple[Sequence, ...]:
         limits = self.capacity
-        rows, longest = self.num_rows, max((s.max_length for s in self._running), default=0)
+        rows, cached = self.num_rows, sum(s.num_cached for s in self._running)
+        longest = max((s.max_length for s in self._running), default=0)
         joining: list[Sequence] = []
         joining_rows = widest = 0
         passed: list[Sequence] = []
@@ -174,11 +175,12 @@ class Scheduler:
             if is_closed or rows == limits.max_rows:
                 passed.append(sequence)
                 continue
-            more, length = rows + sequence.num_rows, max(longest, sequence.max_length)
+            more, in_cache = rows + sequence.num_rows, cached + sequence.num_cached
+            length = max(longest, sequence.max_length)
             prompts = max(widest, sequence.num_read) * (joining_rows + 1)
             is_read_now = not joining or prompts <= limits.prefill_tokens
-            if more <= limits.max_rows and more * length <= limits.cache_tokens and is_read_now:
-                rows, longest = more, length
+            if more <= limits.max_rows and in_cache * length <= limits.cache_tokens and is_read_now:
+                rows, cached, longest = more, in_cache, length
                 joining_rows, widest = joining_rows + 1, max(widest, sequence.num_read)
                 joining.append(sequence)
                 for other in passed:

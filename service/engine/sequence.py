@@ -48,10 +48,10 @@ class Sequence:
         self.num_bypasses = 0
         self.num_read = len(prepared.prompt_ids) + len(prepared.target_ids)  # tokens that joining takes
         if request.task == "generate":
-            self.num_rows = request.num_beams
+            self.num_rows = self.num_cached = request.num_beams
             self.max_length = len(prepared.prompt_ids) + prepared.max_tokens
         else:  # one pass and no cache
-            self.num_rows, self.max_length = 1, 0
+            self.num_rows, self.num_cached, self.max_length = 1, 0, 0
         self._deadline = None if request.timeout_s is None else now + request.timeout_s
         self._reads_text = request.stream or bool(request.stop)
         self._text = TextStream(decode, request.stop)

@@ -34,6 +34,8 @@ def test_discover_writes_a_set_and_says_so(made: tuple[Path, str]) -> None:
     assert found.num_neurons == 12
     assert found.short in output
     assert "control task" in output
+    assert "found again" in output  # the ranking's stability
+    assert "control (map) to past" in output
     assert [p.name for p in path.parent.iterdir()] == ["tense.safetensors"]
 
 
@@ -47,6 +49,7 @@ def test_inspect_a_set(made: tuple[Path, str]) -> None:
     report = json.loads(run(inspect_, path, "--json").stdout)
     assert (report["kind"], len(report["neurons"]), report["labels"]) == ("neuron_set", 12, ["present", "past"])
     assert report["neurons"][0]["address"] == best
+    assert set(report["evidence"]["causal"]["move"]) == {"present", "past"}
 
 
 def test_inspect_a_model(tiny_marian_path: Path) -> None:
@@ -67,6 +70,8 @@ def test_inspect_a_model(tiny_marian_path: Path) -> None:
         ({"--model": "/nowhere"}, "there is no such folder"),
         ({"--site": "encoder.0.nothing"}, "is not a site"),
         ({"--op": "explode"}, "not known"),
+        ({"--evidence": "much"}, "not known"),
+        ({"--other": "text:missing.txt"}, "no such file"),
         ({"--out": "."}, "a folder"),
     ],
 )

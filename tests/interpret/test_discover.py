@@ -50,7 +50,7 @@ def test_on_a_pruned_model_a_set_names_the_original_neurons(
     site = found.sites[0].site
     numbers = tuple(range(100, 132))  # as if these 32 of 200 neurons were left
     lineage = Lineage(("sha256:parent",), "parent", ({"kind": "pruned"},), False, {site: KeptNeurons(200, numbers)})
-    again = discover(replace(loaded, lineage=lineage), corpus, Discovery("tense", top=10))
+    again = discover(replace(loaded, lineage=lineage), corpus, Discovery("tense", top=10, evidence="none"))
     assert again.sites[0].indices.tolist() == [100 + place for place in found.sites[0].indices]
     assert again.sites[0].maps["past"].read.tolist() == list(numbers)
     assert again.readouts[0].indices.tolist() == [100 + place for place in found.readouts[0].indices]
@@ -75,12 +75,12 @@ def test_the_same_seed_gives_the_same_digest(
     assert again.digest == found.digest
     again.save(tmp_path / "tense.safetensors")
     assert NeuronSet.load(tmp_path / "tense.safetensors").digest == found.digest
-    assert discover(loaded, corpus, Discovery("tense", top=10, seed=1)).digest != found.digest
+    assert discover(loaded, corpus, Discovery("tense", top=10, seed=1, evidence="none")).digest != found.digest
 
 
 @pytest.mark.parametrize("method", ["probeless", "linear-probe", "mean-difference"])
 def test_every_method_on_several_sites_of_both_stacks(loaded: LoadedModel, corpus: Corpus, method: str) -> None:
-    job = Discovery("tense", method, sites=("encoder.*.resid", "decoder.1.ffn"), top=30)
+    job = Discovery("tense", method, sites=("encoder.*.resid", "decoder.1.ffn"), top=30, evidence="none")
     made = discover(loaded, corpus, job)
     assert made.num_neurons == 30
     assert made.provenance["neurons_ranked"] == 32 + 32 + 64
@@ -98,7 +98,7 @@ def test_a_planted_neuron_is_found(loaded: LoadedModel, corpus: Corpus) -> None:
         embeddings[sorted(last), 5] = 30
     planted = LoadedModel.wrap(model, loaded.tokenizer)
     for method in ("probeless", "mean-difference"):
-        made = discover(planted, corpus, Discovery("tense", method, sites=("encoder.embed",), top=3))
+        made = discover(planted, corpus, Discovery("tense", method, sites=("encoder.embed",), top=3, evidence="none"))
         assert made.ranked()[0][0] == "encoder.embed[5]", method
         assert made.ranked()[0][1] > 0
 
@@ -113,14 +113,16 @@ def test_words_without_pairs(loaded: LoadedModel, tmp_path: Path) -> None:
     path = tmp_path / "words.conllu"
     path.write_text("\n".join(rows))
     corpus = open_corpus(f"{path}?label=upos&labels=VERB,NOUN")
-    made = discover(loaded, corpus, Discovery("pos", "probeless", top=5))
+    made = discover(loaded, corpus, Discovery("pos", "probeless", top=5, evidence="none"))
     assert made.labels == ("VERB", "NOUN")
     assert (made.recommended.op, made.recommended.where) == ("shift", "concept")
     assert not made.sites[0].maps
     assert made.sites[0].delta["NOUN"] == pytest.approx(
         made.sites[0].mean["NOUN"] - made.sites[0].mean["VERB"], abs=1e-5
     )
-    single = discover(loaded, open_corpus(f"{path}?label=upos&labels=VERB"), Discovery("verb", "probeless", top=5))
+    single = discover(
+        loaded, open_corpus(f"{path}?label=upos&labels=VERB"), Discovery("verb", "probeless", top=5, evidence="none")
+    )
     assert single.labels == ("VERB",)
     with pytest.raises(CorpusError, match="needs minimal pairs"):
         discover(loaded, corpus, Discovery("pos", "mean-difference"))
@@ -130,7 +132,7 @@ def test_labelled_sentences_have_no_gate(loaded: LoadedModel, corpus: Corpus, tm
     rows = [f"{e.source.text}\t{e.label}" for e in corpus]
     path = tmp_path / "sentences.tsv"
     path.write_text("text\tlabel\n" + "\n".join(rows))
-    made = discover(loaded, open_corpus(f"sentences:{path}"), Discovery("tense", "probeless", top=5))
+    made = discover(loaded, open_corpus(f"sentences:{path}"), Discovery("tense", "probeless", top=5, evidence="none"))
     assert not made.readouts
     assert made.recommended.where == "all"
 

@@ -19,6 +19,7 @@ JOB = Discovery(
     top=6,
     tuning=TuningSettings(steps=30, batch=16, lr=0.05, nested=(2,)),
     tuning_pairs=60,
+    evidence="none",
 )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from neurodial.control.catalogue import SetCatalogue
 from neurodial.control.controls import parse_controls
-from neurodial.control.errors import AddressError, ControlError, InternalError, LimitError
+from neurodial.control.errors import AddressError, BadInput, ControlError, InternalError, LimitError
 from neurodial.control.hooks import controlled
 from neurodial.control.loading import LoadedModel, load_model
 from neurodial.service.engine.engine import Engine
@@ -181,6 +181,10 @@ def test_wrong_requests_are_refused_with_their_field(engine: Engine) -> None:
     with pytest.raises(LimitError) as many:
         engine.submit(request(0, "He", max_tokens=10_000))
     assert many.value.param == "max_tokens"
+    for field, value in (("temperature", 0.5), ("logprobs", 2)):
+        with pytest.raises(BadInput, match="beam search") as search:
+            engine.submit(request(0, "He", num_beams=2, **{field: value}))
+        assert search.value.param == field
     with pytest.raises((AddressError, ControlError)) as unknown:
         engine.submit(request(0, "He", [*CONTROLS[1], {"neurons": "encoder.9.resid[1]", "op": "prune"}]))
     assert unknown.value.param == "controls[1].neurons"

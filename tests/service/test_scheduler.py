@@ -8,17 +8,25 @@ from hypothesis import strategies as st
 
 from neurodial.control.errors import LimitError, Overloaded
 from neurodial.service.engine.handle import Handle
-from neurodial.service.engine.primitives import Prepared, Request
+from neurodial.service.engine.primitives import Prepared, Request, Task
 from neurodial.service.engine.scheduler import Capacity, Plan, Scheduler
 from neurodial.service.engine.sequence import Sequence
 
 
 def sequence(
-    name: str, num_beams: int = 1, max_tokens: int = 5, prompt: int = 1, timeout_s: float | None = None, now: float = 0
+    name: str,
+    num_beams: int = 1,
+    max_tokens: int = 5,
+    prompt: int = 1,
+    timeout_s: float | None = None,
+    now: float = 0,
+    task: Task = "generate",
+    target: int = 0,
 ) -> Sequence:
     """A sequence that decodes to nothing."""
-    request = Request(name, "text", num_beams=num_beams, timeout_s=timeout_s)
-    return Sequence(request, Prepared((1,) * prompt, max_tokens), Handle(name, lambda _: None), lambda ids: "", now)
+    request = Request(name, "text", num_beams=num_beams, timeout_s=timeout_s, task=task)
+    prepared = Prepared((1,) * prompt, max_tokens, target_ids=(1,) * target if task == "activations" else ())
+    return Sequence(request, prepared, Handle(name, lambda _: None), lambda ids: "", now)
 
 
 def names(sequences: tuple[Sequence, ...]) -> list[str]:
@@ -74,7 +82,7 @@ def test_the_cache_is_never_promised_twice() -> None:
 
 
 @pytest.mark.parametrize(("more", "param"), [({"num_beams": 5}, "num_beams"), ({"prompt": 100}, "prompt")])
-def test_what_can_never_fit_is_refused_at_once(more: dict[str, int], param: str) -> None:
+def test_what_can_never_fit_is_refused_at_once(more: dict[str, Any], param: str) -> None:
     """And nothing of its submission is queued."""
     scheduler = Scheduler(Capacity(max_rows=4, cache_tokens=64))
     with pytest.raises(LimitError) as refused:
@@ -171,7 +179,11 @@ class World:
     def submit(self, group: list[Sequence]) -> None:
         """Queues a group; a refusal must be one that the limits explain."""
         limits = self.capacity
-        fits = all(s.num_rows <= limits.max_rows and s.num_rows * s.max_length <= limits.cache_tokens for s in group)
+        fits = all(
+            s.request.task != "generate"
+            or (s.num_rows <= limits.max_rows and s.num_rows * s.max_length <= limits.cache_tokens)
+            for s in group
+        )
         try:
             self.scheduler.add(group)
         except LimitError:
@@ -203,7 +215,7 @@ class World:
             self.waiting.remove(one)
             for other in self.waiting:
                 self.passed[other] = self.passed.get(other, 0) + (other.turn < one.turn)
-            self.left[one] = one.prepared.max_tokens
+            self.left[one] = one.prepared.max_tokens if one.num_cached else 1  # who only reads is done at once
         self.check(plan)
         done = []
         for one in self.left:
@@ -221,9 +233,11 @@ class World:
         limits = self.capacity
         rows = sum(s.num_rows for s in self.left)
         assert rows == self.scheduler.num_rows <= limits.max_rows
-        assert rows * max((s.max_length for s in self.left), default=0) <= limits.cache_tokens
-        prompts = [len(s.prepared.prompt_ids) for s in plan.joining]
-        assert len(prompts) <= 1 or len(prompts) * max(prompts) <= limits.prefill_tokens
+        cached = [s for s in self.left if s.request.task == "generate"]
+        longest = max((s.max_length for s in cached), default=0)
+        assert sum(s.num_rows for s in cached) * longest <= limits.cache_tokens
+        read = [len(s.prepared.prompt_ids) + len(s.prepared.target_ids) for s in plan.joining]
+        assert len(read) <= 1 or len(read) * max(read) <= limits.prefill_tokens
         assert all(count <= limits.max_bypass for s, count in self.passed.items() if s in self.waiting)
         assert plan or not self.waiting, "something waits, everything is free, and nothing happens"
 
@@ -234,6 +248,8 @@ specs: st.SearchStrategy[dict[str, Any]] = st.builds(
     max_tokens=st.integers(1, 6),
     prompt=st.integers(1, 12),
     timeout_s=st.one_of(st.none(), st.none(), st.integers(1, 12)),
+    task=st.sampled_from(["generate", "generate", "encode", "activations"]),
+    target=st.integers(0, 12),
 )
 capacities = st.builds(
     Capacity,
@@ -289,3 +305,43 @@ def test_a_stream_of_small_requests_never_starves_a_large_one(beams: int, prompt
         if large in world.step().joining:
             break
     assert large not in world.waiting
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    prompt=st.integers(1, 40),
+    task=st.sampled_from(["encode", "activations"]),
+    size=st.integers(1, 30),
+    target=st.integers(0, 30),
+    max_bypass=st.integers(0, 5),
+)
+def test_a_stream_of_texts_to_read_never_starves_decoding(
+    prompt: int, task: Task, size: int, target: int, max_bypass: int
+) -> None:
+    """What runs makes a token in every step, what waits to write joins, and reading keeps to its budget."""
+    capacity = Capacity(max_rows=4, prefill_tokens=16, cache_tokens=400, max_bypass=max_bypass)
+    world = World(capacity)  # checks budget and limits at every step, and that all that runs makes a token
+    running = sequence("running", max_tokens=100)
+    world.submit([running])
+    world.step()
+    for number in range(6):
+        world.submit([sequence(f"before{number}", prompt=size, task=task, target=target)])
+    late = sequence("late", prompt=prompt, max_tokens=5)
+    world.submit([late])
+    for number in range(60):
+        world.submit([sequence(f"read{number}", prompt=size, task=task, target=target)])
+        before = world.left[running]
+        joining = world.step().joining
+        assert world.left[running] == before - 1
+        if late in joining:
+            break
+    assert late not in world.waiting
+
+
+def test_reading_takes_no_place_in_the_cache() -> None:
+    """A text is read for one step beside what fills the cache."""
+    scheduler = Scheduler(Capacity(cache_tokens=40))
+    scheduler.add([sequence("a", prompt=20, max_tokens=20)])
+    scheduler.schedule(0)
+    scheduler.add([sequence("b"), sequence("c", prompt=200, task="encode")])
+    assert names(scheduler.schedule(0).joining) == ["c"]

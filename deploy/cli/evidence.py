@@ -1,0 +1,112 @@
+"""How a neuron set's evidence is shown: a few lines, and a table of its causal effects."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Report = dict[str, Any]
+
+
+def print_evidence(evidence: Report, console: "Console") -> None:
+    """Everything that shows that a set's neurons are the right ones; nothing for what was not measured."""
+    from rich.markup import escape
+
+    for line in evidence_lines(evidence):
+        console.print(escape(line))
+    causal = evidence.get("causal", {})
+    if "note" in causal:
+        console.print(escape(f"causal effect: not measured ({causal['note']})"))
+    elif causal:
+        _print_causal(causal, console)
+
+
+def evidence_lines(evidence: Report) -> list[str]:
+    """The evidence of a set in a few lines, its causal effects left out."""
+    lines = [_probe_line(stack, probe) for stack, probe in evidence.get("probe", {}).items()]
+    for stack, tested in evidence.get("significance", {}).items():
+        lines.append(
+            f"{stack}: {tested['found']:,} of {tested['neurons']:,} neurons tell the labels apart at a false discovery "
+            f"rate of {tested['false_discovery_rate']:.0%}, of the set's {tested['set']} {tested['found_of_set']}"
+        )
+    lines += [_stability_line(stack, stable) for stack, stable in evidence.get("stability", {}).items()]
+    for site, scores in evidence.get("readout", {}).items():
+        if scores.get("accuracy") is not None:
+            lines.append(_readout_line(site, scores))
+    for label, loss in evidence.get("tuning", {}).items():
+        if isinstance(loss, dict):
+            lines.append(
+                f"moved to {label}: the model's own output for the other sentence costs {loss['loss']:.2f} nats "
+                f"a token, {loss['loss_uncontrolled']:.2f} without control"
+            )
+    return lines
+
+
+def _probe_line(stack: str, probe: Report) -> str:
+    if "accuracy" not in probe:
+        return f"{stack}: {probe.get('note', '')}"
+    return (
+        f"{stack} probe on held-out words: {probe['accuracy']:.1%} (most frequent label {probe['majority']:.1%}, "
+        f"random neurons {probe['random_neurons']['mean']:.1%}, control task {probe['control_task']:.1%}, "
+        f"selectivity {probe['selectivity']:+.1%})"
+    )
+
+
+def _stability_line(stack: str, stable: Report) -> str:
+    if "note" in stable:
+        return f"{stack} ranking: {stable['note']}"
+    return (
+        f"{stack} ranking on resampled data: {stable['top_shared']:.1%} of the top {stable['top']} found again (chance "
+        f"{stable['chance']:.1%}), rank correlation {stable['rank_correlation']:.2f}"
+    )
+
+
+def _readout_line(site: str, scores: Report) -> str:
+    recall = ", ".join(
+        f"{name} {value['recall']:.1%}"
+        for name, value in scores.items()
+        if isinstance(value, dict) and value.get("recall") is not None
+    )
+    return f"read-out at {site}: {scores['accuracy']:.1%} of held-out tokens right; recall {recall}"
+
+
+def _print_causal(causal: Report, console: "Console") -> None:
+    """Effects beside those of matched random neurons, and the perplexity ratio of other text."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    cost = causal.get("off_target", {})
+    text = cost.get("text", {}).get("name", "")
+    console.print(
+        escape(
+            f"causal effect, {causal['unit']} ({causal['measure']}), {causal['where']}; cost: perplexity ratio on "
+            f"{text}; random: {causal['random_sets']} sets matched in site and scale"
+        ),
+        style="dim",
+    )
+    table = Table("", "set", "95 %", "share", "random", "cost", "random", box=None, pad_edge=False, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for label, effect in causal.get("ablate", {}).items():
+        table.add_row(escape(f"ablate, reading {label}"), *_cells(effect, cost.get("ablate", {})))
+    for label, effect in causal.get("move", {}).items():
+        table.add_row(escape(f"move to {label}"), *_cells(effect, cost.get("move", {}).get(label, {})))
+    for label, effect in causal.get("control", {}).items():
+        here = cost.get("control", {}).get(label, {})
+        table.add_row(escape(f"control ({effect['op']}) to {label}"), *_cells(effect, here))
+        if "already" in effect:
+            table.add_row(escape(f"  where it is {label} already"), f"{effect['already']:+.2f}")
+    console.print(table)
+
+
+def _cells(effect: Report, cost: Report) -> list[str]:
+    low, high = effect["set_95"]
+    random = effect.get("random", {}).get("mean")
+    return [
+        f"{effect['set']:+.2f}",
+        f"{low:+.2f} to {high:+.2f}",
+        f"{effect['share']:.0%}" if "share" in effect else "",
+        "" if random is None else f"{random:+.2f}",
+        f"{cost['set']:.2f}" if "set" in cost else "",
+        f"{cost['random']:.2f}" if "random" in cost else "",
+    ]

@@ -1,0 +1,72 @@
+"""Makes the demo's `number` and `negation` sets from the project's own grammars: `make contrast-sets`. Needs no data.
+
+A tenth of the words that pairs are about (nouns for number, verbs for negation) is kept out altogether, and of the rest
+a fifth of the pairs by a hash of their text, so that `contrast_evaluate` can ask about both.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import cast
+
+import typer
+
+from neurodial.control.loading import load_model
+from neurodial.interpret.contrasts import LABELS, Contrast, generate_contrasts
+from neurodial.interpret.corpus import Corpus
+from neurodial.interpret.discover import Discovery, discover
+from neurodial.interpret.evidence.settings import Level
+from neurodial.interpret.readout import ReadOutSettings
+from neurodial.interpret.tuning import TuningSettings
+
+DEMO = Path(__file__).parent
+FREQUENT = ("be", "have")  # the verbs that whole rules are about
+
+
+def unseen_word(pair: Contrast) -> bool:
+    """Whether the word that a pair is about is one that no set was made with."""
+    return pair.word not in FREQUENT and hashlib.sha256(pair.word.encode()).digest()[0] < 26
+
+
+def contrast_corpus(concept: str, count: int, seed: int = 0) -> Corpus:
+    """The pairs that sets are made of."""
+    pairs = [pair for pair in generate_contrasts(concept, count, seed) if not unseen_word(pair)]
+    labels = LABELS[concept]
+    examples = [example for number, pair in enumerate(pairs) for example in pair.examples(number, labels)]
+    return Corpus.of(f"grammar:{concept}?count={count}&seed={seed}, without unseen words", examples, labels=labels)
+
+
+def settings(concept: str, site: str, steps: int, pairs: int, top: int, evidence: Level) -> Discovery:
+    """The discovery of one set."""
+    return Discovery(
+        concept=concept,
+        sites=(site,),
+        top=top,
+        max_rows=30_000,
+        readout=ReadOutSettings(strength=1.0, beta=2.0),
+        tuning=TuningSettings(steps=steps, nested=(5, 10, 30)),
+        tuning_pairs=pairs,
+        evidence=evidence,
+    )
+
+
+def main(
+    concept: str = typer.Option(..., help="number or negation"),
+    model: Path = typer.Option(DEMO / "en-es", help="checkpoint"),
+    out: Path | None = typer.Option(None, help="receives the set; by default the demo's"),
+    count: int = typer.Option(8000, help="minimal pairs to write"),
+    site: str = typer.Option("encoder.2.resid", help="where to look"),
+    steps: int = typer.Option(450, help="of fitting the maps"),
+    top: int = typer.Option(100, help="neurons of the set"),
+    evidence: str = typer.Option("full", help="quick, full or none"),
+) -> None:
+    """Discovers, tunes and writes one of the demo's sets."""
+    job = settings(concept, site, steps, count, top, cast(Level, evidence))
+    found = discover(load_model(model), contrast_corpus(concept, count), job)
+    target = out or DEMO / "sets" / f"{concept}.safetensors"
+    found.save(target)
+    print(f"{found.short}: {found.num_neurons} neurons, written to {target}")
+    print({name: found.evidence[name] for name in ("readout", "tuning")})
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""The evaluation benchmark: discovery methods side by side on one concept, another tool's rankings among them."""

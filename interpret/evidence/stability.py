@@ -1,0 +1,72 @@
+"""Whether the ranking would come out the same on other data: bootstrap resamples of the exchangeable units."""
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from neurodial.control.errors import BadInput
+from neurodial.interpret.activations import Block
+from neurodial.interpret.evidence.exchange import resampled_pairs
+from neurodial.interpret.registry import RankingMethod
+
+Array = np.ndarray[Any, Any]
+MAX_VALUES = 3_000_000  # numbers that a method without streamed statistics is refitted on
+
+
+def stability(method: RankingMethod, rows: Block, top: int, *, resamples: int, seed: int) -> dict[str, Any]:
+    """Refits a method on resamples of the rows and compares its rankings with that of all of the rows.
+
+    Couples of minimal pairs are drawn with replacement where the method reads couples, else whole sentences.
+
+    Args:
+        method: the method with its settings; left unfitted, a copy is fitted.
+        rows: labelled rows of the sites that were ranked together.
+        top: how many of the best are compared.
+        resamples: how often.
+        seed: of the draws.
+
+    Returns:
+        The mean share of the top that is found again, what chance would give, and the mean rank correlation.
+    """
+    X = np.concatenate(list(rows.values.values()), axis=1)
+    paired = method.streams == "pairs"
+    if method.streams is None:
+        resamples = max(2, resamples // 3)
+        kept = np.sort(np.random.default_rng([seed, 4]).permutation(len(rows))[: MAX_VALUES // X.shape[1]])
+        rows, X = rows.where(np.isin(np.arange(len(rows)), kept)), X[kept]
+    use, unit = resampled_pairs(rows) if paired else (np.arange(len(rows)), _numbered(rows.examples))
+    draw = np.random.default_rng([seed, 5])
+    places = np.split(np.argsort(unit, kind="stable"), np.cumsum(np.bincount(unit))[:-1])
+    try:
+        whole = _sizes(method, X[use], rows.labels[use], unit)
+        again = []
+        for _ in range(resamples):
+            drawn = draw.integers(0, len(places), len(places))
+            picked = np.concatenate([places[unit_] for unit_ in drawn])
+            copies = np.repeat(np.arange(len(drawn)), [len(places[unit_]) for unit_ in drawn])
+            again.append(_sizes(method, X[use][picked], rows.labels[use][picked], copies))
+    except BadInput as error:
+        return {"note": f"the ranking could not be made again on a sample ({error.message})"}
+    best = set(np.argsort(-whole, kind="stable")[:top].tolist())
+    shared = [len(best & set(np.argsort(-sizes, kind="stable")[:top].tolist())) / len(best) for sizes in again]
+    return {
+        "resamples": resamples,
+        "rows": len(use),
+        "top": len(best),
+        "top_shared": round(float(np.mean(shared)), 4),
+        "chance": round(len(best) / len(whole), 4),
+        "rank_correlation": round(float(np.mean([spearmanr(whole, sizes).statistic for sizes in again])), 4),
+    }
+
+
+def _numbered(values: Array) -> Array:
+    numbers: Array = np.unique(values, return_inverse=True)[1]
+    return numbers
+
+
+def _sizes(method: RankingMethod, X: Array, y: Array, groups: Array) -> Array:
+    again = type(method)().set_params(**method.get_params())
+    again.fit(X, y, groups if method.streams == "pairs" else None)
+    sizes: Array = np.abs(again.scores_)
+    return sizes

@@ -1,0 +1,176 @@
+"""The evaluation suite: its measures' oracles, and a run in which the right method must come out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from neurodial.control.errors import BadInput
+from neurodial.control.loading import LoadedModel
+from neurodial.interpret.corpus import Corpus
+from neurodial.interpret.evaluation.agreement import average_overlap, borda, jaccard, neuron_vote, overlaps, top
+from neurodial.interpret.evaluation.cost import measured
+from neurodial.interpret.evaluation.ground import Evaluation, scores_of_ranking
+from neurodial.interpret.evaluation.pictures import line_chart
+from neurodial.interpret.evaluation.planted import PLANTED, SCENARIOS, plant, recovery
+from neurodial.interpret.evaluation.recommending import recommend
+from neurodial.interpret.evaluation.report import headings, summary, table_rows, to_html
+from neurodial.interpret.evaluation.suite import evaluate
+from neurodial.interpret.methods.expert_units import ExpertUnits
+from neurodial.interpret.methods.probeless import Probeless
+from neurodial.interpret.ranking_file import Ranking
+from neurodial.interpret.readers import open_corpus
+
+JOB = Evaluation("tense", methods=("probeless", "mean-difference"), top=5, sizes=(1, 5), examples=4, random_sets=2)
+
+
+def test_agreement_by_hand() -> None:
+    scores = {
+        "a": np.array([4.0, -3, 2, 1, 0]),  # best two: 0 1
+        "b": np.array([4.0, 1, -3, 2, 0]),  # 0 2
+        "c": np.array([0.0, 1, 2, 3, 4]),  # 4 3
+    }
+    assert top(scores["a"], 2) == {0, 1}
+    assert jaccard({0, 1}, {0, 2}) == pytest.approx(1 / 3)
+    assert average_overlap(scores, 2) == pytest.approx({"a": 1 / 6, "b": 1 / 6, "c": 0.0})
+    assert borda([scores["a"], scores["b"]]).tolist() == [8, 4, 5, 3, 0]
+    # of b and c: 0 has 4, 1 has 1 + 1, 2 has 3 + 2, 3 has 2 + 3, 4 has 4: 2 and 3 are first
+    assert neuron_vote(scores, 2)["a"] == 0.0
+    assert neuron_vote(scores, 2)["c"] == 0.0
+    assert overlaps(scores, 2)["a"] == {"a": 1.0, "b": round(1 / 3, 4), "c": 0.0}
+    assert average_overlap({"a": scores["a"]}, 2) == neuron_vote({"a": scores["a"]}, 2) == {"a": 1.0}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_what_is_planted_knows_the_label_and_nothing_else_does(scenario: str) -> None:
+    X = np.random.default_rng(1).normal(size=(1200, 60)) * np.exp(np.random.default_rng(2).normal(size=60))
+    planted = plant(scenario, X, seed=0)
+    assert len(set(planted.neurons.tolist())) == PLANTED
+    assert planted.y.mean() == 0.5
+    x = (planted.X - planted.X.mean(axis=0)) / planted.X.std(axis=0)
+    apart = np.abs(x[planted.y == 1].mean(axis=0) - x[planted.y == 0].mean(axis=0))
+    others = np.setdiff1d(np.arange(60), planted.neurons)
+    assert apart[planted.neurons].min() > 0.2 > apart[others].max()
+    assert (plant(scenario, X, seed=0).X == planted.X).all()
+
+
+def test_recovery_is_high_for_a_method_that_sees_scale_and_low_for_one_that_does_not() -> None:
+    X = np.random.default_rng(1).normal(size=(1200, 80)) * np.exp(2 * np.random.default_rng(2).normal(size=80))
+    sees, does_not = recovery(ExpertUnits(), X, 0), recovery(Probeless(), X, 0)
+    assert set(sees) == set(SCENARIOS)
+    assert sees["shift"] > 0.95
+    assert does_not["quiet"] < 0.5 < sees["quiet"]
+    with pytest.raises(BadInput, match="too few"):
+        plant("shift", X[:, :10], 0)
+
+
+def test_cost_counts_time_and_memory() -> None:
+    with measured() as cost:
+        held = np.ones(30_000_000)
+        held += 1
+    assert cost.seconds > 0
+    assert cost.megabytes is None or cost.megabytes > 100
+
+
+def result(effect: float, accuracy: float, planted: float, seconds: float) -> dict:
+    move = {"effect": effect, "half_width_95": 0.1}
+    return {"move": {"5": move}, "accuracy": {"5": accuracy}, "planted": {"shift": planted}, "seconds": seconds}
+
+
+def test_the_recommendation_weighs_effect_then_accuracy_then_planted_neurons_then_cost() -> None:
+    report = {"settings": {"top": 5}, "neurons": 32, "methods": {}}
+
+    def chosen(**methods: dict) -> str:
+        return recommend(report | {"methods": methods})["method"]
+
+    weak, strong = result(0.2, 0.99, 1.0, 0.1), result(0.9, 0.8, 0.5, 5.0)
+    assert chosen(weak=weak, strong=strong) == "strong"
+    assert chosen(best=result(0.95, 0.8, 0.9, 9), right=result(0.9, 0.9, 0.1, 9)) == "right"
+    assert chosen(a=result(0.9, 0.9, 0.5, 9), b=result(0.9, 0.9, 0.8, 9)) == "b"
+    assert chosen(slow=result(0.9, 0.9, 0.5, 9), quick=result(0.9, 0.9, 0.5, 1)) == "quick"
+    foreign = {"file": "x.csv"} | strong
+    assert chosen(weak=weak, foreign=foreign) == "weak"
+    assert "+0.90" in recommend(report | {"methods": {"a": strong}})["reason"]
+    assert recommend(report) == {}
+
+
+@pytest.fixture(scope="module")
+def corpus(pairs_spec: str) -> Corpus:
+    return open_corpus(pairs_spec)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluation")
+
+
+@pytest.fixture(scope="module")
+def report(loaded: LoadedModel, corpus: Corpus, folder: Path) -> dict:
+    other = folder / "theirs.csv"
+    other.write_text("address,score\nencoder.1.resid[3],2\nencoder.1.resid[9],-1\n")
+    return evaluate(loaded, corpus, JOB, folder, rankings=[other])
+
+
+def test_a_whole_evaluation(report: dict, folder: Path) -> None:
+    assert set(report["methods"]) == {"probeless", "mean-difference", "theirs"}
+    here = report["methods"]["probeless"]
+    assert set(here["accuracy"]) == set(here["move"]) == {"1", "5"}
+    assert 0 <= here["avg_overlap"] <= 1
+    assert "matched_random" in here["move"]["5"]
+    assert "matched_random" not in here["move"]["1"]
+    assert "planted" not in report["methods"]["theirs"]
+    assert report["recommendation"]["method"] in ("probeless", "mean-difference")
+    assert json.loads(json.dumps(report)) == report
+    assert {p.name for p in (folder / "rankings").iterdir()} == {"probeless.csv", "mean-difference.csv"}
+    assert len(Ranking.load(folder / "rankings" / "probeless.csv").rows) == 32
+
+
+def test_a_second_run_takes_up_what_the_first_one_did(
+    report: dict, loaded: LoadedModel, corpus: Corpus, folder: Path
+) -> None:
+    said: list[str] = []
+    again = evaluate(loaded, corpus, JOB, folder, rankings=[folder / "theirs.csv"], say=said.append)
+    assert again == report
+    assert said[:2] == ["probeless: taken from probeless.json", "mean-difference: taken from mean-difference.json"]
+    (folder / "methods" / "probeless.json").write_text('{"key": "of something el')  # as a crash would leave it
+    said.clear()
+    again = evaluate(loaded, corpus, JOB, folder, say=said.append)
+    assert said[0].startswith("probeless: 0.")
+    assert again["methods"]["probeless"]["accuracy"] == report["methods"]["probeless"]["accuracy"]
+
+
+def test_the_report_for_people(report: dict) -> None:
+    rows, heads = table_rows(report), headings(report)
+    assert [row[0] for row in rows] == ["probeless", "mean-difference", "theirs", "random"]
+    assert all(len(row) == len(heads) for row in rows)
+    html = to_html(report)
+    assert html.count("<svg") == 5  # four curves and the overlaps
+    assert "http" not in html.replace("http://www.w3.org/2000/svg", "")
+    assert report["recommendation"]["method"] in summary(report)[-1]
+
+
+def test_rankings_that_do_not_fit(loaded: LoadedModel, tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    sites = list(loaded.sites.sites)[:1]
+    path.write_text(f"address,score\n{sites[0]}[3],2\n{sites[0]}[0-1],-5\n")
+    assert scores_of_ranking(loaded, Ranking.load(path), sites)[:5].tolist() == [-5, -5, 0, 2, 0]
+    path.write_text(f"address,score\n{sites[0]}[999],2\n")
+    with pytest.raises(BadInput, match="does not fit"):
+        scores_of_ranking(loaded, Ranking.load(path), sites)
+    path.write_text("address,score\ndecoder.0.ffn[1],2\n")
+    with pytest.raises(BadInput, match="names no neuron"):
+        scores_of_ranking(loaded, Ranking.load(path), sites)
+
+
+def test_sites_of_two_stacks_are_refused(loaded: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
+    job = Evaluation("tense", methods=("probeless",), sites=("*.resid",))
+    with pytest.raises(BadInput, match="one stack"):
+        evaluate(loaded, corpus, job, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_chart_shows_every_point() -> None:
+    svg = line_chart({"a": {1: 0.5, 10: 0.9}, "b": {1: -0.2, 10: 0.1}}, {"a": "#111", "b": "#222"}, "n", "up")
+    assert svg.count("<circle") == 4
+    assert "b, 10 neurons: 0.1" in svg

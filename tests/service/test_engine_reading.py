@@ -1,0 +1,299 @@
+"""Requests that only read: embeddings and activations in one batch are those of each text alone, under its controls."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+
+from neurodial.control.addresses import Site
+from neurodial.control.catalogue import SetCatalogue
+from neurodial.control.controls import parse_controls
+from neurodial.control.errors import AddressError, BadInput, ControlError, InternalError, LimitError, NeurodialError
+from neurodial.control.hooks import controlled
+from neurodial.control.loading import LoadedModel
+from neurodial.control.pruning.removal import prune_model
+from neurodial.control.recording import capture
+from neurodial.service.engine.engine import Engine
+from neurodial.service.engine.primitives import Finished, Request, Task
+from neurodial.service.engine.runner import ModelRunner
+from neurodial.service.engine.scheduler import Capacity
+from tests.control.conftest import make_set
+from tests.tiny import EOS
+from tests.word_tokenizer import sentences, tiny_with_text
+
+FAMILIES = ["bert", "modernbert", "llama", "gpt2", "opt", "bloom", "marian", "t5", "m2m_100"]
+TASKS: tuple[Task, ...] = ("encode", "activations")
+TRANSLATING = ["marian", "t5", "m2m_100"]
+
+
+@contextmanager
+def engine_of(loaded: LoadedModel, **settings: Any) -> Iterator[Engine]:
+    """An engine around a model."""
+    engine = Engine(ModelRunner(loaded, SetCatalogue({}), **settings), Capacity(max_rows=8))
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def controls_of(number: int, stack: str) -> Any:
+    """A different control for every request, some with a gate or a phase."""
+    variants: list[list[dict[str, object]]] = [
+        [],
+        [{"neurons": f"{stack}.0.ffn[{number % 8},20-30]", "op": "shift", "value": 1.5}],
+        [{"neurons": f"{stack}.1.resid[*]", "op": "amplify", "value": 2.0, "phase": "prompt"}],
+        [
+            {"neurons": f"{stack}.0.resid[1-9]", "op": "clamp", "value": 3.0},
+            {
+                "neurons": f"{stack}.1.ffn[0-20]",
+                "op": "prune",
+                "where": {"neuron": f"{stack}.0.resid[{number % 16 + 10}]", "above": 0.0},
+            },
+        ],
+    ]
+    return parse_controls(variants[number % len(variants)])
+
+
+def alone(
+    loaded: LoadedModel, engine: Engine, request: Request, sites: list[Site]
+) -> tuple[dict[Site, torch.Tensor], torch.Tensor, Any]:
+    """What `control` itself records of one text: activations, pooled states and the report.
+
+    The engine must have been closed: until then the model is its own.
+    """
+    prepared: Any = engine._runner.prepare(request)
+    model: Any = loaded.model
+    ids = torch.tensor([prepared.prompt_ids])
+    with torch.inference_mode(), controlled(loaded, [prepared.plan]) as applied, capture(model, sites) as recorded:
+        if prepared.target_ids:
+            target = torch.tensor([prepared.target_ids])
+            states = model.base_model(input_ids=ids, decoder_input_ids=target, use_cache=False)
+            states = states.encoder_last_hidden_state
+        elif loaded.family == "encoder-decoder":
+            states = model.get_encoder()(input_ids=ids).last_hidden_state
+        else:
+            states = model.base_model(input_ids=ids).last_hidden_state
+    return {site: x[0] for site, x in recorded.items()}, states[0].mean(0), applied.report(0)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_texts_of_one_batch_are_read_as_each_alone(name: str) -> None:
+    """Embeddings and activations together, of different lengths and under different controls."""
+    loaded = tiny_with_text(name)
+    stack = loaded.sites.stacks[0]
+    names = (f"{stack}.0.ffn[3,7]", f"{stack}.1.resid[0-4]", f"{stack}.embed[5]", f"{stack}.*.attn[2]")
+    sites = [Site.parse(f"{stack}.{part}") for part in ("0.ffn", "1.resid", "embed", "0.attn", "1.attn")]
+    requests = [
+        Request(str(i), text, controls_of(i, stack), task=task, neurons=names if task == "activations" else ())
+        for i, text in enumerate(sentences(12))
+        for task in (TASKS[i // 4 % 2],)
+    ]
+    with engine_of(loaded) as engine:
+        ends = [handle.result(60) for handle in engine.submit_all(requests)]
+    for request, end in zip(requests, ends, strict=True):
+        recorded, pooled, report = alone(loaded, engine, request, sites)
+        assert end.applied == (report or {"digest": None, "controls": []})
+        assert (end.reason, end.completion_tokens) == ("stop", 0)
+        if request.task == "encode":
+            torch.testing.assert_close(torch.tensor(end.pooled), pooled, atol=2e-5, rtol=1e-4)
+            assert end.activations == ()
+            continue
+        (found,) = end.activations
+        assert found.neurons[:3] == (f"{stack}.0.ffn[3]", f"{stack}.0.ffn[7]", f"{stack}.1.resid[0]")
+        assert found.neurons[-2:] == (f"{stack}.0.attn[2]", f"{stack}.1.attn[2]")
+        assert len(found.token_ids) == end.prompt_tokens == len(found.values)
+        assert found.tokens == tuple(f"w{i}" for i in found.token_ids)
+        expected = torch.stack([recorded[s][:, n] for s, n in map(parsed, found.neurons)], dim=1)
+        torch.testing.assert_close(torch.tensor(found.values), expected, atol=2e-5, rtol=1e-4)
+
+
+def parsed(address: str) -> tuple[Site, int]:
+    """The site and the number of one neuron."""
+    site, _, number = address.removesuffix("]").partition("[")
+    return Site.parse(site), int(number)
+
+
+@pytest.mark.parametrize("name", TRANSLATING)
+def test_a_decoder_reads_the_target_as_if_it_had_written_it(name: str) -> None:
+    """Both stacks at once, under controls of both; position by position, as a forward pass with labels does."""
+    loaded = tiny_with_text(name)
+    names = ("decoder.1.cross[0-3]", "encoder.0.ffn[9]", "decoder.0.ffn[11]")
+    sites = [Site.parse(site) for site in ("decoder.1.cross", "encoder.0.ffn", "decoder.0.ffn")]
+    texts, targets = sentences(8), sentences(8, seed=5)
+    requests = [
+        Request(
+            str(i),
+            text,
+            (*controls_of(i, "encoder"), *controls_of(i + 1, "decoder")),
+            task="activations",
+            neurons=names,
+            target=targets[i],
+        )
+        for i, text in enumerate(texts)
+        if i % 4 != 1  # a phase "prompt" has no position in a decoder that reads none
+    ]
+    with engine_of(loaded) as engine:
+        ends = [handle.result(60) for handle in engine.submit_all(requests)]
+    for request, end in zip(requests, ends, strict=True):
+        recorded, _, report = alone(loaded, engine, request, sites)
+        assert end.applied == (report or {"digest": None, "controls": []})
+        assert [found.stack for found in end.activations] == ["encoder", "decoder"]
+        source, target = end.activations
+        assert source.neurons == ("encoder.0.ffn[9]",)
+        assert target.neurons == (*(f"decoder.1.cross[{i}]" for i in range(4)), "decoder.0.ffn[11]")
+        start = engine._runner._defaults.start  # type: ignore[attr-defined]
+        words = loaded.tokenizer(text_target=request.target)["input_ids"]
+        assert target.token_ids == (start, *words[:-1])  # the end is written, and never read
+        for found in (source, target):
+            expected = torch.stack([recorded[s][:, n] for s, n in map(parsed, found.neurons)], dim=1)
+            torch.testing.assert_close(torch.tensor(found.values), expected, atol=2e-5, rtol=1e-4)
+
+
+def test_activations_are_read_after_the_request_s_own_controls() -> None:
+    """What a clamp sets is what is read, and only in the row that asked for it."""
+    loaded = tiny_with_text("llama")
+    clamp = parse_controls([{"neurons": "decoder.0.ffn[3]", "op": "clamp", "value": 7.0}])
+    request = Request("a", "w5 w6 w7", clamp, task="activations", neurons=("decoder.0.ffn[3,4]",))
+    other = Request("b", "w5 w6 w7", task="activations", neurons=("decoder.0.ffn[3,4]",))
+    with engine_of(loaded) as engine:
+        held, free = (handle.result(60).activations[0] for handle in engine.submit_all([request, other]))
+    assert [row[0] for row in held.values] == [7.0] * 4
+    assert all(row[0] != 7.0 for row in free.values)
+    assert [row[1] for row in held.values] == pytest.approx([row[1] for row in free.values], abs=1e-6)
+
+
+def test_reading_beside_writing_changes_neither() -> None:
+    """Texts that are read join a batch that is being written."""
+    loaded = tiny_with_text("llama")
+    writing = [Request(f"w{i}", text, controls_of(i, "decoder"), max_tokens=9) for i, text in enumerate(sentences(4))]
+    reading = [
+        Request(f"r{i}", text, controls_of(i, "decoder"), task="activations", neurons=("decoder.1.ffn[0-9]",))
+        for i, text in enumerate(sentences(4, seed=2))
+    ]
+    with engine_of(loaded) as engine:
+        mixed = [r for pair in zip(writing, reading, strict=True) for r in pair]
+        together = [handle.result(60) for handle in engine.submit_all(mixed)]
+        solo = [engine.submit(request).result(60) for request in mixed]
+    assert [end.text for end in together] == [end.text for end in solo]
+    assert [end.applied for end in together] == [end.applied for end in solo]
+    for one, other in zip(together[1::2], solo[1::2], strict=True):
+        torch.testing.assert_close(torch.tensor(one.activations[0].values), torch.tensor(other.activations[0].values))
+
+
+@pytest.mark.parametrize("task", ["encode", "activations"])
+def test_values_that_are_not_numbers_fail_their_row_alone(task: Any) -> None:
+    """JSON has no NaN, and a neighbour never sees one."""
+    loaded = tiny_with_text("bert")
+    poison = parse_controls([{"neurons": "encoder.0.resid[*]", "op": "amplify", "value": 1e30}] * 2)
+    names = ("encoder.1.resid[0-3]",) if task == "activations" else ()
+    bad, good = Request("a", "w5 w6 w7", poison, task=task, neurons=names), Request("b", "w5 w6", task="encode")
+    with engine_of(loaded) as engine:
+        clean = engine.submit(good).result(60)
+        broken, fine = engine.submit_all([bad, good])
+        with pytest.raises(InternalError, match="not numbers"):
+            broken.result(60)
+        torch.testing.assert_close(torch.tensor(fine.result(60).pooled), torch.tensor(clean.pooled))
+
+
+WRONG: list[tuple[str, dict[str, Any], type[NeurodialError], str, str]] = [
+    ("bert", {"neurons": ()}, BadInput, "neurons", "empty"),
+    ("bert", {"neurons": ("encoder.0.ffn[1]", "encoder.0.ffn[999]")}, AddressError, "neurons[1]", "no 999"),
+    ("bert", {"neurons": ("encoder.7.ffn[1]",)}, AddressError, "neurons[0]", "layers 0 to 1"),
+    ("bert", {"neurons": ("decoder.0.ffn[1]",)}, AddressError, "neurons[0]", "no decoder"),
+    ("bert", {"neurons": ("encoder.0.ffn",)}, AddressError, "neurons[0]", "not a neuron address"),
+    ("bert", {"neurons": ("mood",)}, ControlError, "neurons[0]", "no neuron set 'mood'"),
+    ("bert", {"neurons": ("encoder.0.ffn[1]",), "target": "w5"}, BadInput, "target", "encoder–decoder"),
+    ("bert", {"neurons": ("encoder.*.ffn[*]",)}, LimitError, "neurons", "numbers"),
+    ("marian", {"neurons": ("decoder.0.ffn[1]",)}, BadInput, "target", "missing"),
+    ("marian", {"neurons": ("encoder.0.ffn[1]",), "target": "w5 " * 80}, LimitError, "target", "at most 64"),
+    ("marian", {"task": "encode", "target": "w5"}, BadInput, "target", "activations"),
+    (
+        "marian",
+        {"task": "encode", "controls": [{"neurons": "decoder.0.ffn[1]", "op": "prune"}]},
+        ControlError,
+        "controls[0]",
+        "does not run",
+    ),
+    (
+        "llama",
+        {
+            "task": "encode",
+            "controls": [
+                {"neurons": "decoder.0.ffn[1]", "op": "prune", "when": {"neuron": "decoder.0.resid[5]", "above": 0.3}}
+            ],
+        },
+        ControlError,
+        "controls[0].when",
+        "while text is generated",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "kind", "param", "said"), WRONG)
+def test_what_cannot_be_read_is_refused_with_its_field(
+    name: str, settings: dict[str, Any], kind: type[NeurodialError], param: str, said: str
+) -> None:
+    """Before anything runs."""
+    asked = {"task": "activations"} | settings
+    controls = parse_controls(asked.pop("controls", []))
+    runner = ModelRunner(tiny_with_text(name), SetCatalogue({}), max_activations=150)
+    with pytest.raises(kind, match=said) as refused:
+        runner.prepare(Request("a", "w5 w6", controls, **asked))
+    assert refused.value.param == param
+
+
+def test_neurons_of_a_pruned_model_keep_their_numbers() -> None:
+    """One that was removed is refused, one that moved is read where it is now."""
+    site = Site.parse("encoder.0.ffn")
+    whole = tiny_with_text("marian")
+    loaded = prune_model(whole, {site: [n for n in range(48) if n not in (0, 1, 2, 5)]}, mode="adaptive")
+    with engine_of(loaded) as engine:
+        request = Request("a", "w5 w6 w7", task="activations", neurons=("encoder.0.ffn[3,9]",))
+        (found,) = engine.submit(request).result(60).activations
+        with pytest.raises(AddressError, match="removed") as refused:
+            engine.submit(Request("b", "w5", task="activations", neurons=("encoder.0.ffn[3]", "encoder.0.ffn[5]")))
+    assert found.neurons == ("encoder.0.ffn[3]", "encoder.0.ffn[9]")
+    recorded, _, _ = alone(loaded, engine, request, [site])
+    torch.testing.assert_close(torch.tensor(found.values), recorded[site][:, [0, 5]], atol=1e-5, rtol=1e-4)
+    assert refused.value.param == "neurons[1]"
+
+
+def test_a_set_stands_for_its_neurons() -> None:
+    """In the order of the set, beside addresses."""
+    loaded = tiny_with_text("marian")
+    found = make_set(loaded.fingerprint)
+    engine = Engine(ModelRunner(loaded, SetCatalogue({"mood": found})))
+    try:
+        names = ("mood", "encoder.embed[2]", f"mood@{found.digest}")
+        end = engine.submit(Request("a", "w5 w6", task="activations", neurons=names)).result(60)
+    finally:
+        engine.close()
+    assert isinstance(end, Finished)
+    expected = [f"{part.site}[{i}]" for part in found.sites for i in part.indices]
+    assert list(end.activations[0].neurons) == [*expected, "encoder.embed[2]", *expected]
+
+
+def test_a_target_is_read_beside_a_request_with_a_trigger() -> None:
+    """A trigger decides from step to step, but only about its own row."""
+    loaded = tiny_with_text("marian")
+    trigger = {"neuron": "decoder.0.resid[5]", "above": -9.0}
+    control = parse_controls([{"neurons": "decoder.0.ffn[1-9]", "op": "shift", "value": 2.0, "when": trigger}])
+    writing = Request("w", "w5 w6 w7", control, max_tokens=12, logit_bias=((EOS, -100.0),))
+    reading = Request("r", "w5 w6", task="activations", neurons=("decoder.0.ffn[3]",), target="w8 w9 w20")
+    with engine_of(loaded) as engine:
+        solo = [engine.submit(request).result(60) for request in (writing, reading)]
+        first = engine.submit(writing)
+        beside = [engine.submit(Request(f"r{i}", **asked(reading))).result(60) for i in range(3)]
+        together = engine.submit_all([writing, reading])
+        assert first.result(60) == together[0].result(60) == solo[0]
+        for end in (*beside, together[1].result(60)):
+            expected = torch.tensor(solo[1].activations[0].values)
+            torch.testing.assert_close(torch.tensor(end.activations[0].values), expected)
+    assert solo[0].applied["controls"][0]["trigger"]["fired_at"] == [0]
+
+
+def asked(request: Request) -> dict[str, Any]:
+    """What a request asks for, without its id."""
+    return {name: value for name, value in vars(request).items() if name != "id"}
