@@ -14,7 +14,7 @@ from neurodial.control.controls import parse_controls
 from neurodial.control.errors import ControlError
 from neurodial.control.hooks import controlled
 from neurodial.control.loading import LoadedModel, load_model
-from neurodial.deploy.config import ModelSettings
+from neurodial.deploy.settings import ModelSettings
 
 CLEAR = (
     1e-3  # least distance of the best two logits at every step of a case: nearer ones are ties that rounding decides
