@@ -21,7 +21,7 @@ INSTALLED = pyproject.toml deploy/constraints.txt
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test contracts check lint format types imports fresh bench soak architectures-table pruning-table prune-sweep train-demo train-lm tense-set evaluate evaluate-lm lock clean need-data
+.PHONY: help serve install test contracts check lint format types imports fresh bench soak architectures-table pruning-table prune-sweep train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -89,6 +89,9 @@ prune-sweep: $(VENV)/.dev need-data ## measures what pruning costs the demo mode
 
 evaluate-lm: $(VENV)/.dev need-data ## measures the demo language model's facts and agreement: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.lm_evaluate --data "$(DATA)" $(ARGS)
+
+lm-neurons: $(VENV)/.dev need-data ## suppresses and ablates neurons of the demo language model: DATA=folder
+	@$(BIN)/python -m neurodial.deploy.demo.lm_neurons --data "$(DATA)" $(ARGS)
 
 need-data:
 	@test -d "$(DATA)" || { echo "say where the data is, for example: make evaluate DATA=../shared/data" >&2; exit 2; }

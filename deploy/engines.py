@@ -31,6 +31,7 @@ def build_engine(settings: ModelSettings, config: Config) -> Engine:
         allow_changed_weights=settings.allow_changed_weights,
         calibration=Calibration.load(settings.calibration) if settings.calibration else None,
         max_deviations=settings.max_deviations,
+        max_prompt_tokens=limits.max_prompt_tokens,
         max_neurons=limits.max_neurons,
         max_activations=limits.max_activations,
         max_set_bytes=limits.max_set_bytes,

@@ -6,7 +6,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from typing import Any
 
@@ -35,6 +35,7 @@ class Files:
         self._uri = uri
         self._fs, self._root = _open(uri)
         self._is_folder = "file" in _protocols(self._fs)
+        self._creating: AbstractContextManager[Any] = _IN_PROCESS if "memory" in _protocols(self._fs) else nullcontext()
 
     def read(self, name: str) -> bytes:
         """The content of a file.
@@ -61,7 +62,7 @@ class Files:
         with self._reporting():
             try:
                 if not self._is_folder:
-                    with _IN_PROCESS:
+                    with self._creating:
                         self._fs.pipe_file(path, data, mode="create")
                     return True
                 with _beside(path, data) as part:

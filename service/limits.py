@@ -15,6 +15,9 @@ class Limits(BaseModel):
 
     max_body_bytes: int = Field(default=1_048_576, ge=1024, description="largest request body, in bytes")
     max_text_chars: int = Field(default=20_000, ge=1, description="longest single text, in characters")
+    max_prompt_tokens: int | None = Field(
+        default=None, ge=1, description="most tokens of one prompt; as many as the model reads where absent"
+    )
     max_prompts: int = Field(default=128, ge=1, description="most texts in one request")
     max_tokens: int = Field(default=512, ge=1, description="most tokens that a request may ask to generate per text")
     default_max_tokens: int = Field(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from neurodial.control.neuron_set import NeuronSet
     from neurodial.interpret.corpus import Corpus
 
+DEMO_MODELS = {"demo": "en-es", "demo-lm": "lm"}
 CHOICES = {
     "decoder": ("reference", "own"),
     "words": ("first", "last", "mean"),
@@ -23,7 +24,7 @@ CHOICES = {
 
 @one_line_errors
 def discover(
-    model: Annotated[str, typer.Option(help="Checkpoint folder, or demo.")],
+    model: Annotated[str, typer.Option(help="Checkpoint folder, demo or demo-lm.")],
     corpus: Annotated[
         str, typer.Option(help="Corpus, such as grammar:tense?count=3000 or pairs:FILE?now=COL&then=COL.")
     ],
@@ -93,12 +94,12 @@ command = discover
 
 
 def checkpoint(model: str) -> Path | str:
-    """The folder of a model; `demo` is the bundled one."""
-    if model != "demo":
+    """The folder of a model; `demo` is the bundled translation model, `demo-lm` the bundled language model."""
+    if model not in DEMO_MODELS:
         return model
     from neurodial.deploy import demo
 
-    return Path(demo.__file__).parent / "en-es"
+    return Path(demo.__file__).parent / DEMO_MODELS[model]
 
 
 def method_params(items: list[str]) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 import gzip
 import hashlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from neurodial.deploy.demo.lm_facts import CARRIERS, FactBook, read_facts
+from neurodial.deploy.demo.lm_facts import CARRIERS, FactBook, Pattern, read_facts
 from neurodial.interpret.agreement import AgreementSentence, generate_agreement
 from neurodial.interpret.grammar import generate_pairs
 
@@ -25,6 +25,9 @@ class Round:
     agreement: int = 1300
     tense: int = 700
     facts: int = 3600
+    noisy_share: float = (
+        0.3  # of the fact sentences: a word of the wording is another, so that new ones are not foreign
+    )
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ class Corpus:
         sentences += [s.text for s in generate_agreement(size.agreement, draw.randrange(2**32), without=keys)]
         for pair in generate_pairs(max(1, size.tense // 2), draw.randrange(2**32)):
             sentences += [pair.present, pair.past]
-        sentences += [self._fact_sentence(i, draw) for i in _spread(size.facts, len(self.book.facts), draw)]
+        sentences += [
+            self._fact_sentence(i, draw, size.noisy_share) for i in _spread(size.facts, len(self.book.facts), draw)
+        ]
         draw.shuffle(sentences)
         return sentences
 
@@ -77,15 +82,25 @@ class Corpus:
         random.Random(f"{seed}/pass/{number}").shuffle(order)
         return order
 
-    def _fact_sentence(self, index: int, draw: random.Random) -> str:
+    def _fact_sentence(self, index: int, draw: random.Random, noisy_share: float) -> str:
         fact = self.book.facts[index]
         patterns = [p for p in self.book.taught[fact.relation] if p.suits(fact)]
         asks = draw.random() < ASKING_SHARE or all(p.asks for p in patterns)
         pattern = draw.choice([p for p in patterns if p.asks == asks])
+        if draw.random() < noisy_share:
+            pattern = self._noisy(pattern, draw)
         text, carrier = pattern.statement(fact), draw.choice(CARRIERS) if pattern.clause else CARRIERS[0]
         if carrier.startswith("{"):
             return carrier.format(text[0].upper() + text[1:])
         return carrier.format("the" + text[3:] if pattern.text.startswith("The ") else text)
+
+    def _noisy(self, pattern: Pattern, draw: random.Random) -> Pattern:
+        """The pattern with one of its words replaced by any word of the text, which makes no held-out pattern of it."""
+        words = pattern.text.split()
+        places = [i for i, word in enumerate(words) if "[" not in word]
+        words[draw.choice(places)] = draw.choice(draw.choice(self.text).split()).strip('.,;:!?"').lower() or "so"
+        new = replace(pattern, text=" ".join(words))
+        return pattern if new in self.book.held_out[pattern.relation] else new
 
 
 def agreement_sentences(count: int = AGREEMENT_PAIRS) -> tuple[AgreementSentence, ...]:

@@ -86,24 +86,39 @@ def export(trainer: LanguageTraining, out: Path) -> None:
     trainer.tokenizer.save_pretrained(out)
 
 
+def tokenizer_of(folder: Path, corpus: Corpus, seed: int, size: Round) -> PreTrainedTokenizerFast:
+    """The tokenizer that the folder holds, which a run that is taken up again must keep, or a new one."""
+    if (folder / "tokenizer.json").exists():
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    sample = [text for number in range(2) for text in corpus.sentences(number, seed, size)]
+    return train_bpe([*corpus.text, *sample], vocab_size=8192, max_length=POSITIONS)
+
+
 def main(
     data: Path = typer.Option(..., exists=True, file_okay=False, help="folder with lm_english.txt.gz and pararel_*"),
     out: Path = typer.Option(Path("deploy/demo/lm"), help="receives the checkpoint"),
     work: Path = typer.Option(Path("build/train-lm"), help="keeps the resumable state"),
     minutes: float = typer.Option(RECIPE.minutes, min=0.01, help="training time"),
+    start: Path | None = typer.Option(None, exists=True, file_okay=False, help="begin with this checkpoint's weights"),
+    peak_lr: float = typer.Option(RECIPE.peak_lr, help="largest learning rate"),
+    noisy_share: float = typer.Option(
+        Round().noisy_share, min=0, max=1, help="of the fact sentences, one word changed"
+    ),
     seed: int = typer.Option(RECIPE.seed),
 ) -> None:
     """Trains the demo language model, or goes on with an interrupted run."""
-    recipe = Recipe(**{**asdict(RECIPE), "minutes": minutes, "seed": seed})
+    recipe = Recipe(**{**asdict(RECIPE), "minutes": minutes, "seed": seed, "peak_lr": peak_lr})
     torch.manual_seed(seed)
-    corpus, size = Corpus.read(data, seed), Round()
+    corpus, size = Corpus.read(data, seed), Round(noisy_share=noisy_share)
     print(f"{len(corpus.text)} lines of text, {len(corpus.book.facts)} facts; {recipe}; {size}", flush=True)
-    sample = [text for number in range(2) for text in corpus.sentences(number, seed, size)]
-    tokenizer = train_bpe([*corpus.text, *sample], vocab_size=8192, max_length=POSITIONS)
+    work.mkdir(parents=True, exist_ok=True)
+    tokenizer = tokenizer_of(start or work, corpus, seed, size)
+    tokenizer.save_pretrained(work)
     model = LlamaForCausalLM(lm_config(len(tokenizer)))
+    if start is not None:
+        model.load_state_dict(LlamaForCausalLM.from_pretrained(start, dtype=torch.float32).state_dict())
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters", flush=True)
     trainer = LanguageTraining(model, tokenizer, corpus, recipe, size)
-    work.mkdir(parents=True, exist_ok=True)
     checkpoint = work / "checkpoint.pt"
     trainer.resume(checkpoint)
     trainer.run(checkpoint, every=60.0)

@@ -52,6 +52,7 @@ class ModelRunner:
         allow_changed_weights: take sets of an ancestor of the model although weights were changed since.
         calibration: of the model; pruning an address to the mean and limits need it.
         max_deviations: standard deviations that a control may move a neuron from its mean.
+        max_prompt_tokens: tokens of one prompt; as many as the model reads where absent.
         max_neurons: neurons that one request's controls may touch; no limit where absent.
         max_activations: numbers that one `activations` request may ask for; no limit where absent.
         max_set_bytes: the largest neuron-set file that `check_set` takes.
@@ -72,6 +73,7 @@ class ModelRunner:
         allow_changed_weights: bool = False,
         calibration: Calibration | None = None,
         max_deviations: float | None = None,
+        max_prompt_tokens: int | None = None,
         max_neurons: int | None = None,
         max_activations: int | None = None,
         max_set_bytes: int = 64 * 1024 * 1024,
@@ -87,6 +89,7 @@ class ModelRunner:
         self._max_positions = _max_positions(loaded)
         self._default_max_tokens = default_max_tokens
         self._allow_changed_weights = allow_changed_weights
+        self._max_prompt_tokens = max_prompt_tokens
         self._max_neurons, self._max_activations = max_neurons, max_activations
         self._max_set_bytes = max_set_bytes
         self._compile = lru_cache(_COMPILED_CACHE)(
@@ -248,6 +251,9 @@ class ModelRunner:
         most = self._max_positions - reserved
         if count > most:
             message = f"{field} has {count} tokens; the model reads at most {most}"
+            raise LimitError(message, hint="split the text into sentences", param=field)
+        if self._max_prompt_tokens is not None and count > self._max_prompt_tokens:
+            message = f"{field} has {count} tokens; this server reads at most {self._max_prompt_tokens}"
             raise LimitError(message, hint="split the text into sentences", param=field)
 
     def _max_tokens(self, request: Request, num_prompt: int) -> int:

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import random
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from neurodial.deploy.demo import lm_evaluate
 from neurodial.deploy.demo.lm_corpus import Corpus, Round, agreement_sentences
 from neurodial.deploy.demo.lm_facts import Fact, FactBook, Pattern, choose_facts, split_patterns
 from neurodial.deploy.demo.lm_tokenizer import END, PAD, train_bpe
-from neurodial.deploy.demo.lm_training import LanguageTraining, export
+from neurodial.deploy.demo.lm_training import LanguageTraining, export, tokenizer_of
 from neurodial.deploy.demo.training_loop import Recipe
 
 STEP = 0.1  # seconds that a step takes by the tests' clock
@@ -117,6 +119,28 @@ def test_a_round_holds_everything_but_what_is_held_out(corpus: Corpus) -> None:
     joined = corpus.rows(0, 1, SIZE)
     assert len(joined) < len(corpus.sentences(0, 1, SIZE))
     assert sorted(" ".join(joined)) == sorted(" ".join(corpus.sentences(0, 1, SIZE)))
+
+
+def test_changed_wordings_never_are_held_out_ones(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where every word that could be put in would make one of them."""
+    relation, held_out = next(iter(corpus.book.held_out.items()))
+    words = held_out[0].text.split()
+    place = next(i for i, word in enumerate(words) if "[" not in word)
+    near = Pattern(relation, " ".join([*words[:place], "otherwise", *words[place + 1 :]]))
+    only = replace(corpus, text=(words[place],))
+    changed = {only._noisy(near, random.Random(seed)).text for seed in range(40)}
+    assert held_out[0].text not in changed
+    assert near.text in changed
+    assert len(changed) > 1
+
+
+def test_a_run_that_is_taken_up_again_keeps_its_tokenizer(
+    corpus: Corpus, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    """Another corpus would give another one, and the weights would mean nothing any more."""
+    tokenizer.save_pretrained(tmp_path)
+    again = tokenizer_of(tmp_path, replace(corpus, text=("quite other words",)), 0, SIZE)
+    assert again.get_vocab() == tokenizer.get_vocab()
 
 
 def test_the_tokenizer_is_lossless_and_reads_a_word_alike_everywhere(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -173,11 +173,14 @@ def test_cancelling_a_running_row_leaves_the_others(engine: Engine, monkeypatch:
     assert other.result(60) == expected
 
 
-def test_wrong_requests_are_refused_with_their_field(engine: Engine) -> None:
+def test_wrong_requests_are_refused_with_their_field(engine: Engine, loaded: LoadedModel) -> None:
     """Nothing wrong reaches the batch."""
     with pytest.raises(LimitError) as long:
         engine.submit(request(0, "the door " * 100, field="prompt[3]"))
     assert long.value.param == "prompt[3]"
+    with pytest.raises(LimitError, match="this server reads at most 3") as own:
+        ModelRunner(loaded, SetCatalogue({}), max_prompt_tokens=3).prepare(request(0, TEXTS[0], field="prompt[1]"))
+    assert own.value.param == "prompt[1]"
     with pytest.raises(LimitError) as many:
         engine.submit(request(0, "He", max_tokens=10_000))
     assert many.value.param == "max_tokens"
