@@ -16,7 +16,7 @@ from tests.deploy.serving import Server
 
 _MB = 1024 * 1024
 _CUMULATIVE = ("_total", "_bucket", "_sum", "_count")
-_WARM_UP = 1 / 3  # of the time that a process was watched
+_WARM_UP = 2 / 3  # of the time that a process was watched: until the batches are as large as they get, after the kill
 _LEAST_SAMPLES = 10
 _GROWTH_MB, _GROWTH_SHARE = 16.0, 0.05
 
