@@ -8,7 +8,7 @@ from typing import Any
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
-from neurodial.deploy.config import Config, deployment_name, live_settings
+from neurodial.deploy.config import Config, demo_config, deployment_name, live_settings, parse_config
 from neurodial.deploy.hub import hub_deployment
 from neurodial.deploy.ingress import Ingress
 from neurodial.deploy.replica import EngineReplica
@@ -36,6 +36,23 @@ def build_application(config: Config) -> serve.Application:
     )
     bound: serve.Application = ingress.bind(engines, config, hub)
     return bound
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """Builds the application for `serve run`, `serve deploy` and KubeRay, as `import_path` of Serve's configuration.
+
+    Args:
+        args: the settings of docs/configuration.md, or `demo: true` with those that differ; paths are those of the
+            cluster's machines. The address is that of Serve's own `http_options`, so the application takes everybody
+            for a stranger unless `host` says that only this machine can connect.
+
+    Raises:
+        ConfigError: naming the field.
+    """
+    settings = {"host": "0.0.0.0", **args}
+    if settings.pop("demo", False):
+        return build_application(demo_config(**settings))
+    return build_application(parse_config(settings, name="args", base=None))
 
 
 def _engine_deployment(config: Config, model: ModelSettings, hub: serve.Application) -> serve.Application:

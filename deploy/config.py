@@ -135,10 +135,9 @@ def demo_config(**overrides: Any) -> Config:
         raise ConfigError(f"the demo model is not at {DEMO_MODEL}", hint="install the complete package, or train it")
     sets = {name: str(file) for name, file in DEMO_SETS.items()}
     calibration = str(DEMO_CALIBRATION)
-    model = {"id": DEMO_MODEL_ID, "path": str(DEMO_MODEL), "languages": DEMO_LANGUAGES, "sets": sets}
-    return parse_config(
-        {"models": [model | {"calibration": calibration}]} | _given(overrides), name="the demo", base=None
-    )
+    model = {"id": DEMO_MODEL_ID, "path": str(DEMO_MODEL), "languages": DEMO_LANGUAGES}
+    model |= {"sets": sets, "calibration": calibration}
+    return parse_config({"models": [model]} | _given(overrides), name="the demo", base=None)
 
 
 def parse_config(raw: dict[str, Any], *, name: str, base: Path | None) -> Config:

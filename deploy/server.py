@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
@@ -16,7 +17,10 @@ from neurodial.control.errors import ConfigError, NeurodialError, Unavailable
 from neurodial.control.neuron_set import NeuronSet
 from neurodial.deploy import proxy
 from neurodial.deploy.config import Config, deployment_name
+from neurodial.deploy.settings import StoreSettings
 from neurodial.service.engine.primitives import EngineInfo
+
+logger = logging.getLogger(__name__)
 
 APPLICATION = "neurodial"
 _SENTENCE = "A tall boy is standing at the door."
@@ -74,15 +78,19 @@ def check_port(host: str, port: int) -> None:
             raise ConfigError(f"port {port} on {host} {said}", hint="stop the other server or choose --port") from None
 
 
-def check_sets(config: Config) -> None:
-    """Reads every neuron set, so that a broken file is named before anything has started.
+def check_files(config: Config) -> None:
+    """Reads every neuron set and the keys, so that what is wrong is named before anything has started.
 
     Raises:
-        NeuronSetError: if one is truncated or foreign.
+        NeuronSetError: if a set is truncated or foreign.
+        ConfigError: if the keys or the store cannot be used.
     """
     for model in config.models:
         for path in model.sets.values():
             NeuronSet.load(path)
+    config.auth.keys()
+    if config.store is not None:
+        config.store.open()
 
 
 @contextmanager
@@ -104,10 +112,11 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
     from ray import serve
 
     is_up = False
+    folder = TemporaryDirectory(prefix="neurodial-sets-", ignore_cleanup_errors=True)
     try:
         _start_ray(config, verbose)
         _interrupt_on_sigterm()  # Ray has installed a handler of its own that prints a stack trace
-        infos, failures = _deploy(config)
+        infos, failures = _deploy(_with_store(config, folder.name))
         is_up = True
         yield Running(f"http://{config.host}:{config.port}", infos, failures)
     finally:
@@ -118,6 +127,15 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
                 shut_down: Any = serve.shutdown  # Ray leaves it untyped
                 shut_down()
             ray.shutdown()
+            folder.cleanup()
+
+
+def _with_store(config: Config, folder: str) -> Config:
+    """Lets a server on this machine take uploads until it stops, where no store is configured."""
+    if config.store is not None or config.ray_address != "local":
+        return config
+    logger.info("no store is configured: uploaded neuron sets are kept until the server stops")
+    return config.model_copy(update={"store": StoreSettings(uri=folder)})
 
 
 def _drain(seconds: float) -> None:

@@ -32,7 +32,7 @@ def command(
     from neurodial.deploy import server
 
     server.check_port(settings.host, settings.port)
-    server.check_sets(settings)
+    server.check_files(settings)
     typer.echo("starting …", err=True)
     with server.running(settings, verbose=verbose) as running:
         for model, reason in running.failures.items():

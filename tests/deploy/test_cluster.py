@@ -15,6 +15,10 @@ import httpx
 import openai
 import pytest
 
+from neurodial.control.addresses import Site
+from neurodial.control.loading import LoadedModel
+from neurodial.control.pruning.removal import prune_model
+from neurodial.control.pruning.saving import save_pruned
 from tests.deploy.serving import Server, serving
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -31,11 +35,21 @@ SERVE = "from neurodial.deploy.cli.main import app; app()"
 
 
 @pytest.fixture(scope="module")
-def server(tiny_marian_path: Path, set_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests of this module."""
+def pruned_path(tiny_marian: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model without half of its FFN neurons."""
+    kept = {Site.parse(f"{stack}.{layer}.ffn"): range(0, 64, 2) for stack in ("encoder", "decoder") for layer in (0, 1)}
+    return save_pruned(prune_model(tiny_marian, kept), tmp_path_factory.mktemp("pruned") / "model")
+
+
+@pytest.fixture(scope="module")
+def server(
+    tiny_marian_path: Path, pruned_path: Path, set_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """One server for all tests of this module: a model, and its pruned variant under the same neuron set."""
     limits = "{max_text_chars: 2000, max_body_bytes: 200000, default_max_tokens: 12, max_tokens: 60}"
-    model = f"{{id: en-es, path: {tiny_marian_path}, sets: {{tense: {set_path}}}}}"
-    text = f"models: [{model}]\nlimits: {limits}"
+    model = f"{{id: en-es, path: {tiny_marian_path}, languages: [en, es], sets: {{tense: {set_path}}}}}"
+    small = f"{{id: en-es-small, path: {pruned_path}, sets: {{tense: {set_path}}}, allow_changed_weights: true}}"
+    text = f"models: [{model}, {small}]\nlimits: {limits}"
     with serving(["-c", SERVE, "serve"], tmp_path_factory.mktemp("serve"), text) as running:
         yield running
 
@@ -121,6 +135,38 @@ def test_concurrent_requests_with_different_controls_get_their_solo_answers(serv
         together = list(pool.map(answer, range(20)))
     assert together == alone * 4
     assert len({text for text, _ in alone}) >= 3
+
+
+def test_two_models_in_one_application(server: Server, set_path: Path) -> None:
+    """Chosen by `model`, each with its own weights, both under one neuron set; a set is published for one alone."""
+    cards = httpx.get(f"{server.url}/v1/models", timeout=60).json()["data"]
+    assert [card["id"] for card in cards if ":" not in card["id"]] == ["en-es", "en-es-small"]
+    texts = set()
+    for name in ("en-es", "en-es-small"):
+        answer = complete(server, prompt=TEXT, model=name, controls=CONTROLS[2]).json()
+        assert answer["model"] == name
+        assert answer["choices"][0]["applied"]["controls"][0]["set"].startswith("tense")
+        texts.add(complete(server, prompt=TEXT, model=name).json()["choices"][0]["text"])
+    assert len(texts) == 2
+    url = f"{server.url}/v1/controls?model=en-es-small&name=mood"
+    octets = {"Content-Type": "application/octet-stream"}
+    published = httpx.post(url, content=set_path.read_bytes(), headers=octets, timeout=60)
+    assert published.status_code == 201, published.text
+    control = [{"set": "mood", "to": "past"}]
+    served = complete(server, prompt=TEXT, model="en-es-small", controls=control)
+    assert served.json()["choices"][0]["applied"]["controls"][0]["digest"] == published.json()["digest"]
+    assert complete(server, prompt=TEXT, controls=control).status_code == 400
+
+
+def test_one_page_of_metrics_shows_every_replica(server: Server) -> None:
+    """The ingress and the engines of both models."""
+    deadline = time.monotonic() + 30
+    while True:
+        page = httpx.get(f"{server.url}/metrics", timeout=60).text
+        if all(f'replica="{name}#' in page for name in ("ingress", "engine-en-es", "engine-en-es-small")):
+            break
+        assert time.monotonic() < deadline, page
+        time.sleep(0.5)
 
 
 def test_bad_input_over_the_network(server: Server) -> None:

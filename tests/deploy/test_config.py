@@ -116,8 +116,8 @@ def settings() -> Iterator[tuple[type[BaseModel], str]]:
         ModelSettings,
         StoreSettings,
         AuthSettings,
-        Limits,
         LogSettings,
+        Limits,
     ):
         for name in model.model_fields:
             yield model, name
