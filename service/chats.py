@@ -74,6 +74,11 @@ def requests_of(body: ChatRequest, controls: tuple[Control, ...], limits: Limits
     )
 
 
+def fields_of(body: ChatRequest) -> dict[str, str]:
+    """What an engine calls otherwise than this request does."""
+    return {} if body.max_completion_tokens is None else {"max_tokens": "max_completion_tokens"}
+
+
 class ChatShape:
     """OpenAI's `chat.completion` and its chunks; see `answering.Shape`.
 

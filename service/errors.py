@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from neurodial.control.errors import BadInput, ControlError, InternalError, LimitError, NeurodialError, NotFound
 from neurodial.service import records
@@ -83,6 +84,19 @@ def response(error: NeurodialError, headers: dict[str, str] | None = None) -> JS
     return JSONResponse(envelope(error), error.status, headers=added | (headers or {}))
 
 
+def renamed(error: NeurodialError, fields: Mapping[str, str]) -> NeurodialError:
+    """An engine's error in the words of the request that led to it.
+
+    Args:
+        error: names a field as an engine knows it.
+        fields: the engine's name → the request's.
+    """
+    known = error.param or ""
+    if known not in fields:
+        return error
+    return type(error)(error.message.replace(known, fields[known]), hint=error.hint, param=fields[known])
+
+
 def _kind(status: int) -> str:
     if status == 429:
         return "rate_limit_error"
@@ -126,7 +140,10 @@ def install_handlers(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return response(_from_http(request, error), dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = _allowed(request)
+        return response(_from_http(request, error, headers), headers)
 
     async def parameter(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -144,12 +161,17 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, unknown)
 
 
-def _from_http(request: Request, error: HTTPException) -> NeurodialError:
+def _allowed(request: Request) -> str:
+    """The methods of every route with the path of the first that matches; Starlette names those of that one alone."""
+    matching = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
+    same = [route for route in matching if route.path == matching[0].path]
+    return ", ".join(sorted({method for route in same for method in getattr(route, "methods", None) or ()}))
+
+
+def _from_http(request: Request, error: HTTPException, headers: dict[str, str]) -> NeurodialError:
     where = f"{request.method} {request.url.path}"
     if error.status_code == 404:
         return NotFound(f"there is no route {where}", hint="see /openapi.json")
     if error.status_code == 405:
-        return MethodNotAllowed(
-            f"{where} is not allowed", hint=f"use {(error.headers or {}).get('Allow', 'another method')}"
-        )
+        return MethodNotAllowed(f"{where} is not allowed", hint=f"use {headers['Allow'] or 'another route'}")
     return BadInput(str(error.detail)) if error.status_code < 500 else InternalError(str(error.detail))

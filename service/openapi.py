@@ -54,8 +54,9 @@ def body(model: type[BaseModel], *, streams: str | None = None, form: bool = Fal
     content = {"application/json": schema} | ({"application/x-www-form-urlencoded": schema} if form else {})
     extra: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
     if streams is not None:
-        events = {"type": "string", "description": f"`data: ` and a {streams} for each event; `[DONE]` is the last"}
-        extra["responses"] = {"200": {"content": {"text/event-stream": {"schema": events}}}}
+        data = {"type": "string", "description": f"a {streams} as JSON; `[DONE]` in the last event"}
+        event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+        extra["responses"] = {"200": {"content": {"text/event-stream": {"schema": event}}}}
     return extra
 
 

@@ -163,9 +163,10 @@ class FakeRunner:
 
     def _prompt_ids(self, request: Request) -> tuple[int, ...]:
         if request.token_ids is not None:
-            for token in request.token_ids:
+            for number, token in enumerate(request.token_ids):
                 if not 0 <= token < _VOCABULARY:
-                    raise BadInput(f"{request.field}: there is no token {token}", param=request.field)
+                    here = f"{request.field}[{number}]"
+                    raise BadInput(f"{here}: there is no token {token}", param=here)
             return request.token_ids
         text = self._chat(request.messages) if request.messages else request.prompt
         return tuple(map(_id, text.split()))

@@ -79,8 +79,8 @@ class Prompts:
     def _checked(self, ids: tuple[int, ...], field: str) -> tuple[int, ...]:
         for place, token in enumerate(ids):
             if not 0 <= token < self.vocab_size:
-                message = f"{field}: token {place} is {token}; the model's tokens are 0 to {self.vocab_size - 1}"
-                raise BadInput(message, param=field)
+                here = f"{field}[{place}]"
+                raise BadInput(f"{here} is {token}; the model's tokens are 0 to {self.vocab_size - 1}", param=here)
         return ids
 
     def _chat(self, messages: tuple[Message, ...]) -> tuple[int, ...]:

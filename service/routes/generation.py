@@ -4,7 +4,8 @@ from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from fastapi.responses import Response
 
-from neurodial.service import answering, body, chats, completions, openapi
+from neurodial.control.errors import NeurodialError
+from neurodial.service import answering, body, chats, completions, errors, openapi
 from neurodial.service.schemas.chat import ChatCompletion, ChatRequest
 from neurodial.service.schemas.completions import Completion, CompletionRequest
 from neurodial.service.selection import select
@@ -39,6 +40,9 @@ def add(app: FastAPI, services: Services) -> None:
         """Answers a conversation, under the request's controls; for models with a chat template."""
         request = await body.read(http, ChatRequest)
         chosen = await select(services, http, request.model, request.controls)
-        rows = chats.requests_of(request, chosen.controls, limits)
         shape = chats.ChatShape(request.model)
-        return await answering.respond(http, chosen.client, request, rows, shape, limits)
+        try:
+            rows = chats.requests_of(request, chosen.controls, limits)
+            return await answering.respond(http, chosen.client, request, rows, shape, limits)
+        except NeurodialError as error:
+            raise errors.renamed(error, chats.fields_of(request)) from None

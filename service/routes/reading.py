@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from neurodial.control.addresses import Stack
 from neurodial.control.controls import Control
 from neurodial.control.errors import AddressError, BadInput, NeurodialError
-from neurodial.service import body, openapi, records
+from neurodial.service import body, errors, openapi, records
 from neurodial.service.chats import messages_of
 from neurodial.service.engine.primitives import Finished, Request, SiteActivations
 from neurodial.service.generation import applied_of, collect, unless_disconnected
@@ -71,7 +71,7 @@ def add(app: FastAPI, services: Services) -> None:
             rows = _activation_rows(request, chosen.controls, neurons, limits)
             results = await unless_disconnected(http, collect(chosen.client, rows, limits.request_timeout_s))
         except NeurodialError as error:
-            raise _in_the_requests_words(error, request) from None
+            raise errors.renamed(error, _fields_of(request)) from None
         answer = ActivationList(
             id=f"act-{uuid.uuid4().hex}",
             created=int(time.time()),
@@ -158,15 +158,10 @@ def _activation_rows(
     )
 
 
-def _in_the_requests_words(error: NeurodialError, body: ActivationRequest) -> NeurodialError:
+def _fields_of(body: ActivationRequest) -> dict[str, str]:
     """An engine numbers the neurons that it is given; the request may have given one address, or a set."""
-    names = {f"neurons[{len(body.addresses)}]": "set"}
-    if isinstance(body.neurons, str):
-        names["neurons[0]"] = "neurons"
-    given = error.param or ""
-    if given not in names:
-        return error
-    return type(error)(error.message.replace(given, names[given]), hint=error.hint, param=names[given])
+    fields = {f"neurons[{len(body.addresses)}]": "set"}
+    return fields | ({"neurons[0]": "neurons"} if isinstance(body.neurons, str) else {})
 
 
 def _activations_of(index: int, result: Finished) -> Activations:

@@ -172,7 +172,7 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": [[1, "a"]]}, "prompt[0][1]", "bad_input"),
     ({"prompt": [[]]}, "prompt[0]", "bad_input"),
     ({"prompt": [1, -2]}, "prompt[1]", "bad_input"),
-    ({"prompt": [1, 49_999, 50_000]}, "prompt", "bad_input"),
+    ({"prompt": [1, 49_999, 50_000]}, "prompt[2]", "bad_input"),
     ({"prompt": ""}, "prompt", "bad_input"),
     ({"prompt": ["a", "b", " \n"]}, "prompt[2]", "bad_input"),
     ({"prompt": "a" * 100_000}, "prompt", "limit_exceeded"),

@@ -38,7 +38,7 @@ class Server:
     runner: FakeRunner
     engine: Engine
 
-    def publish(self, data: bytes, **query: str) -> httpx.Response:
+    def publish(self, data: bytes, **query: str) -> Any:
         """Uploads for the first model."""
         return self.http.post("/v1/controls", content=data, params={"model": "en-es"} | query, headers=OCTETS)
 

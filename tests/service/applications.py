@@ -1,0 +1,80 @@
+"""Applications for the tests of HTTP: over fake engines, and over one with a tiny model."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from neurodial.control.catalogue import SetCatalogue
+from neurodial.control.loading import LoadedModel
+from neurodial.service.app import create_app
+from neurodial.service.engine.client import LocalClient
+from neurodial.service.engine.engine import Engine
+from neurodial.service.engine.fake import FakeRunner
+from neurodial.service.engine.runner import ModelRunner
+from neurodial.service.engine.scheduler import Capacity
+from neurodial.service.limits import Limits
+from neurodial.service.services import Services
+from tests.tiny import tiny
+from tests.word_tokenizer import word_tokenizer
+
+TEMPLATE = "{% for m in messages %}{% if m['role'] == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+TEMPLATE += "w{{ 3 + loop.index }} {{ m['content'] }} {% endfor %}w9"
+
+
+@contextmanager
+def application(runners: Mapping[str, Any], **services: Any) -> Iterator[FastAPI]:
+    """The application over an engine for each runner, which end with it."""
+    capacity = Capacity(max_rows=8, max_waiting=256)
+    engines = {name: Engine(runner, capacity) for name, runner in runners.items()}
+    clients = {name: LocalClient(engine) for name, engine in engines.items()}
+    try:
+        yield create_app(Services(clients, **({"limits": Limits(max_tokens=16)} | services)))
+    finally:
+        for engine in engines.values():
+            engine.close()
+
+
+def fakes() -> dict[str, FakeRunner]:
+    """A model of each family."""
+    return {
+        "en-es": FakeRunner("en-es"),
+        "writer": FakeRunner("writer", family="decoder-only"),
+        "mute": FakeRunner("mute", sets=(), family="decoder-only", has_chat_template=False),
+        "reader": FakeRunner("reader", sets=("mood",), family="encoder-only", has_chat_template=False),
+    }
+
+
+def real(model_id: str = "tiny", architecture: str = "llama") -> ModelRunner:
+    """A random model of two layers that takes texts of the words `w2` to `w57`, and chats."""
+    tokenizer = word_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    return ModelRunner(LoadedModel.wrap(tiny(architecture), tokenizer), SetCatalogue({}), model_id=model_id)
+
+
+class Server:
+    """uvicorn in a thread, on a free port."""
+
+    def __init__(self, app: FastAPI) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{port}"
+        self._server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+
+    def __enter__(self) -> str:
+        self._thread.start()
+        deadline = time.monotonic() + 20
+        while not self._server.started and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self.address
+
+    def __exit__(self, *_: object) -> None:
+        self._server.should_exit = True
+        self._thread.join(20)

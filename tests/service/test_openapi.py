@@ -1,0 +1,61 @@
+"""The OpenAPI document, held against the application: what it allows, what it forbids, and what it answers."""
+
+import json
+import re
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tests.service.applications import application, fakes, real
+from tests.service.exploring import explore
+
+FAKES = ("en-es", "writer", "mute", "reader", "en-es:tense=past")
+LANGUAGES = {"en-es": ("en", "es"), "tiny": ("en", "es")}
+
+
+def explore_fakes(max_examples: int, coverage: bool) -> tuple[int, list[str]]:
+    with application(fakes(), languages=LANGUAGES) as app:
+        return explore(app, FAKES, max_examples, coverage=coverage)
+
+
+def explore_real(max_examples: int, coverage: bool) -> tuple[int, list[str]]:
+    with application({"tiny": real()}, languages=LANGUAGES) as app:
+        return explore(app, ("tiny",), max_examples, coverage=coverage)
+
+
+def test_fake_engines_answer_as_documented() -> None:
+    num_requests, wrong = explore_fakes(4, coverage=False)
+    assert wrong == []
+    assert num_requests > 60
+
+
+def test_a_real_engine_answers_as_documented() -> None:
+    num_requests, wrong = explore_real(2, coverage=False)
+    assert wrong == []
+    assert num_requests > 30
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("exploring", [explore_fakes, explore_real])
+def test_engines_answer_as_documented_at_length(exploring) -> None:  # type: ignore[no-untyped-def]
+    num_requests, wrong = exploring(200, coverage=True)
+    assert wrong == []
+    assert num_requests > 3000
+
+
+def test_the_document_is_complete() -> None:
+    """Every reference leads somewhere; every operation has a name, a description and its errors."""
+    with application(fakes()) as app:
+        document = TestClient(app).get("/openapi.json").json()
+    named = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(document)))
+    assert named <= set(document["components"]["schemas"])
+    operations = [(path, o) for path, methods in document["paths"].items() for o in methods.values()]
+    names = [operation["operationId"] for _, operation in operations]
+    assert len(set(names)) == len(names)
+    for path, operation in operations:
+        assert operation["description"], path
+        assert {"400", "401", "403", "404", "413", "429", "500", "503"} <= set(operation["responses"]), path
+        assert "422" not in operation["responses"], path
+        assert ("security" in operation) == (path != "/health"), path
+    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
