@@ -21,6 +21,7 @@ from neurodial.service.engine.primitives import EngineInfo, EngineStats, Event, 
 
 logger = logging.getLogger(__name__)
 
+_CLOSE_S = 2.0  # a replica that stops has served what it had; an engine that is stuck is not waited for
 _RELOAD_AFTER_S = 60.0  # a model whose loading failed for a reason that may pass is loaded anew after so long
 
 
@@ -118,7 +119,7 @@ class EngineReplica:
     def __del__(self) -> None:
         """Stops the engine's thread, and tells what it has measured to the end."""
         if getattr(self, "_engine", None) is not None:
-            self._ready().close()
+            self._ready().close(_CLOSE_S)
         if getattr(self, "_reporter", None) is not None and self._reporter is not None:
             self._reporter.stop()
 

@@ -116,7 +116,7 @@ class ModelSettings(Settings):
     id: str = Field(min_length=1, description="what requests call the model")
     path: str = Field(description="checkpoint folder, relative to this file, or the name of one on a model hub")
     languages: tuple[str, str] | None = Field(
-        default=None, description="what a translation model reads and writes, as ISO 639 codes: [en, es]"
+        default=None, description="[source, target] of a model that translates; /translate chooses the model by them"
     )
     sets: dict[str, ExistingFile] = Field(default={}, description="neuron sets that requests may name: name → file")
     allow_changed_weights: bool = Field(

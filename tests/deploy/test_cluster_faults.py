@@ -112,7 +112,7 @@ def test_a_burst_beyond_the_queues_is_refused_in_the_envelope(server: Server) ->
     async def burst() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(timeout=PATIENCE_S, limits=limits) as client:
-            posts = [client.post(f"{server.url}/v1/completions", json=body(words(50))) for _ in range(400)]
+            posts = [client.post(f"{server.url}/v1/completions", json=body(words(50))) for _ in range(320)]
             return await asyncio.gather(*posts)
 
     answers = asyncio.run(burst())

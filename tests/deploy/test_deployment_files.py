@@ -2,10 +2,13 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from ray.serve._private.build_app import build_app
@@ -128,6 +131,26 @@ def test_the_manifest_is_a_rayservice() -> None:
     for group in cluster["workerGroupSpecs"]:
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
     assert MANIFEST["spec"]["rayClusterDeletionDelaySeconds"] >= application["args"]["graceful_shutdown_s"]
+
+
+def test_the_manifest_s_pods_are_kubernetes() -> None:
+    """By Kubernetes' own schema, unknown fields refused."""
+    cluster = MANIFEST["spec"]["rayClusterConfig"]
+    for group in [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]:
+        template = {
+            "apiVersion": "v1",
+            "kind": "PodTemplate",
+            "metadata": {"name": "ray"},
+            "template": group["template"],
+        }
+        kubernetes_validate.validate(template, "1.30", strict=True)
+
+
+def test_the_dockerfile_passes_its_linter() -> None:
+    """Of hadolint, which knows Dockerfiles and the shell."""
+    linter = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([linter, DEPLOY / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def instructions() -> list[tuple[str, str]]:

@@ -65,8 +65,8 @@ def serve_all(requests: tuple[Request, ...]) -> Items:
 
 def die(requests: tuple[Request, ...]) -> Items:
     """A replica that is killed at once."""
+    yield from ()
     raise ActorUnavailableError("gone", b"0" * 16)
-    yield
 
 
 def die_within(requests: tuple[Request, ...]) -> Items:
