@@ -21,7 +21,7 @@ INSTALLED = pyproject.toml deploy/constraints.txt
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test contracts check lint format types imports fresh bench soak architectures-table pruning-table prune-sweep train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data
+.PHONY: help serve install test contracts check lint format types imports fresh bench soak architectures-table pruning-table prune-sweep train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -80,6 +80,15 @@ train-lm: $(VENV)/.dev need-data ## trains the demo language model: DATA=folder,
 
 tense-set: $(VENV)/.dev need-data ## makes the demo's tense set from the training sentences: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.tense_set --data "$(DATA)" $(ARGS)
+
+contrast-sets: $(VENV)/.dev ## makes the demo's number and negation sets from the built-in grammars
+	@for concept in number negation; do $(BIN)/python -m neurodial.deploy.demo.contrast_sets --concept $$concept $(ARGS); done
+
+evaluate-contrasts: $(VENV)/.dev need-data ## measures the demo's number and negation controls: DATA=folder
+	@$(BIN)/python -m neurodial.deploy.demo.contrast_evaluate --data "$(DATA)" $(ARGS)
+
+results: $(VENV)/.dev need-data ## writes docs/results.md, what discovery finds in the demo model: DATA=folder
+	@$(BIN)/python -m neurodial.deploy.demo.results --data "$(DATA)" $(ARGS)
 
 evaluate: $(VENV)/.dev need-data ## measures the demo's tense control: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.evaluate --data "$(DATA)" $(ARGS)

@@ -32,6 +32,8 @@ class SetSource(Protocol):
 class SetCatalogue:
     """Sets in memory: `tense` finds one by its name, `tense@sha256:ab12…` only if the digest begins so.
 
+    All digits of a digest find the set by themselves; the name before them plays no part.
+
     Example:
         >>> catalogue = SetCatalogue({})
         >>> catalogue.names()
@@ -61,7 +63,7 @@ class SetCatalogue:
             ControlError: if there is none of that name, or its digest is another.
         """
         name, _, digest = reference.partition("@")
-        found = self._sets.get(name)
+        found = self.by_digest(digest) or self._sets.get(name)
         if found is None:
             raise ControlError(
                 f"there is no neuron set {name!r}", hint=f"known sets: {', '.join(self.names()) or 'none'}"
@@ -71,6 +73,12 @@ class SetCatalogue:
             raise ControlError(f"the neuron set {name!r} is {found.short} here, not {digest!r}")
         return found
 
+    def by_digest(self, digest: str) -> NeuronSet | None:
+        """The set of a whole digest, if there is one."""
+        if not _DIGEST.fullmatch(digest):
+            return None
+        return next((found for found in self._sets.values() if found.digest == digest), None)
+
 
 class StoredSets:
     """Sets of a content-addressed store, read when they are first asked for by all digits of their digest.
@@ -79,7 +87,7 @@ class StoredSets:
 
     Args:
         read: the file of a set, by its digest; raises a `NeurodialError` where there is none.
-        fixed: sets that also have names; references without a whole digest are looked up here.
+        fixed: sets that are there from the start and also have names; looked up before the store is asked.
         max_bytes: files whose sets are kept in memory, the latest used; the latest one is kept whatever its size.
     """
 
@@ -107,6 +115,8 @@ class StoredSets:
         digest = reference.partition("@")[2]
         if not _DIGEST.fullmatch(digest):
             return self._fixed.get(reference)
+        if (fixed := self._fixed.by_digest(digest)) is not None:
+            return fixed
         with self._lock:
             if digest in self._kept:
                 self._kept.move_to_end(digest)

@@ -8,6 +8,7 @@ NeurodialError                500
 │   │   └── FingerprintError       wrong_model      a set, calibration or ranking of another model
 │   ├── CalibrationError           bad_calibration  truncated, foreign or inconsistent calibration
 │   ├── CorpusError                bad_corpus
+│   ├── StoreError                 bad_store        damaged or unfinished activations on disk, or no room for them
 │   ├── ModelError                 bad_model        checkpoint or architecture that cannot be used
 │   ├── PruningError               cannot_prune     neurons or heads that cannot be removed
 │   ├── ConfigError                bad_config
@@ -91,6 +92,12 @@ class CorpusError(BadInput):
     """A corpus that cannot be read; the message names file and line."""
 
     code = "bad_corpus"
+
+
+class StoreError(BadInput):
+    """An activation store, or another tool's activations, that cannot be read, written or used here."""
+
+    code = "bad_store"
 
 
 class ModelError(BadInput):

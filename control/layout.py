@@ -27,6 +27,8 @@ class Lane:
         windows: the distinct ones that are not everywhere.
         pattern: for each window whether it holds all, none or some (None) of the positions of the slot's last pass.
         counts: positions so far by condition.
+        is_plain: everything acts everywhere.
+        sites: where it writes or reads.
     """
 
     effects: list[Effect]
@@ -34,6 +36,10 @@ class Lane:
     windows: tuple[Window, ...]
     pattern: tuple[bool | None, ...] | None = None
     counts: dict[Condition, Counts] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.is_plain = self.conditions == (ALWAYS,)
+        self.sites = {e.site for e in self.effects}.union(*(condition.sites for condition in self.conditions))
 
     @classmethod
     def of(cls, effects: list[Effect]) -> "Lane":
@@ -127,9 +133,9 @@ def arrange(
     rows = selector(slots, device)
     everywhere = False
     for tables in sites.values():
-        masks: list[Selector | None] = []
-        for chosen in _stage_masks(slots, tables, place):
-            if pairs and any(number is not None for number in chosen):
+        masks: list[Selector | None] = [] if pairs else [None] * tables.num_stages(slots)
+        for chosen in _stage_masks(slots, tables, place) if pairs else ():
+            if any(number is not None for number in chosen):
                 everywhere = everywhere or None in chosen
                 masks.append(selector([len(pairs) if n is None else n for n in chosen], device))
             else:
@@ -165,7 +171,7 @@ def _pairs(slots: Sequence[int], lanes: Mapping[int, Lane], padded: bool) -> Ite
     found: dict[Pair, None] = {}
     for row, slot in enumerate(slots):
         lane = lanes.get(slot)
-        for condition in lane.conditions if lane else ():
+        for condition in lane.conditions if lane and not lane.is_plain else ():
             if lane and lane.holds(condition.window) is not False and lane.mask_of(condition) != ALWAYS:
                 found[row, lane.mask_of(condition)] = None
     groups = list(dict.fromkeys(_gate_group(condition.gate) for _, condition in found))
@@ -243,8 +249,14 @@ def _detectors(
 
 
 def _counted(slots: Sequence[int], lanes: Mapping[int, Lane], place: Mapping[Pair, int]) -> Iterator[Counted]:
-    for slot in dict.fromkeys(slots):
-        lane, row = lanes.get(slot), slots.index(slot)  # of a beam search, the first beam
+    first: dict[int, int] = {}  # of a beam search, the first beam
+    for row, slot in enumerate(slots):
+        first.setdefault(slot, row)
+    for slot, row in first.items():
+        lane = lanes.get(slot)
+        if lane and lane.is_plain:
+            yield Counted(row, place.get((row, ALWAYS)) if place else None, lane.counts[ALWAYS])
+            continue
         for condition in lane.conditions if lane else ():
             if lane and lane.holds(condition.window) is not False:
                 yield Counted(row, place.get((row, lane.mask_of(condition))), lane.counts[condition])

@@ -48,7 +48,7 @@ class StackRows:
             return
         self._lanes[slot] = lane = Lane.of(effects)
         self._note_needs()
-        for site in _sites_of(lane):
+        for site in lane.sites:
             self._open_site(site)
         if not lane.windows:
             self._write(slot, lane)
@@ -64,9 +64,10 @@ class StackRows:
         self._switches.drop(slot)
         self._note_needs()
         self._version += 1
-        for site in self._sites.keys() - {site for other in self._lanes.values() for site in _sites_of(other)}:
-            del self._sites[site]
-            self._hooks.pop(site).remove()
+        for site in lane.sites:
+            if not any(site in other.sites for other in self._lanes.values()):
+                del self._sites[site]
+                self._hooks.pop(site).remove()
 
     def counts(self, slot: int) -> dict[Condition, Counts]:
         """Positions of a slot so far, by condition."""
@@ -168,11 +169,6 @@ class StackRows:
             if pattern != lane.pattern:
                 lane.pattern = pattern
                 self._write(slot, lane)
-
-
-def _sites_of(lane: Lane) -> set[Site]:
-    """Where a slot writes or reads."""
-    return {e.site for e in lane.effects}.union(*(condition.sites for condition in lane.conditions))
 
 
 def _holds(window: Window, start: int, stop: int) -> bool | None:

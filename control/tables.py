@@ -110,6 +110,10 @@ class SiteTables:
         """What a slot does here."""
         return self._written.get(slot, [])
 
+    def num_stages(self, slots: Sequence[int]) -> int:
+        """The most updates that one of these slots has here."""
+        return max((len(self._written.get(slot, ())) for slot in slots), default=0)
+
     def prepare(self, slots: Sequence[int], rows: Selector, masks: Sequence[Selector | None]) -> None:
         """Prepares the stages of a batch: row r of it is slots[r], and `rows` selects the same from a table.
 
@@ -120,9 +124,10 @@ class SiteTables:
         """
         self._rows = len(slots)
         self.stages = []
+        has_maps = any(stage.map is not None for stages in self._written.values() for stage in stages)
         for number, mask in enumerate(masks):
             scale, shift = (_select(table, rows) for table in self._tables[number])
-            self.stages.append(StageView(scale, shift, mask, self._maps(slots, number)))
+            self.stages.append(StageView(scale, shift, mask, self._maps(slots, number) if has_maps else ()))
 
     def _maps(self, slots: Sequence[int], number: int) -> tuple[_MapRows, ...]:
         shared: dict[int, tuple[Effect, list[int]]] = {}

@@ -34,10 +34,10 @@ class Config(Settings):
     auth: AuthSettings = Field(default=AuthSettings(), description="keys; without any everybody may ask")
     logging: LogSettings = Field(default=LogSettings(), description="how the server's processes log")
     stuck_after_s: float = Field(
-        120.0, gt=0, description="seconds without a step after which a busy engine is unhealthy"
+        default=120.0, gt=0, description="seconds without a step after which a busy engine is unhealthy"
     )
     graceful_shutdown_s: float = Field(
-        20.0, ge=0, description="seconds that running requests get when the server stops"
+        default=20.0, ge=0, description="seconds that running requests get when the server stops"
     )
     health_check_period_s: float = Field(
         default=5.0, gt=0, description="seconds between checks of a replica; three failures in a row replace it"
@@ -135,7 +135,7 @@ def demo_config(**overrides: Any) -> Config:
         raise ConfigError(f"the demo model is not at {DEMO_MODEL}", hint="install the complete package, or train it")
     sets = {name: str(file) for name, file in DEMO_SETS.items()}
     calibration = str(DEMO_CALIBRATION)
-    model = {"id": DEMO_MODEL_ID, "path": str(DEMO_MODEL), "languages": DEMO_LANGUAGES}
+    model: dict[str, Any] = {"id": DEMO_MODEL_ID, "path": str(DEMO_MODEL), "languages": DEMO_LANGUAGES}
     model |= {"sets": sets, "calibration": calibration}
     return parse_config({"models": [model]} | _given(overrides), name="the demo", base=None)
 

@@ -33,7 +33,6 @@ def build_engine(settings: ModelSettings, config: Config) -> Engine:
         max_deviations=settings.max_deviations,
         max_prompt_tokens=limits.max_prompt_tokens,
         max_neurons=limits.max_neurons,
-        max_activations=limits.max_activations,
         max_set_bytes=limits.max_set_bytes,
     )
     capacity = Capacity(
@@ -41,6 +40,7 @@ def build_engine(settings: ModelSettings, config: Config) -> Engine:
         max_waiting=settings.max_waiting,
         prefill_tokens=settings.max_prefill_tokens,
         cache_tokens=settings.max_cache_tokens,
+        values=limits.max_activations,
     )
     return Engine(runner, capacity, stuck_after_s=config.stuck_after_s)
 

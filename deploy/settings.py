@@ -151,7 +151,7 @@ class ModelSettings(Settings):
         default=512, ge=1, description="requests that may wait in one engine; more are answered with 429"
     )
     threads: int | None = Field(
-        None, ge=1, description="CPU threads of one engine; the machine's cores over all engines"
+        default=None, ge=1, description="CPU threads of one engine; the machine's cores over all engines"
     )
     num_cpus: float = Field(default=1.0, ge=0, description="CPUs that Ray reserves for one engine")
     num_gpus: float | None = Field(

@@ -4,10 +4,8 @@ Examples are read through a bounded window, sorted by length inside it and run i
 blocks of rows (tokens, words or sentences) that are handed on and forgotten.
 """
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import groupby
 from typing import Any, Literal
 
@@ -17,14 +15,12 @@ import torch
 from neurodial.control.addresses import Site, Stack
 from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
-from neurodial.control.neuron_set import NONE_CLASS
 from neurodial.control.recording import capture
-from neurodial.interpret.corpus import SPLITS, Example, Sentence, label_differences
+from neurodial.interpret.blocks import Block, Level, labelled_rows
+from neurodial.interpret.corpus import Example, Sentence, label_differences
 from neurodial.interpret.pieces import Encoded, encode
 
 Array = np.ndarray[Any, Any]
-Level = Literal["piece", "word", "sentence"]
-UNKNOWN = -1
 
 
 @dataclass(frozen=True)
@@ -58,41 +54,6 @@ class Extraction:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Rows of one batch in one stack.
-
-    Attributes:
-        stack: encoder or decoder.
-        level: what a row is.
-        examples: (n,) number of the example.
-        words: (n,) number of the word, -1 for special tokens and sentences.
-        types: (n,) hash of the lower-cased word.
-        labels: (n,) class number (0 is `none`), -1 where it is not known.
-        pairs: (n,) number of the minimal pair, -1 outside pairs.
-        splits: (n,) 0 train, 1 dev, 2 test.
-        values: site → (n, width) float32.
-    """
-
-    stack: Stack
-    level: Level
-    examples: Array
-    words: Array
-    types: Array
-    labels: Array
-    pairs: Array
-    splits: Array
-    values: dict[Site, Array]
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def where(self, mask: Array) -> "Block":
-        """The rows for which `mask` holds."""
-        rows = {name: getattr(self, name)[mask] for name in ("examples", "words", "types", "labels", "pairs", "splits")}
-        return replace(self, values={site: x[mask] for site, x in self.values.items()}, **rows)
-
-
-@dataclass(frozen=True)
 class _Item:
     """An example with its tokens."""
 
@@ -116,24 +77,31 @@ def extract(
         AddressError: for a site that the model has not.
         BadInput: if an activation is NaN or infinite, or the decoder needs a target that the corpus has not.
     """
+    for window in windows(examples, plan.window):
+        yield from extract_window(loaded, window, classes, plan)
+
+
+def extract_window(
+    loaded: LoadedModel, window: list[Example], classes: tuple[str, ...], plan: Extraction
+) -> Iterator[Block]:
+    """The blocks of examples that are sorted by length together; see `extract`."""
     for site in plan.sites:
         loaded.sites.info(site)
-    for window in _windows(examples, plan.window):
-        if plan.decoder == "own" and _wants_decoder(loaded, plan):
-            window = _with_own_output(loaded, window, plan)
-        items = [_item(loaded, example, plan) for example in window]
-        for batch in _batches(items, plan.batch_tokens):
-            values = _forward(loaded, batch, plan)
-            for stack in ("encoder", "decoder"):
-                if sites := plan.stack_sites(stack):
-                    yield from _blocks(loaded, stack, {site: values[site] for site in sites}, batch, classes, plan)
+    if plan.decoder == "own" and _wants_decoder(loaded, plan):
+        window = _with_own_output(loaded, window, plan)
+    items = [_item(loaded, example, plan) for example in window]
+    for batch in _batches(items, plan.batch_tokens):
+        values = _forward(loaded, batch, plan)
+        for stack in ("encoder", "decoder"):
+            if sites := plan.stack_sites(stack):
+                yield from _blocks(loaded, stack, {site: values[site] for site in sites}, batch, classes, plan)
 
 
 def _wants_decoder(loaded: LoadedModel, plan: Extraction) -> bool:
     return loaded.family == "encoder-decoder" and bool(plan.stack_sites("decoder"))
 
 
-def _windows(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
+def windows(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
     """Lists of about `size` examples that never part a pair."""
     window: list[Example] = []
     for _, unit in groupby(examples, key=lambda e: ("pair", e.pair) if e.pair is not None else ("one", e.number)):
@@ -227,9 +195,9 @@ def _blocks(
                     rows.append((row, word, shifted))
         if rows:
             how = plan.sentences if level == "sentence" else plan.words if level == "word" else "last"
-            yield _block(
-                stack, level, rows, {s: _reduce(x, rows, how) for s, x in values.items()}, batch, classes, on_target
-            )
+            reduced = {site: _reduce(x, rows, how) for site, x in values.items()}
+            owners = [(batch[row].example, word) for row, word, _ in rows]
+            yield labelled_rows(stack, level, owners, reduced, classes, on_target=on_target)
 
 
 def _places(tokens: Encoded, level: Level, plan: Extraction) -> Iterator[tuple[int, list[int]]]:
@@ -260,49 +228,6 @@ def _reduce(x: torch.Tensor, rows: list[tuple[int, int, list[int]]], how: str) -
     mode = "amax" if how == "max" else "mean"
     out = out.scatter_reduce(0, owner[:, None].expand_as(picked), picked, mode, include_self=False)
     return out.cpu().numpy()
-
-
-def _block(
-    stack: Stack,
-    level: Level,
-    rows: list[tuple[int, int, list[int]]],
-    values: dict[Site, Array],
-    batch: list[_Item],
-    classes: tuple[str, ...],
-    on_target: bool,
-) -> Block:
-    number = {label: i for i, label in enumerate(classes)}
-    columns: list[tuple[int, int, int, int, int, int]] = []
-    for row, word, _ in rows:
-        example = batch[row].example
-        sentence = example.target if on_target and example.target else example.source
-        label = _label(example, sentence, word, level)
-        kind = _type(sentence.word(word)) if word >= 0 else 0
-        pair = example.pair if example.pair is not None else -1
-        split = SPLITS.index(example.split)
-        columns.append((example.number, word, kind, UNKNOWN if label is None else number.get(label, 0), pair, split))
-    for site, x in values.items():
-        if not np.isfinite(x).all():
-            where = columns[int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])][0]
-            raise BadInput(
-                f"{site}: the activations of example {where} hold NaN or infinity",
-                hint="the checkpoint may be damaged, or need dtype float32",
-            )
-    data = [np.array(column, dtype=np.int64) for column in zip(*columns, strict=True)]
-    return Block(stack, level, data[0], data[1], data[2], data[3], data[4], data[5], values)
-
-
-def _label(example: Example, sentence: Sentence, word: int, level: Level) -> str | None:
-    if level == "sentence":
-        return example.label
-    if word >= 0:
-        return sentence.labels[word]
-    return NONE_CLASS if any(label is not None for label in sentence.labels) else None
-
-
-@lru_cache(maxsize=65536)
-def _type(word: str) -> int:
-    return int.from_bytes(hashlib.sha256(word.lower().encode()).digest()[:7], "big")
 
 
 @torch.inference_mode()

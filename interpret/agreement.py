@@ -271,3 +271,26 @@ def generate_agreement(
     raise BadInput(
         f"the grammar found only {len(found)} distinct sentences of {count}", hint="ask for fewer", param="count"
     )
+
+
+def agreement_pairs(count: int, seed: int = 0) -> list[tuple[AgreementSentence, AgreementSentence]]:
+    """Writes `count` minimal pairs: a sentence with its subject, and all that agrees with it, in either number.
+
+    Args:
+        count: number of pairs, at least 1; the structures take turns.
+        seed: the same seed gives the same pairs.
+
+    Raises:
+        BadInput: `count` is not positive, or more than the grammar can write.
+    """
+    if count < 1:
+        raise BadInput(f"the grammar writes at least one pair, {count} asked for", hint="use count=500", param="count")
+    found: dict[tuple[str, str], tuple[AgreementSentence, AgreementSentence]] = {}
+    for attempt in range(50 * count + 1000):
+        both = number_pair(_NAMES[attempt % len(_NAMES)], seed * 1_000_003 + attempt)
+        found.setdefault(both[0].key, both)
+        if len(found) == count:
+            return list(found.values())
+    raise BadInput(
+        f"the grammar found only {len(found)} distinct pairs of {count}", hint="ask for fewer", param="count"
+    )

@@ -8,7 +8,7 @@ import numpy as np
 from neurodial.control.addresses import Site
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NONE_CLASS, AffineMap, ReadOut, SiteNeurons
-from neurodial.interpret.activations import Block
+from neurodial.interpret.blocks import Block
 from neurodial.interpret.maps import ridge_map
 from neurodial.interpret.statistics import LabelMoments, PairMoments
 

@@ -9,7 +9,8 @@ from neurodial.control.addresses import Site
 from neurodial.control.calibration import Calibration, SiteStatistics
 from neurodial.control.errors import CorpusError
 from neurodial.control.loading import LoadedModel
-from neurodial.interpret.activations import Block, Extraction
+from neurodial.interpret.activations import Extraction
+from neurodial.interpret.blocks import Block
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.sinks import stream
 from neurodial.interpret.statistics import LabelMoments

@@ -82,7 +82,8 @@ class Example:
         label: of the whole sentence, where there is one.
         pair: number of the minimal pair that it belongs to.
         target: the other side of parallel text.
-        key: decides the split; both sentences of a pair have the same.
+        key: decides the split; both sentences of a pair, and all paraphrases of a fact, have the same.
+        fact: number of the fact that it states, where the corpus is one of facts.
     """
 
     number: int
@@ -91,6 +92,14 @@ class Example:
     pair: int | None = None
     target: Sentence | None = None
     key: str = ""
+    fact: int | None = None
+
+    @property
+    def unit(self) -> tuple[str, int]:
+        """What must not be parted: its pair, its fact, or itself."""
+        if self.pair is not None:
+            return "pair", self.pair
+        return ("fact", self.fact) if self.fact is not None else ("one", self.number)
 
     @property
     def split(self) -> Split:
@@ -234,7 +243,8 @@ class _Scan:
         if row.label not in (None, NONE_CLASS):
             self.sentences[str(row.label)] += 1
         sides = [[s.text, s.words, s.labels] if s else None for s in (row.source, row.target)]
-        self.content.update(json.dumps([*sides, row.label, row.pair], ensure_ascii=False).encode() + b"\n")
+        fact = [] if row.fact is None else [row.fact]
+        self.content.update(json.dumps([*sides, row.label, row.pair, *fact], ensure_ascii=False).encode() + b"\n")
 
 
 def _listed(names: list[str]) -> str:

@@ -1,17 +1,17 @@
 """The discovery job: corpus + model + concept + method + sites → ranking → neuron set with its evidence."""
 
 import fnmatch
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
 
-from neurodial.control.addresses import Site, Stack
+from neurodial.control.addresses import Site
 from neurodial.control.errors import AddressError, BadInput, CorpusError
 from neurodial.control.loading import LoadedModel
-from neurodial.control.neuron_set import NONE_CLASS, NeuronSet, ReadOut, Recommended
-from neurodial.interpret.activations import Extraction
+from neurodial.control.neuron_set import NeuronSet, ReadOut, Recommended
 from neurodial.interpret.assemble import (
     QUANTILE_LEVELS,
     Gathered,
@@ -20,20 +20,22 @@ from neurodial.interpret.assemble import (
     in_original_numbers,
     site_neurons,
 )
+from neurodial.interpret.causal import check_settings, default_patterns, rank_causally
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.evidence.gathering import Finding, gather_evidence
 from neurodial.interpret.evidence.settings import Level
+from neurodial.interpret.gather import check_gathered, gather, train_readouts
 from neurodial.interpret.maps import explained
-from neurodial.interpret.readout import ReadOutSettings, calibrate, check_classes, fit_readout, score_readout
-from neurodial.interpret.registry import RankingMethod, make_method
-from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, Sink, stream
+from neurodial.interpret.readout import ReadOutSettings
+from neurodial.interpret.registry import CausalMethod, RankingMethod, make_ranker
 from neurodial.interpret.statistics import LabelMoments, PairSummary
+from neurodial.interpret.store import ActivationStore
 from neurodial.interpret.tuned import Tuned, tune
 from neurodial.interpret.tuning import TuningSettings
 from neurodial.interpret.versions import PACKAGES, package_versions
 
 Array = np.ndarray[Any, Any]
-MIN_LABELLED = 8  # words (or sentences) of a label in the training part
+Watch = Callable[[RankingMethod, tuple[Site, ...]], None]
 STRENGTHS = {"map": 1.5, "shift": 2.0}
 
 
@@ -50,7 +52,9 @@ class Discovery:
         seed: of everything random; the same seed gives the same set.
         decoder: what the decoder of an encoder–decoder runs on, the corpus's targets or its own output.
         words: how a word's pieces become one row.
+        sentences: how a sentence's do, where only sentences are labelled.
         max_rows: rows that are kept for probes and the read-out.
+        examples: pairs or facts that a causal method runs.
         ridge: of the maps.
         readout: how the gate is trained.
         op: recommended operation; by default `map` where there are minimal pairs, else `shift`.
@@ -69,7 +73,9 @@ class Discovery:
     seed: int = 0
     decoder: Literal["reference", "own"] = "reference"
     words: Literal["first", "last", "mean"] = "last"
+    sentences: Literal["mean", "last", "max"] = "mean"
     max_rows: int = 20_000
+    examples: int = 50
     ridge: float = 100.0
     readout: ReadOutSettings = field(default_factory=ReadOutSettings)
     op: str | None = None
@@ -79,7 +85,15 @@ class Discovery:
     evidence: Level = "quick"
 
 
-def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery, *, other: Corpus | None = None) -> NeuronSet:
+def discover(
+    loaded: LoadedModel,
+    corpus: Corpus,
+    job: Discovery,
+    *,
+    other: Corpus | None = None,
+    store: ActivationStore | None = None,
+    watch: Watch | None = None,
+) -> NeuronSet:
     """Finds a concept's neurons and writes down what controls need to know about them.
 
     Args:
@@ -87,20 +101,27 @@ def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery, *, other: Corp
         corpus: labelled.
         job: what to look for, and how.
         other: text on which the evidence measures what the set's neurons cost off target; None for the built-in one.
+        store: the corpus's activations, read instead of running the model over it.
+        watch: is shown the method after each fit, with the sites whose neurons it has ranked.
 
     Raises:
         CorpusError: if the corpus has no labels, one that is too rare, or nothing to contrast it with.
         AddressError: if no site of the model matches.
         BadInput: for unknown methods or settings, and activations that are not numbers.
     """
-    sites = match_sites(loaded, job.sites)
-    method = make_method(job.method, **job.params)
+    method = make_ranker(job.method, **job.params)
+    stored = tuple(str(site) for site in store.sites) if store else ()
+    sites = match_sites(loaded, job.sites or stored or default_patterns(loaded, method))
     if job.top < 1:
         raise BadInput(f"top={job.top}: a set has at least one neuron", param="top")
     _check_corpus(corpus, method)
-    data = gather(loaded, corpus, sites, job)
-    _check_gathered(corpus, data)
-    ranked = rank(method, data, sites)
+    data = gather(loaded, corpus, sites, job, store)
+    check_gathered(corpus, data)
+    measured: dict[str, Any] = {}
+    if isinstance(method, RankingMethod):
+        ranked = rank(method, data, sites, watch)
+    else:
+        ranked, measured["task"] = _ranked_causally(loaded, corpus, method, sites, job)
     readouts, report = train_readouts(data, sites, job)
     tuned = _tuned(loaded, corpus, data, ranked, readouts, job) if job.tuning else None
     ranked = tuned.ranked if tuned else ranked
@@ -109,13 +130,14 @@ def discover(loaded: LoadedModel, corpus: Corpus, job: Discovery, *, other: Corp
     readouts = tuple(r for r in readouts if r.site in chosen)
     finding = Finding(loaded, corpus, data, method, chosen, readouts, job.seed, other)
     evidence: dict[str, Any] = {"readout": report} if report else {}
+    evidence |= measured
     if tuned:
         parts = tuple(replace(p, maps=tuned.maps[p.site]) for p in parts)
         evidence["tuning"] = tuned.report
     elif maps := {str(p.site): _map_evidence(data, p.site, p.maps, p.indices) for p in parts if p.maps}:
         evidence["map_explained"] = maps
     parts, readouts = in_original_numbers(loaded, parts, readouts)
-    op = job.op or ("map" if data.pairs else "shift")
+    op = job.op or ("map" if data.pairs and corpus.word_labels else "shift")
     usual = 1.0 if tuned and op == "map" else STRENGTHS.get(op, 1.0)
     strength = usual if job.strength is None else job.strength
     found = NeuronSet(
@@ -154,13 +176,30 @@ def match_sites(loaded: LoadedModel, patterns: tuple[str, ...]) -> tuple[Site, .
     return tuple(site for site in known if any(fnmatch.fnmatchcase(str(site), p) for p in patterns))
 
 
-def _check_corpus(corpus: Corpus, method: RankingMethod) -> None:
+def _ranked_causally(
+    loaded: LoadedModel, corpus: Corpus, method: CausalMethod, sites: tuple[Site, ...], job: Discovery
+) -> tuple[list[Ranked], dict[str, Any]]:
+    """Every neuron's score, and what is known of the task."""
+    check_settings(method)
+    found = rank_causally(
+        method,
+        loaded,
+        corpus,
+        sites,
+        examples=job.examples,
+        seed=job.seed,
+        decoder="own" if job.decoder == "own" else None,
+    )
+    return found.ranked, found.report
+
+
+def _check_corpus(corpus: Corpus, method: RankingMethod | CausalMethod) -> None:
     if not corpus.labels:
         raise CorpusError(f"{corpus.name}: it has no labels", hint="discovery needs a labelled corpus or minimal pairs")
-    if method.streams == "pairs" and not (corpus.paired and corpus.word_labels):
+    if isinstance(method, RankingMethod) and method.streams == "pairs" and not corpus.paired:
         raise CorpusError(
             f"{corpus.name}: {method.slug} needs minimal pairs",
-            hint="use pairs:FILE or grammar:tense, or --method probeless",
+            hint="use pairs:FILE, contrast:FILE or grammar:tense, or --method probeless",
         )
     if len(corpus.labels) == 1 and not corpus.word_labels:
         raise CorpusError(
@@ -168,55 +207,19 @@ def _check_corpus(corpus: Corpus, method: RankingMethod) -> None:
         )
 
 
-def gather(loaded: LoadedModel, corpus: Corpus, sites: tuple[Site, ...], job: Discovery) -> Gathered:
-    """One pass over the corpus with all sinks."""
-    classes = (NONE_CLASS, *corpus.labels)
-    level: Literal["word", "sentence"] = "word" if corpus.word_labels else "sentence"
-    statistics = LabelStatistics(classes, level=level)
-    samples = Collector(level=level, max_rows=job.max_rows, seed=job.seed)
-    positions = Collector(level="piece", max_rows=2 * job.max_rows, seed=job.seed)
-    pairs, held_out = PairedTokens(sites), PairedTokens(sites, splits=("dev", "test"))
-    with_words, with_pairs = corpus.word_labels, corpus.paired and corpus.word_labels and len(corpus.labels) == 2
-    plan = Extraction(
-        sites, (level, "piece") if with_words else (level,), words=job.words, decoder=job.decoder
-    )  # fmt: skip
-    sinks: list[Sink] = [
-        statistics,
-        samples,
-        *([positions] if with_words else []),
-        *([pairs, held_out] if with_pairs else []),
-    ]
-    stream(loaded, corpus, plan, sinks)
-    stacks: list[Stack] = list(dict.fromkeys(site.stack for site in sites))
-    return Gathered(
-        classes,
-        statistics.moments,
-        pairs.moments if with_pairs else {},
-        held_out.moments if with_pairs else {},
-        {stack: rows for stack in stacks if (rows := samples.rows(stack)) is not None},
-        {stack: rows for stack in stacks if (rows := positions.rows(stack)) is not None} if with_words else {},
-    )
-
-
-def _check_gathered(corpus: Corpus, data: Gathered) -> None:
-    if not data.moments:
-        raise CorpusError(f"{corpus.name}: no labelled word could be found among the model's tokens")
-    for site, moments in data.moments.items():
-        for number in data.contrast:
-            if moments.count[number] < MIN_LABELLED:
-                raise CorpusError(
-                    f"{corpus.name}: only {moments.count[number]:.0f} training examples of {data.classes[number]!r} "
-                    f"at {site}, at least {MIN_LABELLED} are needed",
-                    hint="give a larger corpus, and check that its words align with the tokenizer",
-                )
-
-
-def rank(method: RankingMethod, data: Gathered, sites: tuple[Site, ...]) -> list[Ranked]:
+def rank(
+    method: RankingMethod,
+    data: Gathered,
+    sites: tuple[Site, ...],
+    watch: Watch | None = None,
+) -> list[Ranked]:
     """Scores of all neurons of all sites; the sites of one stack are ranked together, on the same rows."""
     ranked: list[Ranked] = []
     for stack in dict.fromkeys(site.stack for site in sites):
         here = [site for site in sites if site.stack == stack]
         _fit(method, data, here)
+        if watch is not None:
+            watch(method, tuple(here))
         widths = np.cumsum([data.moments[site].mean.shape[1] for site in here])[:-1]
         ranked += [Ranked(s, part) for s, part in zip(here, np.split(method.scores_, widths), strict=True)]
     return ranked
@@ -227,31 +230,16 @@ def _fit(method: RankingMethod, data: Gathered, sites: list[Site]) -> None:
     if method.streams == "labels":
         fitted.fit_moments(LabelMoments.concatenate([data.moments[s].select(data.contrast) for s in sites]))
     elif method.streams == "pairs":
+        if not data.pairs:
+            raise CorpusError(
+                f"{method.slug} compares tokens of minimal pairs, and the store holds none",
+                hint="extract them too: --level word --level piece",
+            )
         fitted.fit_pairs(PairSummary.concatenate([data.pairs[s].summary() for s in sites]))
     else:
         sample = data.samples[sites[0].stack]
         rows = sample.where((sample.splits == 0) & np.isin(sample.labels, data.contrast))
         method.fit(np.concatenate([rows.values[s] for s in sites], axis=1), rows.labels)
-
-
-def train_readouts(
-    data: Gathered, sites: tuple[Site, ...], job: Discovery
-) -> tuple[tuple[ReadOut, ...], dict[str, Any]]:
-    """A calibrated read-out at each site, with its held-out scores; none where only sentences are labelled."""
-    made: list[ReadOut] = []
-    report: dict[str, Any] = {}
-    for site in sites:
-        rows = data.positions.get(site.stack)
-        if rows is None or NONE_CLASS not in {data.classes[i] for i in np.unique(rows.labels)}:
-            continue
-        x, y = rows.values[site], rows.labels
-        train, dev, test = (rows.splits == split for split in (0, 1, 2))
-        readout = fit_readout(site, x[train], y[train], data.classes, settings=job.readout)
-        if job.readout.beta > 0 and _has_all(y[dev], data.classes):
-            readout = calibrate(readout, x[dev], y[dev], beta=job.readout.beta)
-        made.append(readout)
-        report[str(site)] = score_readout(readout, x[test], y[test]) if test.any() else {"rows": 0}
-    return tuple(made), report
 
 
 def _tuned(
@@ -275,14 +263,6 @@ def _tuned(
     )
 
 
-def _has_all(y: Array, classes: tuple[str, ...]) -> bool:
-    try:
-        check_classes(y, classes)
-    except BadInput:
-        return False
-    return True
-
-
 def _map_evidence(data: Gathered, site: Site, maps: dict[str, Any], indices: Array) -> dict[str, float]:
     """Share of the pairs' variance that each map explains on held-out pairs."""
     held_out = data.held_out_pairs.get(site)
@@ -295,7 +275,7 @@ def _map_evidence(data: Gathered, site: Site, maps: dict[str, Any], indices: Arr
 
 
 def _provenance(
-    corpus: Corpus, job: Discovery, method: RankingMethod, sites: tuple[Site, ...], num_neurons: int
+    corpus: Corpus, job: Discovery, method: RankingMethod | CausalMethod, sites: tuple[Site, ...], num_neurons: int
 ) -> dict[str, Any]:
     settings = asdict(job)
     for name in ("concept", "method", "params", "sites", "seed"):

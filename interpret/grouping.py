@@ -11,7 +11,8 @@ import numpy as np
 from neurodial.control.addresses import Site
 from neurodial.control.errors import AddressError, BadInput
 from neurodial.control.loading import LoadedModel
-from neurodial.interpret.activations import Block, Extraction
+from neurodial.interpret.activations import Extraction
+from neurodial.interpret.blocks import Block
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.discover import match_sites
 from neurodial.interpret.explanations import figure

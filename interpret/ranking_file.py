@@ -27,6 +27,7 @@ from neurodial.control.lineage import check_origin
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet
 from neurodial.control.set_file import write_atomically
+from neurodial.interpret.experts import Experts, is_table
 from neurodial.interpret.salience import Scores, magnitude, per_unit
 
 Array = np.ndarray[Any, Any]
@@ -71,8 +72,13 @@ class Ranking:
         return cls(name, tuple(rows), loaded.name, origin)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Ranking":
-        """Reads a ranking file, or takes a neuron set (`.safetensors`) as one.
+    def load(cls, path: str | Path, loaded: LoadedModel | None = None) -> "Ranking":
+        """Reads a ranking file, or takes a neuron set (`.safetensors`) or a table of expert units (`.csv`) as one.
+
+        Args:
+            path: the file.
+            loaded: the model, whose modules a table of expert units (`interpret.experts`) names; without it such a
+                table is only checked, and gives no rows.
 
         Raises:
             BadInput: naming the line that is wrong.
@@ -86,6 +92,9 @@ class Ranking:
             raise BadInput(f"{path}: there is no such ranking", hint=_HINT) from None
         except (OSError, UnicodeDecodeError) as error:
             raise BadInput(f"{path}: cannot be read ({error})", hint=_HINT) from None
+        if lines and is_table(lines[0]):
+            table = Experts.load(path)
+            return cls(path.name, tuple(table.addresses(loaded)) if loaded else ())
         head = _HEAD.fullmatch(lines[0]) if lines else None
         rows = tuple(_rows(path, lines))
         return cls(path.name, rows, head["model"] if head else "", head["fingerprint"] if head else "")

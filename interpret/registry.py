@@ -271,6 +271,16 @@ def make_method(slug: str, **params: Any) -> RankingMethod:
     return make(slug, methods(), params)
 
 
+def make_ranker(slug: str, **params: Any) -> RankingMethod | CausalMethod:
+    """A method from a concept to its neurons with its settings: one that looks at activations, or at interventions.
+
+    Raises:
+        BadInput: for an unknown slug or parameter.
+    """
+    known: dict[str, type[RankingMethod | CausalMethod]] = {**methods(), **causal_methods()}
+    return make(slug, dict(sorted(known.items())), params)
+
+
 def make_grouping(slug: str, **params: Any) -> Method:
     """A method from neurons to neurons with its settings: one that groups a model's, or one that compares models.
 

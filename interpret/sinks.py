@@ -1,16 +1,19 @@
 """What becomes of streamed blocks: statistics, a bounded sample of rows, paired tokens."""
 
+import copy
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
 from neurodial.control.addresses import Site, Stack
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NONE_CLASS
-from neurodial.interpret.activations import Block, Extraction, Level, extract
+from neurodial.interpret.activations import Extraction, extract
+from neurodial.interpret.blocks import Block, Level
 from neurodial.interpret.corpus import SPLITS, Corpus, Split
 from neurodial.interpret.progress import progress
+from neurodial.interpret.sketches import LabelCovariances, LabelQuantiles
 from neurodial.interpret.statistics import LabelMoments, PairMoments
 
 Array = np.ndarray[Any, Any]
@@ -35,30 +38,61 @@ def stream(loaded: LoadedModel, corpus: Corpus, plan: Extraction, sinks: Iterabl
                 advance(len(np.unique(block.examples)))
 
 
-class LabelStatistics:
-    """Per-label count, mean and variance of every neuron of every site."""
+Summary = TypeVar("Summary", LabelMoments, LabelCovariances, LabelQuantiles)
+
+
+class _ByLabel(Generic[Summary]):
+    """Statistics of every site, per label, of the rows of one level and some splits."""
 
     def __init__(
         self, classes: tuple[str, ...], *, level: Level = "word", splits: tuple[Split, ...] = ("train",)
     ) -> None:
         self.classes = classes
         self.level = level
-        self.moments: dict[Site, LabelMoments] = {}
+        self.moments: dict[Site, Summary] = {}
         self._splits = [SPLITS.index(split) for split in splits]
+
+    def _empty(self, width: int) -> Summary:
+        raise NotImplementedError
 
     def add(self, block: Block) -> None:
         """Takes the labelled rows of its level and splits."""
         if block.level == self.level:
             mask = np.isin(block.splits, self._splits)
             for site, x in block.values.items():
-                known = self.moments.setdefault(site, LabelMoments(len(self.classes), x.shape[1]))
-                known.update(x[mask], block.labels[mask])
+                if site not in self.moments:
+                    self.moments[site] = self._empty(x.shape[1])
+                self.moments[site].update(x[mask], block.labels[mask])
 
-    def merge(self, other: "LabelStatistics") -> "LabelStatistics":
+    def merge(self, other: Self) -> Self:
         """Adds what another one has seen, of the same classes."""
-        for site, moments in other.moments.items():
-            self.moments.setdefault(site, LabelMoments(len(self.classes), moments.mean.shape[1])).merge(moments)
+        for site, seen in other.moments.items():
+            if site in self.moments:
+                self.moments[site].merge(seen)
+            else:
+                self.moments[site] = copy.deepcopy(seen)
         return self
+
+
+class LabelStatistics(_ByLabel[LabelMoments]):
+    """Per-label count, mean and variance of every neuron of every site."""
+
+    def _empty(self, width: int) -> LabelMoments:
+        return LabelMoments(len(self.classes), width)
+
+
+class CovarianceStatistics(_ByLabel[LabelCovariances]):
+    """Per-label covariances of each site's neurons, and their correlations; (labels, neurons, neurons) of memory."""
+
+    def _empty(self, width: int) -> LabelCovariances:
+        return LabelCovariances(len(self.classes), width)
+
+
+class QuantileStatistics(_ByLabel[LabelQuantiles]):
+    """Per-label quantiles of every neuron, within two per cent."""
+
+    def _empty(self, width: int) -> LabelQuantiles:
+        return LabelQuantiles(len(self.classes), width)
 
 
 class Collector:
@@ -140,12 +174,19 @@ class PairedTokens:
     """Joins the tokens of the words in which the two sentences of a minimal pair differ.
 
     The k-th differing word of one sentence belongs to the k-th of the other. Words of as many pieces are paired piece
-    by piece, others last piece with last and first with first.
+    by piece, others last piece with last and first with first. At the level of sentences the two sentences are joined
+    as they are.
     """
 
     def __init__(
-        self, sites: Iterable[Site], labels: tuple[int, int] = (1, 2), *, splits: tuple[Split, ...] = ("train",)
+        self,
+        sites: Iterable[Site],
+        labels: tuple[int, int] = (1, 2),
+        *,
+        level: Level = "piece",
+        splits: tuple[Split, ...] = ("train",),
     ) -> None:
+        self.level = level
         self.labels = labels
         self.moments: dict[Site, PairMoments] = {}
         self._sites = tuple(sites)
@@ -155,7 +196,7 @@ class PairedTokens:
     def add(self, block: Block) -> None:
         """Takes the labelled pieces of minimal pairs."""
         wanted = [site for site in self._sites if site in block.values]
-        if block.level != "piece" or not wanted:
+        if block.level != self.level or not wanted:
             return
         mask = np.isin(block.labels, self.labels) & (block.pairs >= 0) & np.isin(block.splits, self._splits)
         rows = block.where(mask)

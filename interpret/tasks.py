@@ -92,7 +92,7 @@ def next_tokens(
     if loaded.family == "encoder-decoder":
         raise BadInput("next tokens are asked of decoder-only and encoder-only models; use translations")
     rows = [
-        _prompt(loaded, prompt, answers[n], None if foils is None else foils[n]) for n, prompt in enumerate(prompts)
+        prompt_of(loaded, prompt, answers[n], None if foils is None else foils[n]) for n, prompt in enumerate(prompts)
     ]
     return token_batches(rows, pad=_pad(loaded), batch=batch, device=loaded.model.device)
 
@@ -148,7 +148,12 @@ def translations(
     return [Batch(one.inputs, one.labels) for one in made]
 
 
-def _prompt(loaded: LoadedModel, prompt: str, answer: str, foil: str | None) -> Prompt:
+def prompt_of(loaded: LoadedModel, prompt: str, answer: str, foil: str | None) -> Prompt:
+    """One row of `next_tokens`.
+
+    Raises:
+        BadInput: for an answer that begins no token of its own, an empty prompt, or a foil that begins as it does.
+    """
     tokenizer: Any = loaded.tokenizer
     ids = tokenizer(prompt)["input_ids"]
     if loaded.family == "encoder-only":
@@ -161,6 +166,8 @@ def _prompt(loaded: LoadedModel, prompt: str, answer: str, foil: str | None) -> 
         position = places[0]
     else:
         ids = [token for token in ids if token != tokenizer.eos_token_id or token == tokenizer.bos_token_id]
+        if not ids:
+            raise BadInput(f"there is nothing before {answer!r} from which a model could tell it")
         first = [_continued(tokenizer, prompt, text, len(ids)) for text in (answer, foil) if text]
         position = len(ids) - 1
     if len(first) == 2 and first[0] == first[1]:

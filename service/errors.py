@@ -162,9 +162,10 @@ def install_handlers(app: FastAPI) -> None:
 
 
 def _allowed(request: Request) -> str:
-    """The methods of every route with the path of the first that matches; Starlette names those of that one alone."""
+    """The methods of every route with a request's path; Starlette names those of the first that matches alone."""
     matching = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
-    same = [route for route in matching if route.path == matching[0].path]
+    literal = [route for route in matching if route.path == request.url.path]
+    same = literal or [route for route in matching if route.path == matching[0].path]
     return ", ".join(sorted({method for route in same for method in getattr(route, "methods", None) or ()}))
 
 

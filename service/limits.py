@@ -28,7 +28,9 @@ class Limits(BaseModel):
         default=100_000, ge=1, description="most neurons that controls may touch; one counts for each control"
     )
     max_activations: int = Field(
-        default=262_144, ge=1, description="most numbers that a request may ask for: neurons times tokens of one text"
+        default=262_144,
+        ge=1,
+        description="most numbers that a request may ask for: neurons times tokens, over all texts",
     )
     max_set_bytes: int = Field(default=67_108_864, ge=1024, description="largest neuron-set file, in bytes")
     max_beams: int = Field(default=8, ge=1, description="most beams of a beam search")

@@ -17,6 +17,7 @@ DEMO_MODELS = {"demo": "en-es", "demo-lm": "lm"}
 CHOICES = {
     "decoder": ("reference", "own"),
     "words": ("first", "last", "mean"),
+    "sentences": ("mean", "last", "max"),
     "op": ("map", "shift", "clamp", "prune"),
     "evidence": ("quick", "full", "none"),
 }
@@ -25,11 +26,14 @@ CHOICES = {
 @one_line_errors
 def discover(
     model: Annotated[str, typer.Option(help="Checkpoint folder, demo or demo-lm.")],
-    corpus: Annotated[
-        str, typer.Option(help="Corpus, such as grammar:tense?count=3000 or pairs:FILE?now=COL&then=COL.")
-    ],
     concept: Annotated[str, typer.Option(help="Name of the concept, such as tense.")],
     out: Annotated[Path, typer.Option(help="Neuron set to write, such as tense.safetensors.")],
+    corpus: Annotated[
+        str | None, typer.Option(help="Corpus, such as grammar:tense?count=3000 or pairs:FILE?now=COL&then=COL.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Activations of neurodial extract, read instead of running the model.")
+    ] = None,
     method: Annotated[str, typer.Option(help="Discovery method.")] = "mean-difference",
     param: Annotated[list[str] | None, typer.Option(help="Setting of the method, NAME=VALUE; repeatable.")] = None,
     site: Annotated[
@@ -37,10 +41,14 @@ def discover(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Neurons of the set.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same set.")] = 0,
+    examples: Annotated[int, typer.Option(min=1, help="Pairs or facts that a causal method runs.")] = 50,
     decoder: Annotated[
         str, typer.Option(help="Decoder sites: run on the reference or on the model's own output.")
     ] = "reference",
     words: Annotated[str, typer.Option(help="Activation of a word: its first or last piece, or their mean.")] = "last",
+    sentences: Annotated[
+        str, typer.Option(help="Activation of a labelled sentence or prompt: mean, last or max of its pieces.")
+    ] = "mean",
     ridge: Annotated[float, typer.Option(help="Penalty of the maps.")] = 100.0,
     op: Annotated[str | None, typer.Option(help="Recommended operation: map, shift, clamp or prune.")] = None,
     strength: Annotated[float | None, typer.Option(help="Recommended strength.")] = None,
@@ -48,6 +56,9 @@ def discover(
         int,
         typer.Option(min=0, help="Steps for which maps are fitted through the model; it then also picks the neurons."),
     ] = 0,
+    experts: Annotated[
+        Path | None, typer.Option(help="With --method expert-units: write every unit's average precision (.csv).")
+    ] = None,
     evidence: Annotated[
         str, typer.Option(help="How much evidence is gathered: quick (under a minute on the demo), full or none.")
     ] = "quick",
@@ -60,31 +71,44 @@ def discover(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a summary.")] = False,
 ) -> None:
     """Find the neurons that carry a concept and write a neuron set."""
-    for name, value in (("decoder", decoder), ("words", words), ("op", op), ("evidence", evidence)):
+    given = {"decoder": decoder, "words": words, "sentences": sentences, "op": op, "evidence": evidence}
+    for name, value in given.items():
         if value is not None and value not in CHOICES[name]:
             raise BadInput(f"--{name} {value}: not known", hint=f"one of {', '.join(CHOICES[name])}")
     if out.is_dir() or not out.name:
         raise BadInput(f"--out {out}: a folder, not a file", hint="name a file, such as tense.safetensors")
+    if corpus is None and store is None:
+        raise BadInput("there is nothing to learn from", hint="give --corpus, or --store with extracted activations")
+    if experts is not None and method != "expert-units":
+        raise BadInput(f"--experts {experts}: {method} has no expert units", hint="use --method expert-units")
     params = method_params(param or [])
 
     from neurodial.control.loading import load_model
     from neurodial.interpret.discover import Discovery, discover
+    from neurodial.interpret.experts import Watcher
     from neurodial.interpret.readers import open_corpus
-    from neurodial.interpret.registry import make_method
+    from neurodial.interpret.registry import make_ranker
+    from neurodial.interpret.store import ActivationStore
     from neurodial.interpret.tuning import TuningSettings
 
-    make_method(method, **params)  # refused before anything slow happens
-    opened = open_corpus(corpus, skip_bad=skip_bad)
+    make_ranker(method, **params)  # refused before anything slow happens
+    stored = ActivationStore.open(store) if store else None
+    opened = stored.opened_corpus() if stored and not corpus else open_corpus(str(corpus), skip_bad=skip_bad)
     elsewhere = open_corpus(other, skip_bad=skip_bad) if other else None
     loaded = load_model(checkpoint(model), device=device, dtype=dtype)
+    if stored is not None:
+        stored.check(loaded, opened)
+    watcher = Watcher(loaded, concept) if experts is not None else None
     job = Discovery(
-        concept=concept, method=method, params=params, sites=tuple(site or ()), top=top, seed=seed,
-        decoder=decoder, words=words, ridge=ridge, op=op, strength=strength, evidence=evidence,  # type: ignore[arg-type]
-        tuning=TuningSettings(steps=tune) if tune else None,
+        concept=concept, method=method, params=params, sites=tuple(site or ()), top=top, seed=seed, examples=examples,
+        decoder=decoder, words=words, sentences=sentences, ridge=ridge, op=op, strength=strength,  # type: ignore[arg-type]
+        evidence=evidence, tuning=TuningSettings(steps=tune) if tune else None,  # type: ignore[arg-type]
     )  # fmt: skip
-    found = discover(loaded, opened, job, other=elsewhere)
+    found = discover(loaded, opened, job, other=elsewhere, store=stored, watch=watcher)
     try:
         found.save(out)
+        if watcher is not None and experts is not None:
+            watcher.table().save(experts)
     except OSError as error:
         raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from None
     _report(found, opened, out, as_json)

@@ -13,6 +13,7 @@ COMMANDS = {  # command → (module, one-line help); modules define `command`
     "discover": ("neurodial.deploy.cli.discover", "Find the neurons that carry a concept and write a neuron set."),
     "evaluate": ("neurodial.deploy.cli.evaluate", "Compare discovery methods on one concept, and recommend one."),
     "explain": ("neurodial.deploy.cli.explain", "Say what neurons answer to."),
+    "extract": ("neurodial.deploy.cli.extract", "Write a corpus's activations to disk, or take NeuroX's over."),
     "group": ("neurodial.deploy.cli.group", "Group neurons by what they do together, or compare models."),
     "inspect": ("neurodial.deploy.cli.inspect", "Show a model's sites or a neuron set's top neurons."),
     "methods": ("neurodial.deploy.cli.methods", "List the methods with their properties in the survey's table."),

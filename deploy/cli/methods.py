@@ -8,7 +8,7 @@ from neurodial.deploy.cli.output import one_line_errors, print_json
 
 COLUMNS = ("scope", "direction", "scalability", "human", "supervision", "causal", "source")
 WIDE = 110  # characters of a terminal that has room for the source
-COMMANDS = {"RankingMethod": "discover", "ExplanationMethod": "explain"}
+COMMANDS = {"RankingMethod": "discover", "CausalMethod": "discover", "ExplanationMethod": "explain"}
 
 
 @one_line_errors

@@ -105,15 +105,12 @@ def _scores(run: ContrastEvaluation, found: NeuronSet, *, baselines: bool) -> Sc
     return scores
 
 
-def _mean(runs: list[Scores]) -> Scores:
+def _mean(values: list[Any]) -> Any:
     """The mean of every figure over several runs."""
-    first = runs[0]
-    return {
-        name: _mean([run[name] for run in runs])
-        if isinstance(first[name], dict)
-        else np.mean([run[name] for run in runs], axis=0).round(4).tolist()
-        for name in first
-    }
+    first = values[0]
+    if isinstance(first, dict):
+        return {name: _mean([value[name] for value in values]) for name in first}
+    return None if first is None else np.mean(values, axis=0).round(4).tolist()
 
 
 def table(results: Scores, part: str) -> Table:
@@ -122,7 +119,7 @@ def table(results: Scores, part: str) -> Table:
     out = Table(title=f"{results['concept']}, {part}", title_justify="left")
     out.add_column("")
     for direction in directions:
-        for name in (f"{direction.replace('_', ' ')}: switched %", "as direct %", "chrF to direct"):
+        for name in (f"{direction.replace('_', ' ')}: switched %", "of able %", "as direct %", "chrF"):
             out.add_column(name, justify="right")
     for name, scores in results[part].items():
         out.add_row(name, *(cell for direction in directions for cell in _cells(scores[direction])))
@@ -132,7 +129,8 @@ def table(results: Scores, part: str) -> Table:
 def _cells(scores: Scores) -> list[str]:
     low, high = scores["switched_95"]
     switched = f"{100 * scores['switched']:.1f} [{100 * low:.0f}–{100 * high:.0f}]"
-    return [switched, f"{100 * scores['as_direct']:.1f}", f"{scores['chrf_direct']:.1f}"]
+    able = "–" if scores["switched_of_able"] is None else f"{100 * scores['switched_of_able']:.1f}"
+    return [switched, able, f"{100 * scores['as_direct']:.1f}", f"{scores['chrf_direct']:.1f}"]
 
 
 def main(

@@ -74,13 +74,19 @@ class ContrastScorer:
     def report(
         self, concept: str, outputs: Sequence[str], uncontrolled: Sequence[str], direct: Sequence[str], to: str
     ) -> dict[str, Any]:
-        """Share that switched with its interval, and how near the outputs are to the other sentence's translation."""
+        """Share that switched with its interval, and how near the outputs are to the other sentence's translation.
+
+        The model is *able* where its direct translation of the other sentence is what the output was to become.
+        """
         hits = [self.switched(concept, out, base, to) for out, base in zip(outputs, uncontrolled, strict=True)]
+        able = [self.switched(concept, text, base, to) for text, base in zip(direct, uncontrolled, strict=True)]
         same = [_words(a) == _words(b) for a, b in zip(outputs, direct, strict=True)]
         return {
             "n": len(hits),
             "switched": round(float(np.mean(hits)), 4),
             "switched_95": interval(hits),
+            "switched_of_able": round(float(np.mean(np.array(hits)[able])), 4) if any(able) else None,
+            "able": sum(able),
             "as_direct": round(float(np.mean(same)), 4),
             "chrf_direct": chrf(outputs, [[text] for text in direct]),
         }

@@ -12,11 +12,12 @@ from neurodial.control.lineage import check_origin
 from neurodial.control.loading import LoadedModel
 from neurodial.interpret.assemble import Gathered, Ranked, choose
 from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.discover import Discovery, gather, match_sites, train_readouts
+from neurodial.interpret.discover import Discovery, match_sites
 from neurodial.interpret.evidence.cases import Cases, concept_cases
 from neurodial.interpret.evidence.causal import Intervener, Measurement, unchanged
 from neurodial.interpret.evidence.matching import matched_neurons
 from neurodial.interpret.evidence.probes import Rows, control_labels, probe_accuracy
+from neurodial.interpret.gather import gather, train_readouts
 from neurodial.interpret.ranking_file import Ranking
 
 Array = np.ndarray[Any, Any]
@@ -95,7 +96,8 @@ class Ground:
     def labels(self) -> list[str]:
         """The labels that neurons are moved to."""
         counts = self.corpus.counts
-        kept = sorted(self.corpus.labels, key=lambda label: -counts[label])[: self.job.moved_labels]
+        known = self.cases.parts if self.cases else ()
+        kept = sorted(known, key=lambda label: -counts[label])[: self.job.moved_labels]
         return [label for label in self.corpus.labels if label in kept]
 
     @property

@@ -95,7 +95,11 @@ def other_texts(corpus: Corpus | None, limit: int) -> tuple[str, list[str]]:
 
 
 def text_parts(loaded: LoadedModel, texts: Sequence[str]) -> list[Part]:
-    """Texts with what the model says of them by itself: its greedy output, or their own tokens."""
+    """Texts with what the model says of them by itself: its greedy output, or their own tokens.
+
+    Raises:
+        BadInput: if there is nothing to predict in them.
+    """
     limit = max_length(loaded)
     ids = [tuple(one) for one in loaded.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]]
     if loaded.family != "encoder-decoder":
@@ -104,6 +108,8 @@ def text_parts(loaded: LoadedModel, texts: Sequence[str]) -> list[Part]:
         outputs = generate_ids(loaded, texts, max_new_tokens=min(64, limit - 1))
         made = (TokenRow(source, tuple(out)) for source, out in zip(ids, outputs, strict=True))
         rows = sorted(made, key=lambda row: row.length)
+    if not rows:
+        raise BadInput("there is no text of more than one token to take a log-probability of")
     return [Part(own) for own in _batches(loaded, rows)]
 
 
@@ -188,8 +194,14 @@ def _tells_apart(loaded: LoadedModel, prompt: str, word: str, foil: str) -> bool
 def _text_cases(loaded: LoadedModel, labels: Sequence[str], examples: Sequence[Example], limit: int) -> Cases:
     parts = {}
     for label in labels:
-        texts = [e.source.text for e in examples if label in (e.label, *e.source.labels)][:limit]
-        if not texts:
-            raise BadInput(f"no held-out example has the label {label!r}")
-        parts[label] = text_parts(loaded, texts)
+        texts = [e.source.text for e in examples if label in _labels(e)][:limit]
+        if texts:
+            parts[label] = text_parts(loaded, texts)
+    if not parts:
+        raise BadInput("no held-out example has a label")
     return Cases(TEXT, parts, paired=False)
+
+
+def _labels(example: Example) -> set[str | None]:
+    """All labels of an example, of its words on either side among them."""
+    return {example.label, *example.source.labels, *(example.target.labels if example.target else ())}

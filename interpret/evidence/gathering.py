@@ -10,8 +10,8 @@ from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet, ReadOut
-from neurodial.interpret.activations import Block
 from neurodial.interpret.assemble import Gathered
+from neurodial.interpret.blocks import Block
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.evidence.cases import concept_cases, other_texts, text_parts
 from neurodial.interpret.evidence.causal import Intervener, Measurement
@@ -107,16 +107,17 @@ def causal_evidence(finding: Finding, found: NeuronSet | None, settings: Evidenc
     """The causal effect beside matched random neurons; a note where it cannot be measured."""
     try:
         cases = concept_cases(finding.loaded, finding.corpus, settings.examples)
+        name, texts = other_texts(finding.other, settings.other_texts)
+        elsewhere = text_parts(finding.loaded, texts)
     except BadInput as error:
         return {"note": error.message}
     make = Intervener(finding.loaded, finding.data.moments, finding.data.classes, finding.readouts)
     deviations = make.deviations(finding.chosen)
     matched = [matched_neurons(finding.chosen, deviations, finding.seed + n) for n in range(settings.random_sets)]
-    name, texts = other_texts(finding.other, settings.other_texts)
-    measured = Measurement(make, cases, [neurons for neurons, _ in matched], text_parts(finding.loaded, texts))
+    measured = Measurement(make, cases, [neurons for neurons, _ in matched], elsewhere)
     counts = finding.corpus.counts
-    labels = sorted(finding.corpus.labels, key=lambda label: -counts[label])[: settings.moved_labels]
-    effects = measured.report(finding.chosen, [x for x in finding.corpus.labels if x in labels], found)
+    frequent = sorted(cases.parts, key=lambda label: -counts[label])[: settings.moved_labels]
+    effects = measured.report(finding.chosen, [x for x in finding.corpus.labels if x in frequent], found)
     effects["off_target"]["text"] = {"name": name, "examples": len(texts)}
     return {
         "measure": cases.measure,

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from neurodial.control.errors import BadInput
-from neurodial.interpret.activations import Block
+from neurodial.interpret.blocks import Block
 from neurodial.interpret.evidence.exchange import resampled_pairs
 from neurodial.interpret.registry import RankingMethod
 

@@ -124,7 +124,6 @@ def task_means(loaded: LoadedModel, task: Sequence[Batch], sites: Sequence[Site]
 
 
 def _real_positions(loaded: LoadedModel, batch: Batch, site: Site) -> torch.Tensor:
-    """(rows, tokens) bool: a target's padding is where nothing is labelled from there on."""
-    if loaded.family == "encoder-decoder" and site.stack == "decoder":
-        return batch.labels >= 0
-    return batch.inputs["attention_mask"].bool()
+    """(rows, tokens) bool."""
+    target = loaded.family == "encoder-decoder" and site.stack == "decoder"
+    return batch.inputs["decoder_attention_mask" if target else "attention_mask"].bool()

@@ -25,6 +25,7 @@ class ExpertUnits(RankingMethod):
 
     Attributes:
         ap_: (labels, neurons) average precision in the better direction; one row where there are two labels.
+        high_ap_: (labels, neurons) average precision of high values alone.
         sign_: (labels, neurons) 1 where the neuron is high on the concept, −1 where it is low.
         prevalence_: (labels,) share of the rows that have the label.
         threshold_: (labels, neurons) the value at which detecting the concept (above it, or below it where the sign is
@@ -56,8 +57,8 @@ class ExpertUnits(RankingMethod):
         pieces = [
             [detect(rows[:, start : start + CHUNK], mask) for start in range(0, rows.shape[1], CHUNK)] for mask in masks
         ]
-        self.ap_, self.sign_, self.threshold_, self.f1_ = (
-            np.stack([np.concatenate([piece[part] for piece in row]) for row in pieces]) for part in range(4)
+        self.ap_, self.sign_, self.threshold_, self.f1_, self.high_ap_ = (
+            np.stack([np.concatenate([piece[part] for piece in row]) for row in pieces]) for part in range(5)
         )
         self.on_p50_ = np.stack([np.quantile(rows[mask], 0.5, axis=0) for mask in masks])
         self.on_p90_ = np.stack([np.quantile(rows[mask], 0.9, axis=0) for mask in masks])
@@ -68,7 +69,7 @@ class ExpertUnits(RankingMethod):
         return self
 
 
-def detect(z: Array, positive: Array) -> tuple[Array, Array, Array, Array]:
+def detect(z: Array, positive: Array) -> tuple[Array, Array, Array, Array, Array]:
     """Average precision of every neuron as a detector, in its better direction.
 
     Args:
@@ -76,12 +77,13 @@ def detect(z: Array, positive: Array) -> tuple[Array, Array, Array, Array]:
         positive: (rows,) bool.
 
     Returns:
-        (neurons,) average precision, sign, threshold of the best F1 and that F1.
+        (neurons,) average precision, sign, threshold of the best F1, that F1, and the average precision of high values.
     """
     high, low = _one_direction(z, positive), _one_direction(-z, positive)
     better = high[0] >= low[0]
     threshold = np.where(better, high[1], -low[1])
-    return np.maximum(high[0], low[0]), np.where(better, 1.0, -1.0), threshold, np.where(better, high[2], low[2])
+    sign, f1 = np.where(better, 1.0, -1.0), np.where(better, high[2], low[2])
+    return np.maximum(high[0], low[0]), sign, threshold, f1, high[0]
 
 
 def average_precision(z: Array, positive: Array) -> Array:

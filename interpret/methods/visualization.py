@@ -118,7 +118,7 @@ def _tried(values: Array, states: list[tuple[int, bool, bool]]) -> list[tuple[st
         inside = marks[:, state] > 0
         if min(inside.sum(), (~inside).sum()) >= MIN_MARKED:
             parts = [detect(values[:, i : i + CHUNK], inside) for i in range(0, values.shape[1], CHUNK)]
-            _, sign, _, f1 = (np.concatenate(column) for column in zip(*parts, strict=True))
+            _, sign, _, f1, _ = (np.concatenate(column) for column in zip(*parts, strict=True))
             chance = 2 * inside.mean() / (1 + inside.mean())
             found.append((name, sign * np.maximum(f1 - chance, 0) / (1 - chance)))
     return found

@@ -76,7 +76,7 @@ def rank_units(
         CorpusError: if the measure needs a corpus and there is none.
     """
     sites = sites_to_prune(loaded, way.what)
-    ranking = named_ranking(way.by)
+    ranking = named_ranking(way.by, loaded)
     if ranking is not None:
         return rank_by(loaded, ranking, sites)
     scores = salience(loaded, way.by, sites, corpus=corpus, calibration=calibration, to=way.to, seed=way.seed)
@@ -84,7 +84,7 @@ def rank_units(
     return Ranked(scores, total, total)
 
 
-def named_ranking(by: str) -> Ranking | None:
+def named_ranking(by: str, loaded: LoadedModel | None = None) -> Ranking | None:
     """The ranking file or neuron set that `by` names, or None where it names measures.
 
     Raises:
@@ -95,7 +95,7 @@ def named_ranking(by: str) -> Ranking | None:
     if Path(by).suffix not in (".csv", ".safetensors"):
         known = f"{', '.join(MEASURES)}, a ranking file (.csv) or a neuron set (.safetensors)"
         raise BadInput(f"there is no ranking {by!r}", hint=known)
-    return Ranking.load(by)
+    return Ranking.load(by, loaded)
 
 
 def prune_to(

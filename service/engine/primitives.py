@@ -173,6 +173,7 @@ class Prepared:
         end_ids: tokens that end the output.
         target_ids: of an `activations` request: what the decoder reads.
         neurons: of an `activations` request: the runner's own reading of its addresses.
+        num_values: of an `activations` request: numbers in its answer.
         compile_s: seconds that compiling the controls took, next to none where they were remembered.
     """
 
@@ -183,6 +184,7 @@ class Prepared:
     end_ids: frozenset[int] = frozenset()
     target_ids: tuple[int, ...] = ()
     neurons: Any = None
+    num_values: int = 0
     compile_s: float = 0.0
 
 

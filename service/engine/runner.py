@@ -54,7 +54,6 @@ class ModelRunner:
         max_deviations: standard deviations that a control may move a neuron from its mean.
         max_prompt_tokens: tokens of one prompt; as many as the model reads where absent.
         max_neurons: neurons that one request's controls may touch; no limit where absent.
-        max_activations: numbers that one `activations` request may ask for; no limit where absent.
         max_set_bytes: the largest neuron-set file that `check_set` takes.
 
     Raises:
@@ -75,7 +74,6 @@ class ModelRunner:
         max_deviations: float | None = None,
         max_prompt_tokens: int | None = None,
         max_neurons: int | None = None,
-        max_activations: int | None = None,
         max_set_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         named = {name: sets.get(name) for name in sets.names()}
@@ -90,8 +88,7 @@ class ModelRunner:
         self._default_max_tokens = default_max_tokens
         self._allow_changed_weights = allow_changed_weights
         self._max_prompt_tokens = max_prompt_tokens
-        self._max_neurons, self._max_activations = max_neurons, max_activations
-        self._max_set_bytes = max_set_bytes
+        self._max_neurons, self._max_set_bytes = max_neurons, max_set_bytes
         self._compile = lru_cache(_COMPILED_CACHE)(
             lambda controls: compile_controls(
                 loaded,
@@ -208,13 +205,14 @@ class ModelRunner:
                 request.neurons, self._loaded, self._sets, allow_changed_weights=self._allow_changed_weights
             )
         target = self._target_ids(request, columns)
-        self._check_activations(columns, len(ids), len(target))
+        of_target = len(of_stack(columns, "decoder")) if target else 0
+        num_values = (len(columns) - of_target) * len(ids) + of_target * len(target)
         started = time.perf_counter()
         plan = self._plan(request.controls)
         took = time.perf_counter() - started
         if plan is not None:
             self._check_acts(plan, has_target=bool(target))
-        return Prepared(ids, 0, plan, target_ids=target, neurons=columns, compile_s=took)
+        return Prepared(ids, 0, plan, target_ids=target, neurons=columns, num_values=num_values, compile_s=took)
 
     def _target_ids(self, request: Request, columns: tuple[Column, ...]) -> tuple[int, ...]:
         start = self._defaults.start
@@ -228,13 +226,6 @@ class ModelRunner:
         ids = self._prompts.target_ids(request.target, start, self._defaults.end_ids)
         self._check_length(len(ids), "target")
         return ids
-
-    def _check_activations(self, columns: tuple[Column, ...], num_prompt: int, num_target: int) -> None:
-        in_target = len(of_stack(columns, "decoder")) if num_target else 0
-        count = (len(columns) - in_target) * num_prompt + in_target * num_target
-        if self._max_activations is not None and count > self._max_activations:
-            message = f"{len(columns)} neurons on these texts are {count:,} numbers; at most {self._max_activations:,}"
-            raise LimitError(f"{message} are given at once", hint="name fewer neurons", param="neurons")
 
     def _check_acts(self, plan: CompiledControls, *, has_target: bool) -> None:
         """Refuses controls that a single pass over the text cannot apply: they are never silently dropped."""

@@ -23,6 +23,7 @@ class Capacity:
         max_waiting: sequences that may wait; more are refused.
         prefill_tokens: tokens read in one step, by whoever joins, padding included; a longer text is read alone.
         cache_tokens: rows times the longest row's tokens, prompt and output together, that the cache may hold.
+        values: numbers that the requests of one submission may have in their answers, of `activations` together.
         max_bypass: how often a sequence that does not fit yet is passed by later ones.
     """
 
@@ -30,6 +31,7 @@ class Capacity:
     max_waiting: int = 512
     prefill_tokens: int = 1024
     cache_tokens: int = 32_768
+    values: int = 262_144
     max_bypass: int = 16
 
 
@@ -94,11 +96,15 @@ class Scheduler:
         """Queues all of the sequences of one submission, or none.
 
         Raises:
-            LimitError: if one needs more rows or tokens than the engine has.
+            LimitError: if one needs more rows or tokens than the engine has, or all together ask for too many values.
             Overloaded: if the queue has no room for all of them.
         """
         for sequence in sequences:
             self._check(sequence)
+        values = sum(sequence.prepared.num_values for sequence in sequences)
+        if values > self.capacity.values:
+            message = f"these neurons on these texts are {values:,} numbers; at most {self.capacity.values:,} are given"
+            raise LimitError(f"{message} at once", hint="name fewer neurons, or send fewer texts", param="neurons")
         if len(self._waiting) + len(sequences) > self.capacity.max_waiting:
             raise Overloaded(
                 f"{len(self._waiting)} requests are waiting and the queue holds {self.capacity.max_waiting}",

@@ -67,13 +67,6 @@ def _add_reading(app: FastAPI, services: Services) -> None:
         versions = await services.sets.audit(limit, before)
         return AuditLog(data=[entry for version in versions for entry in _audit_entry(version)])
 
-    @app.get("/v1/controls/{name}", response_model=SetCard, tags=["controls"])
-    async def retrieve_control(http: HttpRequest, name: str, model: Model = None) -> SetCard:
-        """One neuron set."""
-        if model is not None:
-            services.engine(model)
-        return _card((await services.sets.names()).entry(name, model, auth.principal(http)))
-
     @app.post(
         "/v1/controls/validate",
         response_model=Validated,
@@ -87,6 +80,13 @@ def _add_reading(app: FastAPI, services: Services) -> None:
         report = await chosen.client.validate(chosen.controls)
         found = Validated(model=chosen.model, digest=report["digest"], controls=list(report["controls"]))
         return body.answer(found)
+
+    @app.get("/v1/controls/{name}", response_model=SetCard, tags=["controls"])
+    async def retrieve_control(http: HttpRequest, name: str, model: Model = None) -> SetCard:
+        """One neuron set."""
+        if model is not None:
+            services.engine(model)
+        return _card((await services.sets.names()).entry(name, model, auth.principal(http)))
 
 
 def _add_changes(app: FastAPI, services: Services) -> None:

@@ -86,7 +86,8 @@ def test_names_and_first_digits_are_those_of_the_fixed_sets(
     found = set_factory()
     sets = StoredSets(store.read, fixed=SetCatalogue({"tense": found}))
     assert sets.names() == ["tense"]
-    assert sets.get("tense") is sets.get(f"tense@{found.digest[:14]}") is found
+    assert sets.get("tense") is sets.get(f"tense@{found.digest[:14]}") is sets.get(f"x@{found.digest}") is found
+    assert SetCatalogue({"tense": found}).get(f"renamed@{found.digest}") is found
     for reference in ("mood", "tense@sha256:0000", "tense@", "tense@sha256:"):
         with pytest.raises(ControlError):
             sets.get(reference)

@@ -91,7 +91,7 @@ def test_replicas_and_time_outs_reach_serve() -> None:
         "graceful_shutdown_s": 33,
         "health_check_period_s": 3,
     }
-    deployments = {d.name: d for d in build_app(build(args), name="neurodial").deployments}
+    deployments: dict[str, Any] = {d.name: d for d in build_app(build(args), name="neurodial").deployments}
     first, second, ingress = (deployments[name] for name in ("engine-org-a", "engine-b", "ingress"))
     assert (first.num_replicas, first.ray_actor_options["num_gpus"]) == (3, 1)
     assert first.max_ongoing_requests > 208

@@ -9,15 +9,15 @@ import httpx
 import pytest
 
 from neurodial.control.errors import ConfigError
-from neurodial.deploy.config import Config, live_settings, parse_live
+from neurodial.deploy.config import live_settings, parse_config, parse_live
 from neurodial.deploy.ingress import Ingress
-from neurodial.deploy.settings import ModelSettings
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.fake import FakeRunner
-from neurodial.service.limits import Limits
 
-CONFIG = Config(models=(ModelSettings(id="a", path="org/a"),), limits=Limits(max_tokens=100, max_prompts=7))
+CONFIG = parse_config(
+    {"models": [{"id": "a", "path": "org/a"}], "limits": {"max_tokens": 100, "max_prompts": 7}}, name="test", base=None
+)
 
 
 @pytest.fixture
@@ -59,7 +59,12 @@ def test_a_mistake_later_leaves_everything_as_it_was(deployed: Any) -> None:
         with pytest.raises(ConfigError, match=r"limits\.max_tokens"):
             await deployed.reconfigure({"limits": {"max_tokens": 0}})
         await deployed.reconfigure({"limits": {"max_tokens": 50}})
-        for wrong in ({"limits": {"max_tokens": 0}}, {"sets": {"a": {"tense": "/nowhere"}}}, {"limit": {}}):
+        mistakes: tuple[dict[str, Any], ...] = (
+            {"limits": {"max_tokens": 0}},
+            {"sets": {"a": {"tense": "/nowhere"}}},
+            {"limit": {}},
+        )
+        for wrong in mistakes:
             await deployed.reconfigure(wrong)
         assert await said_about(deployed.__serve_build_asgi_app__(), max_tokens=51) == "max_tokens"
 
@@ -71,7 +76,12 @@ def test_what_a_user_config_holds() -> None:
     live = parse_live({"limits": {"max_beams": 2}, "sets": {"a": {"tense": "/sets/tense.safetensors"}}}, CONFIG)
     assert (live.limits.max_beams, live.limits.max_tokens) == (2, 100)
     assert live.sets == {"a": {"tense": Path("/sets/tense.safetensors")}}
-    for wrong, field in (({"port": 1}, "port"), ({"sets": {"b": {}}}, "b"), ({"limits": {"speed": 1}}, "limits.speed")):
+    mistakes: dict[str, dict[str, Any]] = {
+        "port": {"port": 1},
+        "b": {"sets": {"b": {}}},
+        "limits.speed": {"limits": {"speed": 1}},
+    }
+    for field, wrong in mistakes.items():
         with pytest.raises(ConfigError) as refused:
             parse_live(wrong, CONFIG)
         assert refused.value.param == field

@@ -10,9 +10,9 @@ import torch
 from neurodial.control.addresses import Site
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet
-from neurodial.interpret.activations import Block
+from neurodial.interpret.blocks import Block
 from neurodial.interpret.corpus import Corpus, pair_of_examples
-from neurodial.interpret.discover import Discovery, discover, gather, match_sites
+from neurodial.interpret.discover import Discovery, discover, match_sites
 from neurodial.interpret.evidence.cases import concept_cases, other_texts, text_parts
 from neurodial.interpret.evidence.causal import Intervener, Measurement, scores
 from neurodial.interpret.evidence.exchange import Exchange, resampled_pairs
@@ -20,6 +20,7 @@ from neurodial.interpret.evidence.matching import matched_neurons
 from neurodial.interpret.evidence.settings import SETTINGS
 from neurodial.interpret.evidence.significance import significance
 from neurodial.interpret.evidence.stability import stability
+from neurodial.interpret.gather import gather
 from neurodial.interpret.interventions import effects, to_values
 from neurodial.interpret.methods.mean_difference import MeanDifference
 from neurodial.interpret.methods.probeless import Probeless

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from neurodial.control.catalogue import SetCatalogue
 from neurodial.control.loading import LoadedModel
 from neurodial.service.app import create_app
+from neurodial.service.catalogue import Catalogue
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.fake import FakeRunner
@@ -20,6 +21,7 @@ from neurodial.service.engine.runner import ModelRunner
 from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.limits import Limits
 from neurodial.service.services import Services
+from neurodial.service.store import SetStore
 from tests.tiny import tiny
 from tests.word_tokenizer import word_tokenizer
 
@@ -28,11 +30,13 @@ TEMPLATE += "w{{ 3 + loop.index }} {{ m['content'] }} {% endfor %}w9"
 
 
 @contextmanager
-def application(runners: Mapping[str, Any], **services: Any) -> Iterator[FastAPI]:
-    """The application over an engine for each runner, which end with it."""
+def application(runners: Mapping[str, Any], *, store: str | None = None, **services: Any) -> Iterator[FastAPI]:
+    """The application over an engine for each runner, which end with it; with a store of neuron sets at a URI."""
     capacity = Capacity(max_rows=8, max_waiting=256)
     engines = {name: Engine(runner, capacity) for name, runner in runners.items()}
     clients = {name: LocalClient(engine) for name, engine in engines.items()}
+    if store is not None:
+        services["catalogue"] = Catalogue(clients, SetStore(store, max_bytes=10_000_000))
     try:
         yield create_app(Services(clients, **({"limits": Limits(max_tokens=16)} | services)))
     finally:

@@ -75,6 +75,19 @@ def test_choices_and_logprobs(http: TestClient) -> None:
     assert complete(http, prompt="abc").json()["choices"][0]["logprobs"] is None
 
 
+def test_comparison_is_of_the_same_seed(http: TestClient) -> None:
+    """Drawn where the request gives none; the limit on choices counts both."""
+    answer = complete(http, prompt=["abc", "xyz"], n=2, temperature=1, compare=True, controls=PAST).json()
+    for choice in answer["choices"]:
+        text, _, seed = choice["text"].partition("~")
+        assert text.endswith("-past")
+        assert choice["uncontrolled"] == {"text": f"{text.removesuffix('-past')}~{seed}", "finish_reason": "stop"}
+    assert len({choice["text"].partition("~")[2] for choice in answer["choices"]}) == 4
+    assert answer["usage"] == {"prompt_tokens": 2, "completion_tokens": 8, "total_tokens": 10}
+    refused = complete(http, prompt=["a"] * 3, n=2, compare=True)
+    assert refused.json()["error"]["param"] == "compare"
+
+
 def test_stream(http: TestClient) -> None:
     """Server-sent events as OpenAI's client reads them."""
     answer = complete(
@@ -279,6 +292,8 @@ def test_unknown_models_routes_and_methods(http: TestClient) -> None:
     wrong = http.get("/v1/completions")
     assert wrong.status_code == 405
     assert wrong.json()["error"]["code"] == "method_not_allowed"
+    for path, allowed in (("/v1/controls", "GET, POST"), ("/v1/controls/validate", "POST"), ("/v1/models/x", "GET")):
+        assert http.put(path).headers["allow"] == allowed
 
 
 def test_a_failing_request_costs_its_neighbours_nothing(http: TestClient) -> None:

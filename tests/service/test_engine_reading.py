@@ -20,12 +20,17 @@ from neurodial.service.engine.primitives import Finished, Request, Task
 from neurodial.service.engine.runner import ModelRunner
 from neurodial.service.engine.scheduler import Capacity
 from tests.control.conftest import make_set
-from tests.tiny import EOS
+from tests.tiny import ARCHITECTURE_NAMES, EOS
 from tests.word_tokenizer import sentences, tiny_with_text
 
 FAMILIES = ["bert", "modernbert", "llama", "gpt2", "opt", "bloom", "marian", "t5", "m2m_100"]
 TASKS: tuple[Task, ...] = ("encode", "activations")
 TRANSLATING = ["marian", "t5", "m2m_100"]
+
+
+def _contract(name: str) -> Any:
+    """An architecture that `make contracts` covers."""
+    return pytest.param(name, marks=pytest.mark.contracts)
 
 
 @contextmanager
@@ -78,7 +83,7 @@ def alone(
     return {site: x[0] for site, x in recorded.items()}, states[0].mean(0), applied.report(0)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *(_contract(n) for n in ARCHITECTURE_NAMES if n not in FAMILIES)])
 def test_texts_of_one_batch_are_read_as_each_alone(name: str) -> None:
     """Embeddings and activations together, of different lengths and under different controls."""
     loaded = tiny_with_text(name)
@@ -115,7 +120,7 @@ def parsed(address: str) -> tuple[Site, int]:
     return Site.parse(site), int(number)
 
 
-@pytest.mark.parametrize("name", TRANSLATING)
+@pytest.mark.parametrize("name", [*TRANSLATING, *(_contract(n) for n in ("t5-gated", "bart", "mbart", "pegasus"))])
 def test_a_decoder_reads_the_target_as_if_it_had_written_it(name: str) -> None:
     """Both stacks at once, under controls of both; position by position, as a forward pass with labels does."""
     loaded = tiny_with_text(name)
@@ -205,7 +210,6 @@ WRONG: list[tuple[str, dict[str, Any], type[NeurodialError], str, str]] = [
     ("bert", {"neurons": ("encoder.0.ffn",)}, AddressError, "neurons[0]", "not a neuron address"),
     ("bert", {"neurons": ("mood",)}, ControlError, "neurons[0]", "no neuron set 'mood'"),
     ("bert", {"neurons": ("encoder.0.ffn[1]",), "target": "w5"}, BadInput, "target", "encoder–decoder"),
-    ("bert", {"neurons": ("encoder.*.ffn[*]",)}, LimitError, "neurons", "numbers"),
     ("marian", {"neurons": ("decoder.0.ffn[1]",)}, BadInput, "target", "missing"),
     ("marian", {"neurons": ("encoder.0.ffn[1]",), "target": "w5 " * 80}, LimitError, "target", "at most 64"),
     ("marian", {"task": "encode", "target": "w5"}, BadInput, "target", "activations"),
@@ -238,7 +242,7 @@ def test_what_cannot_be_read_is_refused_with_its_field(
     """Before anything runs."""
     asked = {"task": "activations"} | settings
     controls = parse_controls(asked.pop("controls", []))
-    runner = ModelRunner(tiny_with_text(name), SetCatalogue({}), max_activations=150)
+    runner = ModelRunner(tiny_with_text(name), SetCatalogue({}))
     with pytest.raises(kind, match=said) as refused:
         runner.prepare(Request("a", "w5 w6", controls, **asked))
     assert refused.value.param == param
@@ -292,6 +296,55 @@ def test_a_target_is_read_beside_a_request_with_a_trigger() -> None:
             expected = torch.tensor(solo[1].activations[0].values)
             torch.testing.assert_close(torch.tensor(end.activations[0].values), expected)
     assert solo[0].applied["controls"][0]["trigger"]["fired_at"] == [0]
+
+
+def test_the_numbers_of_an_answer_are_limited_over_all_texts() -> None:
+    """Before anything runs: three neurons on three tokens of each text, and two of the decoder on its three."""
+    texts = [Request(str(i), "w5 w6", task="activations", neurons=("encoder.0.ffn[0-2]",)) for i in range(3)]
+    both = Request(
+        "b", "w5 w6", task="activations", neurons=("encoder.0.ffn[0-2]", "decoder.0.ffn[0,1]"), target="w8 w9"
+    )
+    engine = Engine(ModelRunner(tiny_with_text("marian"), SetCatalogue({})), Capacity(values=18))
+    try:
+        assert [len(handle.result(60).activations) for handle in engine.submit_all(texts[:2])] == [1, 1]
+        assert len(engine.submit(both).result(60).activations) == 2
+        for submission, count in ((texts, 27), ([texts[0], both], 24)):
+            with pytest.raises(LimitError, match=f"{count} numbers; at most 18") as refused:
+                engine.submit_all(submission)
+            assert refused.value.param == "neurons"
+    finally:
+        engine.close()
+
+
+def test_a_text_that_raises_fails_alone() -> None:
+    """Those that were read with it are read again, one by one, and the slots are free afterwards."""
+    loaded = tiny_with_text("t5")
+    texts = ["w5 w6 w7", "w20 w21 w33", "w8 w9 w20", "w30 w31 w32 w34 w35 w36 w37 w38 w39 w40 w41 w42 w43 w44"]
+    tasks: tuple[Task, ...] = ("activations", "encode", "activations", "encode")
+    requests = [
+        Request(str(i), text, controls_of(1, "encoder"), task=task, neurons=("encoder.1.ffn[3]",) * (i % 2 == 0))
+        for i, (text, task) in enumerate(zip(texts, tasks, strict=True))
+    ]
+
+    def fail(_: Any, args: Any) -> None:
+        if (args[0] == 33).any():
+            raise RuntimeError("unlucky")
+
+    with engine_of(loaded) as engine:
+        clean = [engine.submit(request).result(60) for request in requests]
+        encoder: Any = loaded.model.get_encoder()
+        hook = encoder.embed_tokens.register_forward_pre_hook(fail)
+        handles = engine.submit_all(requests)
+        with pytest.raises(InternalError, match="unlucky"):
+            handles[1].result(60)
+        for place in (0, 2, 3):
+            end = handles[place].result(60)
+            assert end.applied == clean[place].applied
+            assert end.pooled == pytest.approx(clean[place].pooled, abs=1e-5)
+        hook.remove()
+        assert engine.submit(requests[1]).result(60) == clean[1]
+    rows: Any = engine._runner
+    assert len(rows._rows._free) == 32
 
 
 def asked(request: Request) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from tempfile import TemporaryDirectory
 
 import pytest
 from fastapi.testclient import TestClient
@@ -14,7 +15,7 @@ LANGUAGES = {"en-es": ("en", "es"), "tiny": ("en", "es")}
 
 
 def explore_fakes(max_examples: int, coverage: bool) -> tuple[int, list[str]]:
-    with application(fakes(), languages=LANGUAGES) as app:
+    with TemporaryDirectory() as store, application(fakes(), languages=LANGUAGES, store=store) as app:
         return explore(app, FAKES, max_examples, coverage=coverage)
 
 

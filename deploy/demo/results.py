@@ -1,0 +1,188 @@
+"""What discovery finds in the demo model, and which of the survey's findings hold there: `make results DATA=…`.
+
+Tense, number, negation and part of speech, in encoder and decoder. Each step's figures are kept in the build folder and
+taken up again, so that a run that was interrupted goes on where it stopped. Writes `docs/results.md`, its figures, and
+the numbers as JSON.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from neurodial.control.addresses import Site
+from neurodial.control.loading import LoadedModel, load_model
+from neurodial.deploy.demo.corpora import read_tsv
+from neurodial.deploy.demo.paired import tense_corpus
+from neurodial.deploy.demo.results_page import write_page
+from neurodial.deploy.demo.results_probes import erased, layers, overlap, redundancy
+from neurodial.interpret.contrasts import LABELS, generate_contrasts
+from neurodial.interpret.corpus import Corpus, Example, Sentence
+from neurodial.interpret.discover import Discovery
+from neurodial.interpret.evaluation.ground import Evaluation
+from neurodial.interpret.evaluation.report import to_html
+from neurodial.interpret.evaluation.suite import evaluate
+from neurodial.interpret.gather import gather
+from neurodial.interpret.readers import open_corpus
+
+DEMO = Path(__file__).parent
+ROOT = DEMO.parents[1]
+CLASSES = ("NOUN", "VERB", "ADJ", "ADV", "PRON", "DET", "ADP", "AUX")
+UPOS = f"label=upos&labels={','.join(CLASSES)}"
+CONCEPTS = ("tense", "number", "negation", "part of speech")
+COMPARED = {"encoder": "encoder.2.resid", "decoder": "decoder.1.resid"}  # where the methods are compared
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is read.
+
+    Attributes:
+        pairs: minimal pairs, or sentences of a treebank.
+        rows: words that probes see.
+        examples: held-out inputs for causal effects.
+    """
+
+    pairs: int
+    rows: int
+    examples: int
+
+
+SIZES = {"small": Sizes(500, 2500, 12), "full": Sizes(3000, 8000, 48)}
+
+
+def corpus_of(concept: str, stack: str, data: Path, limit: int) -> Corpus:
+    """The corpus of a concept; the decoder's part of speech is that of translations in a Spanish treebank."""
+    if concept == "tense":
+        return tense_corpus(data, limit)
+    if concept in LABELS:
+        pairs = generate_contrasts(concept, limit)
+        labels = LABELS[concept]
+        examples = [example for n, pair in enumerate(pairs) for example in pair.examples(n, labels)]
+        return Corpus.of(f"grammar:{concept}?count={limit}", examples, labels=labels)
+    if stack == "encoder":
+        return open_corpus(f"conllu:{data / 'ud' / 'en_ewt.train.conllu.gz'}?{UPOS}").drawn(limit)
+    return _translated_treebank(data)
+
+
+def _translated_treebank(data: Path) -> Corpus:
+    """English sentences with their Spanish translations, whose words are annotated."""
+    english = {row["es"]: row["en"] for row in read_tsv(data / "pud_en_es.tsv.gz")}
+    treebank = open_corpus(f"conllu:{data / 'ud' / 'es_pud.conllu.gz'}?{UPOS}")
+    found = [e for e in treebank if e.source.text in english]
+    examples = [Example(n, Sentence.of(english[e.source.text]), target=e.source) for n, e in enumerate(found)]
+    text = Corpus.of("pud_en_es with the words of es_pud", examples)
+    counts = {label: sum(e.source.labels.count(label) for e in found) for label in CLASSES}
+    return Corpus(
+        text.name, CLASSES, text.size, counts, text.digest,
+        paired=False, parallel=True, word_labels=True, read=text.read,
+    )  # fmt: skip
+
+
+class Run:
+    """One run: measures each concept in each stack, keeping what is done in a folder."""
+
+    def __init__(self, loaded: LoadedModel, data: Path, sizes: Sizes, folder: Path) -> None:
+        self.loaded, self.data, self.sizes, self.folder = loaded, data, sizes, folder
+        self.console = Console(stderr=True)
+
+    def kept(self, name: str, make: Callable[[], Results]) -> Results:
+        """A step's figures, from the folder or made now."""
+        path = self.folder / f"{name}.json"
+        key = [self.loaded.fingerprint, self.sizes.pairs, self.sizes.rows, self.sizes.examples]
+        if path.is_file() and (stored := json.loads(path.read_text(encoding="utf-8")))["key"] == key:
+            result: Results = stored["result"]
+            return result
+        self.console.print(f"[dim]{name}[/]")
+        made: Results = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"key": key, "result": made}) + "\n", encoding="utf-8")
+        return made
+
+    def concept(self, concept: str, stack: str) -> Results:
+        """Layers, redundancy and the comparison of methods."""
+        corpus = corpus_of(concept, stack, self.data, self.sizes.pairs)
+        decoder = "reference" if corpus.parallel else "own"
+        name = f"{concept}-{stack}".replace(" ", "-")
+        job = Discovery(concept, max_rows=self.sizes.rows, decoder=decoder)
+        found = self.kept(f"{name}-layers", lambda: self._layers(corpus, stack, job))
+        folder = self.folder / name
+        suite = Evaluation(
+            concept, sites=(COMPARED[stack],), examples=self.sizes.examples, max_rows=self.sizes.rows, decoder=decoder
+        )  # fmt: skip
+        report = evaluate(self.loaded, corpus, suite, folder, say=lambda line: self.console.print(f"[dim]  {line}[/]"))
+        (folder / "report.html").write_text(to_html(report), encoding="utf-8")
+        return found | {"methods": report}
+
+    def _layers(self, corpus: Corpus, stack: str, job: Discovery) -> Results:
+        sites = tuple(s for s in self.loaded.sites.sites if s.stack == stack and s.kind in ("embed", "resid", "ffn"))
+        data = gather(self.loaded, corpus, sites, job)
+        return {
+            "corpus": {"name": corpus.name, "labels": corpus.counts},
+            "layers": layers(data, sites, job.seed),
+            "redundancy": redundancy(data, Site.parse(COMPARED[stack]), job.seed),
+        }
+
+
+def survey(data: Path, size: str, folder: Path, model: Path) -> Results:
+    """All figures."""
+    loaded, sizes = load_model(model), SIZES[size]
+    run = Run(loaded, data, sizes, folder / size)
+    concepts = {c: {stack: run.concept(c, stack) for stack in ("encoder", "decoder")} for c in CONCEPTS}
+    tops = {
+        concept: [name for name, _ in _ranking(run.folder / f"{concept}-encoder".replace(" ", "-"))]
+        for concept in CONCEPTS
+    }
+    rows = read_tsv(data / "tatoeba_en_es.valid.tsv.gz")[: 4 * sizes.examples]
+    return {
+        "model": {"name": loaded.name, "fingerprint": loaded.fingerprint},
+        "size": size,
+        "concepts": concepts,
+        "overlap": overlap(tops, loaded.sites.info(Site.parse(COMPARED["encoder"])).width),
+        "erased": run.kept("erased", lambda: erased(loaded, tops["part of speech"], rows)),
+        "sentences": len(rows),
+    }
+
+
+def _ranking(folder: Path) -> list[tuple[str, float]]:
+    """Addresses and scores by probeless, best first."""
+    from neurodial.interpret.ranking_file import Ranking
+
+    return list(Ranking.load(folder / "rankings" / "probeless.csv").rows)
+
+
+def rounded(value: Any) -> Any:
+    """Floats to four places, NumPy's numbers as Python's."""
+    if isinstance(value, dict):
+        return {str(k): rounded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(v) for v in value]
+    return round(float(value), 4) if isinstance(value, float | np.floating) else value
+
+
+def main(
+    data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder"),
+    model: Path = typer.Option(DEMO / "en-es", help="checkpoint"),
+    size: str = typer.Option("full", help="small or full"),
+    folder: Path = typer.Option(Path("build/results"), help="keeps what is done, and each comparison as a page"),
+    page: Path = typer.Option(ROOT / "docs" / "results.md", help="receives the page; its figures lie beside it"),
+    out: Path = typer.Option(ROOT / "tests" / "benchmarks" / "results" / "discovery.json", help="receives the figures"),
+) -> None:
+    """Measures what discovery finds in the demo model and writes the results page."""
+    if size not in SIZES:
+        raise typer.BadParameter(f"{size}: one of {', '.join(SIZES)}")
+    results = rounded(survey(data, size, folder, model))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_page(results, page)
+    print(f"written to {page} and {out}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,171 @@
+"""The results page: tables, figures, and the survey's findings with what was measured for each."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # after the backend has been chosen: there may be no screen
+
+from neurodial.deploy.demo.results_findings import STACKS, Results, findings, percent, signed
+from neurodial.interpret.evaluation.suite import RANDOM
+
+
+def write_page(results: Results, page: Path) -> None:
+    """Writes the page and its two figures beside it."""
+    figure_layers(results, page.with_name("results-layers.png"))
+    figure_methods(results, page.with_name("results-methods.png"))
+    parts = [_opening(results), _layers(results), _methods(results), _findings(results)]
+    page.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
+
+
+def figure_layers(results: Results, path: Path) -> None:
+    """Held-out accuracy of the best twenty neurons of every site."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True, layout="constrained")
+    for panel, stack in zip(axes, STACKS, strict=True):
+        for concept, both in results["concepts"].items():
+            sites = both[stack]["layers"]["sites"]
+            panel.plot(
+                [s.split(".", 1)[1] for s in sites], [100 * v["accuracy"] for v in sites.values()], "o-", label=concept
+            )
+        panel.set_title(stack)
+        panel.grid(alpha=0.3)
+        panel.tick_params(axis="x", rotation=40)
+    axes[0].set_ylabel("held-out accuracy of 20 neurons, %")
+    axes[0].legend()
+    _save(figure, path)
+
+
+def figure_methods(results: Results, path: Path) -> None:
+    """Effect of moving the best neurons by every method, by number of neurons."""
+    concepts = list(results["concepts"])
+    figure, axes = plt.subplots(2, len(concepts), figsize=(14, 6), sharex=True, layout="constrained", squeeze=False)
+    for column, concept in enumerate(concepts):
+        for line, stack in enumerate(STACKS):
+            panel, report = axes[line][column], results["concepts"][concept][stack]["methods"]
+            for name, result in {**report["methods"], RANDOM: report[RANDOM]}.items():
+                if "move" in result:
+                    curve = {int(size): value["effect"] for size, value in result["move"].items()}
+                    style = {"color": "grey", "linestyle": "--"} if name == RANDOM else {}
+                    panel.plot(list(curve), list(curve.values()), label=name, marker=".", **style)
+            panel.set_xscale("log")
+            panel.set_title(f"{concept}, {stack}")
+            panel.grid(alpha=0.3)
+        axes[1][column].set_xlabel("neurons")
+    axes[0][0].set_ylabel("effect, nats per token")
+    axes[1][0].set_ylabel("effect, nats per token")
+    handles: dict[str, Any] = {}
+    for panel in axes.flat:
+        handles |= {label: handle for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=7)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _opening(results: Results) -> str:
+    corpora = "\n".join(
+        f"| {concept} | {stack} | {both[stack]['corpus']['name']} | {', '.join(both[stack]['corpus']['labels'])} |"
+        for concept, both in results["concepts"].items()
+        for stack in STACKS
+    )
+    return f"""
+# What discovery finds in the demo model
+
+Tense, number, negation and part of speech in encoder and decoder of the demo translation model, which methods find
+them, and which of the survey's findings hold there. `make results DATA=…` makes this page and its figures; the numbers
+lie in `tests/benchmarks/results/discovery.json`. [evidence.md](evidence.md) says what each measure is.
+
+| Concept | Stack | Corpus | Labels |
+|---|---|---|---|
+{corpora}
+
+The decoder runs on the model's own output, in the treebank on the reference translation; a word's activation is that of
+the position that predicts its last piece. Words that differ between the two sentences of a pair carry its label.
+"""
+
+
+def _layers(results: Results) -> str:
+    rows = []
+    for concept, both in results["concepts"].items():
+        for stack in STACKS:
+            here = both[stack]["layers"]
+            for site, v in here["sites"].items():
+                salient = percent(v["salient"]) if "salient" in v else ""
+                cells = (percent(v["accuracy"]), percent(here["majority"]), signed(v["selectivity"]))
+                rows.append(f"| {concept} | {site} | {' | '.join(cells)} | {percent(v['significant'])} | {salient} |")
+    table = "\n".join(rows)
+    return f"""
+## Where the concepts are
+
+![Held-out accuracy by site](results-layers.png)
+
+Accuracy of a probe on the 20 best neurons of a site (z-scored probeless ranking) on held-out words; selectivity is what
+it exceeds a control task by; significant neurons are those below a false discovery rate of 5 %; salient ones are the
+best 2 % of all FFN neurons of the stack, by where they lie.
+
+| Concept | Site | accuracy | most frequent label | selectivity | significant | of the salient FFN neurons |
+|---|---|---|---|---|---|---|
+{table}
+"""
+
+
+def _methods(results: Results) -> str:
+    rows, advice = [], []
+    for concept, both in results["concepts"].items():
+        for stack in STACKS:
+            report = both[stack]["methods"]
+            top = str(min(report["settings"]["top"], report["neurons"]))
+            for name, result in {**report["methods"], RANDOM: report[RANDOM]}.items():
+                rows.append(f"| {concept}, {stack} | {name} | {' | '.join(_method_cells(result, top))} |")
+            advice.append(f"- {concept}, {stack}: **{report['recommendation']['method']}**")
+    table, chosen = "\n".join(rows), "\n".join(advice)
+    return f"""
+## Which method
+
+![Effect of moving neurons by method](results-methods.png)
+
+`neurodial evaluate` on `encoder.2.resid` and `decoder.1.resid`, 20 neurons. *Moved*: how far the model's preference
+goes from what it says of the sentence to what it says of the other one (part of speech: how much less likely its own
+output becomes), in nats per token, with the half-width of the 95 % interval. *Random*: neurons matched in site and
+scale.
+
+| Concept | Method | accuracy | selectivity | moved | random | ablated | planted | AvgOverlap | NeuronVote | seconds |
+|---|---|---|---|---|---|---|---|---|---|---|
+{table}
+
+Recommended, by the rule of the suite:
+
+{chosen}
+"""
+
+
+def _method_cells(result: Results, top: str) -> list[str]:
+    move, ablate = (result.get(name, {}).get(top, {}) for name in ("move", "ablate"))
+    planted = result.get("planted")
+    return [
+        percent(result["accuracy"][top]),
+        signed(result["selectivity"][top]),
+        f"{move['effect']:+.2f} ± {move['half_width_95']:.2f}" if move else "–",
+        f"{move['matched_random']:+.2f}" if "matched_random" in move else "–",
+        f"{ablate['effect']:+.2f}" if ablate else "–",
+        f"{np.mean(list(planted.values())):.2f}" if planted else "–",
+        *(f"{result[name]:.2f}" if name in result else "–" for name in ("avg_overlap", "neuron_vote")),
+        f"{result['seconds']:.1f}" if "seconds" in result else "–",
+    ]
+
+
+def _findings(results: Results) -> str:
+    rows = "\n".join(f"| {said} | {measured} | {verdict} |" for said, measured, verdict in findings(results))
+    return f"""
+## The survey's findings
+
+| Finding | Measured here | Holds |
+|---|---|---|
+{rows}
+"""

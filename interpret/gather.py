@@ -1,0 +1,114 @@
+"""What one pass over a corpus gathers for discovery: statistics, rows, paired tokens, and read-outs trained on them."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from neurodial.control.addresses import Site, Stack
+from neurodial.control.errors import BadInput, CorpusError
+from neurodial.control.loading import LoadedModel
+from neurodial.control.neuron_set import NONE_CLASS, ReadOut
+from neurodial.interpret.activations import Extraction
+from neurodial.interpret.assemble import Gathered
+from neurodial.interpret.blocks import Level
+from neurodial.interpret.corpus import Corpus
+from neurodial.interpret.readout import calibrate, check_classes, fit_readout, score_readout
+from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, Sink, stream
+from neurodial.interpret.store import ActivationStore
+
+if TYPE_CHECKING:
+    from neurodial.interpret.discover import Discovery
+
+Array = np.ndarray[Any, Any]
+MIN_LABELLED = 8  # words (or sentences) of a label in the training part
+
+
+def gather(
+    loaded: LoadedModel, corpus: Corpus, sites: tuple[Site, ...], job: "Discovery", store: ActivationStore | None = None
+) -> Gathered:
+    """One pass over the corpus, or over its stored activations, with all sinks."""
+    classes = (NONE_CLASS, *corpus.labels)
+    level: Literal["word", "sentence"] = "word" if corpus.word_labels else "sentence"
+    statistics = LabelStatistics(classes, level=level)
+    samples = Collector(level=level, max_rows=job.max_rows, seed=job.seed)
+    positions = Collector(level="piece", max_rows=2 * job.max_rows, seed=job.seed)
+    joined: Level = "piece" if corpus.word_labels else "sentence"
+    pairs = PairedTokens(sites, level=joined)
+    held_out = PairedTokens(sites, level=joined, splits=("dev", "test"))
+    with_words = corpus.word_labels and (store is None or "piece" in store.levels)
+    with_pairs = corpus.paired and len(corpus.labels) == 2 and (with_words or not corpus.word_labels)
+    plan = Extraction(
+        sites,
+        (level, "piece") if with_words else (level,),
+        words=job.words,
+        sentences=job.sentences,
+        decoder=job.decoder,
+    )
+    sinks: list[Sink] = [
+        statistics,
+        samples,
+        *([positions] if with_words else []),
+        *([pairs, held_out] if with_pairs else []),
+    ]
+    if store is None:
+        stream(loaded, corpus, plan, sinks)
+    else:
+        store.check_plan(plan)
+        for block in store.blocks(sites, plan.levels):
+            for sink in sinks:
+                sink.add(block)
+    stacks: list[Stack] = list(dict.fromkeys(site.stack for site in sites))
+    return Gathered(
+        classes,
+        statistics.moments,
+        pairs.moments if with_pairs else {},
+        held_out.moments if with_pairs else {},
+        {stack: rows for stack in stacks if (rows := samples.rows(stack)) is not None},
+        {stack: rows for stack in stacks if (rows := positions.rows(stack)) is not None} if with_words else {},
+    )
+
+
+def check_gathered(corpus: Corpus, data: Gathered) -> None:
+    """Refuses too few labelled words.
+
+    Raises:
+        CorpusError: naming label and site.
+    """
+    if not data.moments:
+        raise CorpusError(f"{corpus.name}: no labelled word could be found among the model's tokens")
+    for site, moments in data.moments.items():
+        for number in data.contrast:
+            if moments.count[number] < MIN_LABELLED:
+                raise CorpusError(
+                    f"{corpus.name}: only {moments.count[number]:.0f} training examples of {data.classes[number]!r} "
+                    f"at {site}, at least {MIN_LABELLED} are needed",
+                    hint="give a larger corpus, and check that its words align with the tokenizer",
+                )
+
+
+def train_readouts(
+    data: Gathered, sites: tuple[Site, ...], job: "Discovery"
+) -> tuple[tuple[ReadOut, ...], dict[str, Any]]:
+    """A calibrated read-out at each site, with its held-out scores; none where only sentences are labelled."""
+    made: list[ReadOut] = []
+    report: dict[str, Any] = {}
+    for site in sites:
+        rows = data.positions.get(site.stack)
+        if rows is None or NONE_CLASS not in {data.classes[i] for i in np.unique(rows.labels)}:
+            continue
+        x, y = rows.values[site], rows.labels
+        train, dev, test = (rows.splits == split for split in (0, 1, 2))
+        readout = fit_readout(site, x[train], y[train], data.classes, settings=job.readout)
+        if job.readout.beta > 0 and _has_all(y[dev], data.classes):
+            readout = calibrate(readout, x[dev], y[dev], beta=job.readout.beta)
+        made.append(readout)
+        report[str(site)] = score_readout(readout, x[test], y[test]) if test.any() else {"rows": 0}
+    return tuple(made), report
+
+
+def _has_all(y: Array, classes: tuple[str, ...]) -> bool:
+    try:
+        check_classes(y, classes)
+    except BadInput:
+        return False
+    return True

@@ -1,0 +1,184 @@
+"""Writing an activation store, window by window: constant memory, resumable, nothing half-written.
+
+See `interpret.store` for what lies on the disk.
+"""
+
+import errno
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from safetensors.numpy import save
+
+from neurodial.control.addresses import Stack
+from neurodial.control.errors import StoreError
+from neurodial.control.loading import LoadedModel
+from neurodial.control.neuron_set import NONE_CLASS
+from neurodial.control.set_file import write_atomically
+from neurodial.interpret.activations import Extraction, extract_window, windows
+from neurodial.interpret.blocks import Block, Level
+from neurodial.interpret.corpus import Corpus, Example
+from neurodial.interpret.progress import progress
+from neurodial.interpret.sinks import join_blocks
+from neurodial.interpret.store import COLUMNS, CORPUS_FIELDS, MANIFEST, ActivationStore
+
+Array = np.ndarray[Any, Any]
+Tokens = Literal["all", "words", "labelled"]
+Produce = Callable[[list[Example]], Iterator[Block]]
+PART_VALUES = 16_000_000  # numbers of a part: 64 MB of float32
+STORED: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float16": np.float16}
+LEFT_OVER = (".part-*", f".{MANIFEST}.*")  # of writing that was stopped
+
+
+def extract_to_store(
+    loaded: LoadedModel,
+    corpus: Corpus,
+    plan: Extraction,
+    folder: str | Path,
+    *,
+    dtype: str = "float32",
+    tokens: Tokens = "all",
+    produce: Produce | None = None,
+    origin: str = "model",
+) -> ActivationStore:
+    """Writes a corpus's activations, or goes on where an earlier run with the same settings stopped.
+
+    Args:
+        loaded: the model.
+        corpus: any corpus.
+        plan: sites and levels.
+        folder: a new one, or one that an earlier run began.
+        dtype: of the stored values, float32 or float16.
+        tokens: `all` rows, those that are part of `words`, or those that carry one of the corpus's labels (`labelled`).
+        produce: gives the blocks of a window of examples; by default the model is run.
+        origin: where they come from, part of the settings.
+
+    Raises:
+        StoreError: if the folder holds something else, the disk is full or cannot be written, or a value is too large
+            for float16.
+        FingerprintError: if it holds another model's activations.
+    """
+    if dtype not in STORED:
+        raise StoreError(f"{dtype!r} cannot be stored", hint=f"one of {', '.join(STORED)}")
+    chosen = {"tokens": tokens, "stored_in": dtype, "origin": origin}
+    store, is_new = _begun(loaded, corpus, plan, Path(folder), chosen)
+    classes = (NONE_CLASS, *corpus.labels)
+    made = produce or (lambda window: extract_window(loaded, window, classes, plan))
+    try:
+        if is_new:
+            store.folder.mkdir(parents=True, exist_ok=True)
+            store.save()
+        return _extend(corpus, plan.window, made, store)
+    except OSError as error:
+        done = _remove_unlisted(store.folder)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise StoreError(
+            f"{folder}: {'the disk is full' if full else f'cannot be written ({error.strerror})'} after {done:,} of "
+            f"{corpus.size:,} examples",
+            hint="make room and run the same command again: it goes on from there",
+        ) from error
+
+
+def _begun(
+    loaded: LoadedModel, corpus: Corpus, plan: Extraction, folder: Path, chosen: dict[str, str]
+) -> tuple[ActivationStore, bool]:
+    """The store of an earlier run with the same settings, or a new one, and whether it is new."""
+    settings = asdict(plan) | {
+        "sites": [str(site) for site in plan.sites],
+        "levels": list(plan.levels),
+        "computed_in": str(loaded.model.dtype).removeprefix("torch."),
+        **chosen,
+    }
+    about = {name: getattr(corpus, name) for name in CORPUS_FIELDS} | {"labels": list(corpus.labels)}
+    fresh = ActivationStore(folder, {"name": loaded.name, "fingerprint": loaded.fingerprint}, about, settings)
+    if not (folder / MANIFEST).exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StoreError(f"{folder}: it holds something else", hint="name a new folder")
+        return fresh, True
+    known = ActivationStore.open(folder)
+    replace(known, examples=int(known.corpus["size"])).check(loaded, corpus)
+    for name, value in settings.items():
+        if known.settings.get(name) != value:
+            raise StoreError(
+                f"{folder}: it was begun with {name}={known.settings.get(name)!r}, not {value!r}",
+                hint="use the same settings, or another folder",
+            )
+    return known, False
+
+
+def _extend(corpus: Corpus, size: int, produce: Produce, store: ActivationStore) -> ActivationStore:
+    """Runs the windows that are not done, and writes each down before the next begins."""
+    _remove_unlisted(store.folder)
+    with progress("Activations", len(corpus)) as advance:
+        for number, window in enumerate(windows(corpus, size)):
+            if number >= store.windows:
+                parts = _written(store, produce(window))
+                store = replace(
+                    store, parts=store.parts | parts, examples=store.examples + len(window), windows=number + 1
+                )
+                store.save()
+            advance(len(window))
+    return store
+
+
+def _written(store: ActivationStore, blocks: Iterator[Block]) -> dict[str, tuple[Stack, Level, int]]:
+    """Writes a window's blocks as parts of one stack and level each."""
+    waiting: dict[tuple[Stack, Level], list[Block]] = {}
+    sizes: dict[tuple[Stack, Level], int] = {}
+    parts: dict[str, tuple[Stack, Level, int]] = {}
+
+    def flush(key: tuple[Stack, Level]) -> None:
+        joint, sizes[key] = join_blocks(waiting.pop(key)), 0
+        name = f"part-{len(store.parts) + len(parts):06d}.safetensors"
+        write_atomically(store.folder / name, save(_tensors(store, joint)))
+        parts[name] = (*key, len(joint))
+
+    for block in blocks:
+        kept = _filtered(block, store.settings["tokens"])
+        if len(kept):
+            key = (kept.stack, kept.level)
+            waiting.setdefault(key, []).append(kept)
+            sizes[key] = sizes.get(key, 0) + sum(x.size for x in kept.values.values())
+            if sizes[key] >= PART_VALUES:
+                flush(key)
+    for key in list(waiting):
+        flush(key)
+    return parts
+
+
+def _filtered(block: Block, tokens: Tokens) -> Block:
+    if tokens == "all" or (tokens == "words" and block.level == "sentence"):
+        return block
+    return block.where(block.words >= 0 if tokens == "words" else block.labels > 0)
+
+
+def _tensors(store: ActivationStore, block: Block) -> dict[str, Array]:
+    kind = STORED[store.settings["stored_in"]]
+    tensors: dict[str, Array] = {column: getattr(block, column) for column in COLUMNS}
+    for site, x in block.values.items():
+        with np.errstate(over="ignore"):
+            tensors[str(site)] = np.ascontiguousarray(x.astype(kind))
+        if not np.isfinite(tensors[str(site)]).all():
+            raise StoreError(
+                f"{site}: activations up to {np.abs(x).max():.4g} do not fit into float16", hint="store float32"
+            )
+    return tensors
+
+
+def _remove_unlisted(folder: Path) -> int:
+    """Removes what a run that was stopped left over, and the folder if nothing is in it; the examples that are done."""
+    if not (folder / MANIFEST).exists():
+        for pattern in LEFT_OVER:
+            for left in folder.glob(pattern):
+                left.unlink()
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        return 0
+    store = ActivationStore.open(folder)
+    for pattern in ("part-*", *LEFT_OVER):
+        for file in folder.glob(pattern):
+            if file.name not in store.parts:
+                file.unlink()
+    return store.examples

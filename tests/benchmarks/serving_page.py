@@ -1,0 +1,85 @@
+"""Fills the tables of docs/serving-results.md from the committed JSON; benchmarks call it when they have measured."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "tests/benchmarks/results"
+PAGE = ROOT / "docs/serving-results.md"
+
+
+def fill(page: Path = PAGE, results: Path = RESULTS) -> None:
+    """Rewrites what lies between the page's markers."""
+    text = page.read_text(encoding="utf-8")
+    for name, lines in (("engine", engine_lines), ("http", http_lines)):
+        file = results / f"{name}.json"
+        if file.exists():
+            made = "\n".join(lines(json.loads(file.read_text(encoding="utf-8"))))
+            begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+            head, rest = text.split(begin)
+            text = f"{head}{begin}\n{made}\n\n{end}{rest.split(end)[1]}"
+    page.write_text(text, encoding="utf-8")
+
+
+def engine_lines(document: dict[str, Any]) -> Iterator[str]:
+    """One table for each model and workload, and what was aimed at."""
+    yield from _facts(document)
+    yield ""
+    yield "| Model, workload | Ratio | Measured | Aim |"
+    yield "|---|---|---|---|"
+    for result in document["results"]:
+        for name, found in result["ratios"].items():
+            aim = "" if found["target"] is None else f"≥ {found['target']}"
+            bold = "**" if found["target"] is not None and found["measured"] < found["target"] else ""
+            yield f"| {_title(result)} | {name} | {bold}{found['measured']}{bold} | {aim} |"
+    yield ""
+    yield "Bold: short of its aim."
+    for result in document["results"]:
+        rounds = f"{result['rounds']} round" + "s" * (result["rounds"] > 1)
+        yield from ("", f"### {_title(result)}", "", f"{rounds}.", "")
+        yield "| Variant | Tokens/s | To static | To no control | TTFT ms, p50 / p95 | TPOT ms, p50 / p95 | Equal |"
+        yield "|---|---|---|---|---|---|---|"
+        for name, row in result["variants"].items():
+            if "problem" in row:
+                yield f"| {name} | {row['problem']} | | | | | |"
+                continue
+            cells = [row.get(key, "") for key in ("to_static", "to_no_control")]
+            times = [_times(row[key]) for key in ("ttft_ms", "tpot_ms")]
+            cells = [name, f"{row['tokens_per_s']:,.0f}", *cells, *times, row.get("equal_outputs", "")]
+            yield f"| {' | '.join(map(str, cells))} |"
+
+
+def http_lines(document: dict[str, Any]) -> Iterator[str]:
+    """The ways of asking and what HTTP adds."""
+    yield from _facts(document)
+    yield ""
+    yield "| | |"
+    yield "|---|---|"
+    for name, value in document["summary"].items():
+        yield f"| {name} | {value} |"
+    yield ""
+    yield "| Way | p50 ms, 4 tokens | Tokens/s at 32 | Requests/s at 32 | Requests/s of one token at 32 |"
+    yield "|---|---|---|---|---|"
+    for name, row in document["ways"].items():
+        yield f"| {name} | {' | '.join(str(value) for value in row.values())} |"
+
+
+def _facts(document: dict[str, Any]) -> Iterator[str]:
+    versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items() if number)
+    yield f"{document['date']}; {document['machine']}; {versions}."
+
+
+def _title(result: dict[str, Any]) -> str:
+    model = {"demo": "demo model", "llama": "random Llama"}[result["model"]]
+    window = f" within {result['window_s']} s" if result["window_s"] else ""
+    return f"{model}, {result['workload']}{window}"
+
+
+def _times(times: dict[str, float] | None) -> str:
+    return "" if times is None else f"{times['p50']:,.1f} / {times['p95']:,.1f}"
+
+
+if __name__ == "__main__":
+    fill()
