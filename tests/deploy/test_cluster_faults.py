@@ -188,8 +188,8 @@ def test_a_killed_replica_costs_only_streams_that_had_begun(server: Server) -> N
     streams = [words(200, f"s{number}x") for number in range(8)]
     with ThreadPoolExecutor(len(prompts) + len(streams)) as pool:
         streaming = []
-        for prompt in streams:  # one after the other, so that Serve sees how many each replica has
-            streaming.append(pool.submit(read_stream, server, prompt))
+        for text in streams:  # one after the other, so that Serve sees how many each replica has
+            streaming.append(pool.submit(read_stream, server, text))
             time.sleep(0.15)
         waiting = [pool.submit(complete, server, prompt) for prompt in prompts]
         time.sleep(0.5)
@@ -199,8 +199,8 @@ def test_a_killed_replica_costs_only_streams_that_had_begun(server: Server) -> N
     for prompt, answer in zip(prompts, answers, strict=True):
         assert answer.status_code == 200, answer.text
         texts = [choice["text"] for choice in answer.json()["choices"]]
-        assert texts == [reversed_words(text) for text in ([prompt] if isinstance(prompt, str) else prompt)]
-    whole = [text == reversed_words(prompt) for prompt, (text, _) in zip(streams, streamed, strict=True)]
+        assert texts == [reversed_words(part) for part in ([prompt] if isinstance(prompt, str) else prompt)]
+    whole = [text == reversed_words(words_in) for words_in, (text, _) in zip(streams, streamed, strict=True)]
     assert all(is_whole or error for is_whole, (_, error) in zip(whole, streamed, strict=True)), "none ends in silence"
     assert 0 < sum(whole) < len(streams), "each replica had some"
     assert {error["code"] for _, error in streamed if error} == {"engine_gone"}
