@@ -205,5 +205,5 @@ def test_the_image_gets_a_wheel_and_pins() -> None:
     """Not a folder to import from, and the versions that were tried."""
     assert "pip wheel" in DOCKERFILE
     assert "PYTHONPATH" not in DOCKERFILE
-    assert "-c /tmp/constraints.txt" in DOCKERFILE
+    assert "-c /srv/constraints.txt" in DOCKERFILE
     assert re.search(r"^torch==", (DEPLOY / "constraints.txt").read_text(), re.M)
