@@ -178,9 +178,9 @@ def _control(results: Results) -> str:
 ## Control of number and negation
 
 `make evaluate-contrasts DATA=…` on pairs of the grammars that no set was made with: unseen sentences of *seen words*,
-and pairs about *unseen words* (nouns for number, verbs for negation). Number has switched where the output's subject and
-verb both have the other number, negation where *no* is there, or not, with the same verb lemma. *Able*: the pairs of
-which the model's own translation of the other sentence does that; it often translates a plural as a singular. The
+and pairs about *unseen words* (nouns for number, verbs for negation). Number has switched where the output's subject
+and verb both have the other number, negation where *no* is there, or not, with the same verb lemma. *Able*: the pairs
+of which the model's own translation of the other sentence does that; it often translates a plural as a singular. The
 columns give the share to the first label (singular, affirmative) and to the second, with 95 % intervals. Published for
 number: 37 %.
 
