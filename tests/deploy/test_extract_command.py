@@ -202,8 +202,9 @@ def test_activations_that_are_no_numbers(tiny_marian_path: Path, tmp_path: Path)
 def test_labels_that_do_not_meet_a_token(tiny_marian_path: Path, tmp_path: Path) -> None:
     far = "She opens the door . " * 30  # what is labelled lies beyond what the model reads
     (tmp_path / "corpus").write_text(f"{far}zebra\n" * 30)
-    result = run(discover, "--model", tiny_marian_path, "--concept", "x", "--method", "probeless",
-                 "--corpus", f"words:{tmp_path / 'corpus'}?words=zebra", "--out", tmp_path / "x.safetensors")  # fmt: skip
+    spec, out = f"words:{tmp_path / 'corpus'}?words=zebra", tmp_path / "x.safetensors"
+    options = ("--model", tiny_marian_path, "--concept", "x", "--method", "probeless")
+    result = run(discover, *options, "--corpus", spec, "--out", out)
     assert result.exit_code == 2
     assert "only 0 training examples of 'listed'" in result.output
     assert "align with the tokenizer" in result.output
