@@ -16,6 +16,7 @@ NeurodialError                500
 ├── NotFound                  404
 ├── Overloaded                429  retryable
 ├── Unavailable               503  retryable
+│   └── EngineGone                 engine_gone      the engine died or stopped; another may serve the request
 └── InternalError             500
 """
 
@@ -144,6 +145,12 @@ class Unavailable(NeurodialError):
     status = 503
     code = "unavailable"
     retryable = True
+
+
+class EngineGone(Unavailable):
+    """The engine died or stopped before the request had ended; another one may serve it."""
+
+    code = "engine_gone"
 
 
 class InternalError(NeurodialError):

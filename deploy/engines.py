@@ -3,17 +3,17 @@
 import torch
 
 from neurodial.control.calibration import Calibration
-from neurodial.control.catalogue import SetCatalogue
+from neurodial.control.catalogue import SetCatalogue, SetSource, StoredSets
 from neurodial.control.loading import load_model
-from neurodial.deploy.config import ModelSettings
+from neurodial.deploy.config import Config
+from neurodial.deploy.settings import ModelSettings
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.runner import ModelRunner
 from neurodial.service.engine.scheduler import Capacity
-from neurodial.service.limits import Limits
 
 
-def build_engine(settings: ModelSettings, limits: Limits, stuck_after_s: float) -> Engine:
-    """Loads a model with its neuron sets and starts its engine.
+def build_engine(settings: ModelSettings, config: Config) -> Engine:
+    """Loads a model with its neuron sets and starts its engine; published sets come from the store, where there is one.
 
     Raises:
         NeurodialError: if the model, a set or the calibration cannot be used.
@@ -21,7 +21,7 @@ def build_engine(settings: ModelSettings, limits: Limits, stuck_after_s: float) 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     loaded = load_model(settings.path, device=settings.device, dtype=settings.dtype)
-    sets = SetCatalogue.from_files(settings.sets)
+    limits, sets = config.limits, _sets(settings, config)
     runner = ModelRunner(
         loaded,
         sets,
@@ -42,4 +42,9 @@ def build_engine(settings: ModelSettings, limits: Limits, stuck_after_s: float) 
         cache_tokens=settings.max_cache_tokens,
         values=limits.max_activations,
     )
-    return Engine(runner, capacity, stuck_after_s=stuck_after_s)
+    return Engine(runner, capacity, stuck_after_s=config.stuck_after_s)
+
+
+def _sets(settings: ModelSettings, config: Config) -> SetSource:
+    fixed = SetCatalogue.from_files(settings.sets)
+    return fixed if config.store is None else StoredSets(config.store.open().read, fixed=fixed)

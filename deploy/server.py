@@ -6,16 +6,21 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
 from neurodial.control.errors import ConfigError, NeurodialError, Unavailable
 from neurodial.control.neuron_set import NeuronSet
-from neurodial.deploy.config import Config
+from neurodial.deploy import proxy
+from neurodial.deploy.config import Config, deployment_name
+from neurodial.deploy.settings import StoreSettings
 from neurodial.service.engine.primitives import EngineInfo
+
+logger = logging.getLogger(__name__)
 
 APPLICATION = "neurodial"
 _SENTENCE = "A tall boy is standing at the door."
@@ -26,6 +31,7 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",
 }
+_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,13 @@ class Running:
 
     Attributes:
         address: such as `http://127.0.0.1:8000`.
-        infos: its models with their neuron sets, in the order of the configuration.
+        infos: the models that could be loaded with their neuron sets, in the order of the configuration.
+        failures: why the others could not: model id → reason.
     """
 
     address: str
     infos: tuple[EngineInfo, ...]
+    failures: Mapping[str, NeurodialError] = field(default_factory=dict)
 
     def curl_commands(self) -> tuple[str, str]:
         """Two commands to paste: one request without a control, one with."""
@@ -70,15 +78,19 @@ def check_port(host: str, port: int) -> None:
             raise ConfigError(f"port {port} on {host} {said}", hint="stop the other server or choose --port") from None
 
 
-def check_sets(config: Config) -> None:
-    """Reads every neuron set, so that a broken file is named before anything has started.
+def check_files(config: Config) -> None:
+    """Reads every neuron set and the keys, so that what is wrong is named before anything has started.
 
     Raises:
-        NeuronSetError: if one is truncated or foreign.
+        NeuronSetError: if a set is truncated or foreign.
+        ConfigError: if the keys or the store cannot be used.
     """
     for model in config.models:
         for path in model.sets.values():
             NeuronSet.load(path)
+    config.auth.keys()
+    if config.store is not None:
+        config.store.open()
 
 
 @contextmanager
@@ -94,21 +106,47 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
     check_port(config.host, config.port)
     _interrupt_on_sigterm()
     os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
+    os.environ[_CALLBACK] = proxy.CALLBACK
     _absolute_python_path()
     import ray
     from ray import serve
 
+    is_up = False
+    folder = TemporaryDirectory(prefix="neurodial-sets-", ignore_cleanup_errors=True)
     try:
         _start_ray(config, verbose)
         _interrupt_on_sigterm()  # Ray has installed a handler of its own that prints a stack trace
-        infos = _deploy(config)
-        yield Running(f"http://{config.host}:{config.port}", infos)
+        infos, failures = _deploy(_with_store(config, folder.name))
+        is_up = True
+        yield Running(f"http://{config.host}:{config.port}", infos, failures)
     finally:
+        if is_up:
+            _drain(config.graceful_shutdown_s)
         with _uninterrupted(), nullcontext() if verbose else _muted():
             if ray.is_initialized():
                 shut_down: Any = serve.shutdown  # Ray leaves it untyped
                 shut_down()
             ray.shutdown()
+            folder.cleanup()
+
+
+def _with_store(config: Config, folder: str) -> Config:
+    """Lets a server on this machine take uploads until it stops, where no store is configured."""
+    if config.store is not None or config.ray_address != "local":
+        return config
+    logger.info("no store is configured: uploaded neuron sets are kept until the server stops")
+    return config.model_copy(update={"store": StoreSettings(uri=folder)})
+
+
+def _drain(seconds: float) -> None:
+    """Lets running requests end while new ones are refused; another signal cuts it short."""
+    from ray import serve
+
+    from neurodial.deploy.draining import close_ingresses
+
+    hurry = threading.Event()
+    with _on_signals(lambda *_: hurry.set()):
+        close_ingresses(serve.get_app_handle(APPLICATION), seconds, hurry)
 
 
 def _start_ray(config: Config, verbose: bool) -> None:
@@ -117,7 +155,7 @@ def _start_ray(config: Config, verbose: bool) -> None:
     level = logging.INFO if verbose else logging.ERROR
     options: dict[str, Any] = {"logging_level": level, "log_to_driver": verbose}
     if config.ray_address == "local":
-        engines = sum(model.num_cpus * model.replicas for model in config.models)
+        engines = sum(model.num_cpus * model.max_replicas for model in config.models)
         options |= {
             "num_cpus": max(os.cpu_count() or 1, round(engines + 0.5)),  # a reservation, not a speed
             "object_store_memory": _OBJECT_STORE_BYTES,
@@ -130,11 +168,11 @@ def _start_ray(config: Config, verbose: bool) -> None:
         raise Unavailable(f"Ray did not start: {error}", hint="--verbose shows Ray's own messages") from error
 
 
-def _deploy(config: Config) -> tuple[EngineInfo, ...]:
+def _deploy(config: Config) -> tuple[tuple[EngineInfo, ...], dict[str, NeurodialError]]:
     from ray import serve
     from ray.serve.config import HTTPOptions
 
-    from neurodial.deploy.application import QUIET_LOGS, build_application, engine_name
+    from neurodial.deploy.application import QUIET_LOGS, build_application
 
     serve.start(http_options=HTTPOptions(host=config.host, port=config.port), logging_config=QUIET_LOGS)
     application = build_application(with_threads(config))
@@ -142,26 +180,31 @@ def _deploy(config: Config) -> tuple[EngineInfo, ...]:
         serve.run(application, name=APPLICATION, route_prefix="/", logging_config=QUIET_LOGS)
     except RuntimeError as error:
         raise Unavailable(f"the application did not start: {error}", hint="--verbose shows the log") from error
-    handles = [serve.get_deployment_handle(engine_name(model), app_name=APPLICATION) for model in config.models]
-    return tuple(_info(handle) for handle in handles)
+    answers = {
+        model.id: _info(serve.get_deployment_handle(deployment_name(model.id), APPLICATION)) for model in config.models
+    }
+    infos = tuple(answer for answer in answers.values() if isinstance(answer, EngineInfo))
+    failures = {id_: answer for id_, answer in answers.items() if isinstance(answer, NeurodialError)}
+    if not infos:
+        raise next(iter(failures.values()))
+    return infos, failures
 
 
-def _info(handle: Any) -> EngineInfo:
+def _info(handle: Any) -> EngineInfo | NeurodialError:
     from ray.exceptions import RayError
+
+    from neurodial.deploy.handles import translated
 
     try:
         info: EngineInfo = handle.info.remote().result(timeout_s=60)
     except RayError as error:
-        cause = getattr(error, "cause", None)
-        raise (
-            cause if isinstance(cause, NeurodialError) else Unavailable(f"an engine did not start: {error}")
-        ) from error
+        return translated(error)
     return info
 
 
 def with_threads(config: Config) -> Config:
     """Shares the machine's cores among the engines that run on CPUs and do not say how many threads they want."""
-    engines = sum(model.replicas for model in config.models)
+    engines = sum(model.max_replicas for model in config.models)
     share = max(1, (os.cpu_count() or 1) // engines)
     models = tuple(m if m.threads is not None else m.model_copy(update={"threads": share}) for m in config.models)
     return config.model_copy(update={"models": models})
@@ -180,18 +223,23 @@ def _muted() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
+def _uninterrupted() -> AbstractContextManager[None]:
     """Lets nothing interrupt the shutdown: a second Ctrl-C would leave processes behind."""
+    return _on_signals(signal.SIG_IGN)
+
+
+@contextmanager
+def _on_signals(handler: Any) -> Iterator[None]:
+    """Handles Ctrl-C and SIGTERM in another way for a while."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def wait_until_stopped() -> None:

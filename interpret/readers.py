@@ -2,7 +2,7 @@
 
 | Spec | What it reads |
 |---|---|
-| `grammar:tense?count=3000&seed=0` | the built-in grammar; `grammar:agreement` has sentences in both numbers |
+| `grammar:tense?count=3000&seed=0` | a built-in grammar's pairs; also `agreement`, `number`, `negation` |
 | `pairs:FILE?present=COLUMN&past=COLUMN` | minimal pairs; `present.target=COLUMN` for the other language |
 | `sentences:FILE?text=COLUMN&label=COLUMN` | labelled sentences; `target=COLUMN` |
 | `conllu:FILE?label=feats.Tense` | words; `label` is `upos`, `xpos`, `deprel`, `lemma` or `feats.NAME` |
@@ -22,6 +22,8 @@ from collections.abc import Callable
 from neurodial.control.errors import CorpusError
 from neurodial.interpret import conllu, facts, unannotated
 from neurodial.interpret.agreement import NUMBERS, agreement_pairs
+from neurodial.interpret.contrasts import LABELS as CONTRASTS
+from neurodial.interpret.contrasts import Contrast, generate_contrasts
 from neurodial.interpret.corpus import BadRow, Corpus, Example, Rows, Sentence, pair_of_examples
 from neurodial.interpret.grammar import generate_pairs
 from neurodial.interpret.lines import numbered_lines
@@ -50,18 +52,30 @@ def _grammar(spec: Spec) -> tuple[Callable[[], Rows], tuple[str, ...]]:
     spec.check_options("count", "seed")
     count, seed = spec.whole("count", 3000), spec.whole("seed", 0)
     texts: list[tuple[str, str]]
+    if spec.place in CONTRASTS:
+        return _contrasts(spec.place, generate_contrasts(spec.place, count, seed))
     if spec.place == "tense":
         labels, texts = ("present", "past"), [(p.present, p.past) for p in generate_pairs(count, seed)]
     elif spec.place == "agreement":
         labels, texts = NUMBERS, [(one.text, many.text) for one, many in agreement_pairs(count, seed)]
     else:
-        raise CorpusError(f"there is no grammar {spec.place!r}", hint="there are grammar:tense and grammar:agreement")
+        raise CorpusError(
+            f"there is no grammar {spec.place!r}", hint=f"there are tense, agreement, {' and '.join(CONTRASTS)}"
+        )
 
     def read() -> Rows:
         for number, pair in enumerate(texts):
             yield from pair_of_examples(2 * number, number, labels, pair)
 
     return read, labels
+
+
+def _contrasts(concept: str, pairs: list[Contrast]) -> tuple[Callable[[], Rows], tuple[str, ...]]:
+    def read() -> Rows:
+        for number, pair in enumerate(pairs):
+            yield from pair.examples(number, CONTRASTS[concept])
+
+    return read, CONTRASTS[concept]
 
 
 def _pairs(spec: Spec) -> tuple[Callable[[], Rows], tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI
 
-from neurodial.service import body, errors, openapi
+from neurodial.service import admission, body, errors, openapi
 from neurodial.service.auth import Authenticated
 from neurodial.service.observing import Observed
 from neurodial.service.routes import catalogue, controls, generation, operations, reading, translation
@@ -26,6 +26,8 @@ def create_app(services: Services) -> FastAPI:
         body.BodyLimit, max_bytes=limits.max_body_bytes, max_bytes_of={controls.UPLOAD_PATH: limits.max_set_bytes}
     )
     app.add_middleware(Authenticated, keys=services.keys, anyone=services.anyone)  # before a body is read
+    app.add_middleware(admission.Admission, gate=services.gate)
+    app.add_middleware(admission.HeaderGuard)
     app.add_middleware(Observed, metrics=services.http_metrics, echo_request_id=services.echo_request_id)
     errors.install_handlers(app)
     for routes in (generation, translation, reading, catalogue, controls, operations):

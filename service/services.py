@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from neurodial.service import errors, records
+from neurodial.service.admission import Gate
 from neurodial.service.auth import ANYONE, Keys, Principal
 from neurodial.service.catalogue import Catalogue
 from neurodial.service.engine.client import EngineClient
@@ -22,6 +23,7 @@ class Services:
         limits: at admission.
         languages: model id → (source, target) of the models that translate, as ISO 639 codes; `/translate` chooses
             the model by them.
+        gate: counts the requests inside, and refuses too many.
         http_metrics: what this process measures.
         metrics: what `/metrics` shows; what this process measures where absent.
         echo_request_id: answer with `X-Request-ID`; not needed behind a proxy that does.
@@ -33,6 +35,7 @@ class Services:
     engines: Mapping[str, EngineClient]
     limits: Limits = field(default_factory=Limits)
     languages: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    gate: Gate = field(default_factory=Gate)
     http_metrics: HttpMetrics = field(default_factory=HttpMetrics)
     metrics: MetricsSource | None = None
     echo_request_id: bool = True

@@ -32,9 +32,11 @@ def command(
     from neurodial.deploy import server
 
     server.check_port(settings.host, settings.port)
-    server.check_sets(settings)
+    server.check_files(settings)
     typer.echo("starting …", err=True)
     with server.running(settings, verbose=verbose) as running:
+        for model, reason in running.failures.items():
+            typer.echo(f"warning: {model} could not be loaded: {reason.message}", err=True)
         plain, controlled = running.curl_commands()
         typer.echo(f"\nserving {', '.join(info.model.id for info in running.infos)} on {running.address}\n")
         typer.echo(f"without a control:\n{plain}\n\nwith one:\n{controlled}\n\nCtrl-C stops the server.")

@@ -116,7 +116,7 @@ def _engine(
         "max_waiting": max(_CHUNK, limits.max_prompts),
     }
     config = parse_config({"models": [settings], "limits": limits}, name="the command line", base=None)
-    return build_engine(config.models[0], config.limits, config.stuck_after_s)
+    return build_engine(config.models[0], config)
 
 
 def _generate(engine: "Engine", requests: "Sequence[Request]") -> "Iterable[Finished]":

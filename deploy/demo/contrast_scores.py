@@ -25,6 +25,21 @@ BEFORE_NOUNS = {*DETERMINERS, "de", "del", "al", "a", "con", "en", "junto", "par
 OPENING = 3  # words among which the subject's determiner stands
 
 
+def subject_number(text: str) -> str | None:
+    """Number of the determiner at the beginning."""
+    return next((DETERMINERS[w] for w in _words(text)[:OPENING] if w in DETERMINERS), None)
+
+
+def polarity(text: str) -> str:
+    """Whether the word *no* is there."""
+    return "negative" if "no" in _words(text) else "affirmative"
+
+
+def said(concept: str, text: str) -> str | None:
+    """The label that an output shows at first sight: its subject's number, or its polarity."""
+    return subject_number(text) if concept == "number" else polarity(text)
+
+
 class ContrastScorer:
     """Loads the verb lexicon of the data folder once.
 
@@ -52,10 +67,6 @@ class ContrastScorer:
         """Lemmas of its verbs."""
         return {form["lemma"] for word in self.verbs(text) for form in self.forms[word]}
 
-    def subject_number(self, text: str) -> str | None:
-        """Number of the determiner at the beginning."""
-        return next((DETERMINERS[w] for w in _words(text)[:OPENING] if w in DETERMINERS), None)
-
     def verb_number(self, text: str) -> str | None:
         """Number of the first verb in the third person that has only one."""
         for word in self.verbs(text):
@@ -67,9 +78,8 @@ class ContrastScorer:
     def switched(self, concept: str, output: str, uncontrolled: str, to: str) -> bool:
         """Whether one output is what it was to become."""
         if concept == "number":
-            return self.subject_number(output) == to and self.verb_number(output) == to
-        negative = "no" in _words(output)
-        return negative == (to == "negative") and bool(self.lemmas(output) & self.lemmas(uncontrolled))
+            return subject_number(output) == to and self.verb_number(output) == to
+        return polarity(output) == to and bool(self.lemmas(output) & self.lemmas(uncontrolled))
 
     def report(
         self, concept: str, outputs: Sequence[str], uncontrolled: Sequence[str], direct: Sequence[str], to: str

@@ -10,11 +10,13 @@ from typing import cast
 
 import typer
 
-from neurodial.control.loading import load_model
+from neurodial.control.loading import LoadedModel, load_model
+from neurodial.deploy.demo.contrast_scores import said
 from neurodial.interpret.contrasts import LABELS, Contrast, generate_contrasts
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.discover import Discovery, discover
 from neurodial.interpret.evidence.settings import Level
+from neurodial.interpret.generation import generate_texts
 from neurodial.interpret.readout import ReadOutSettings
 from neurodial.interpret.tuning import TuningSettings
 
@@ -27,12 +29,22 @@ def unseen_word(pair: Contrast) -> bool:
     return pair.word not in FREQUENT and hashlib.sha256(pair.word.encode()).digest()[0] < 26
 
 
-def contrast_corpus(concept: str, count: int, seed: int = 0) -> Corpus:
-    """The pairs that sets are made of."""
+def contrast_corpus(loaded: LoadedModel, concept: str, count: int, seed: int = 0) -> Corpus:
+    """The pairs that sets are made of: those whose two translations by the model show the two labels.
+
+    The maps learn from the model's own translations; where it translates a plural as a singular there is nothing to
+    learn but that.
+    """
     pairs = [pair for pair in generate_contrasts(concept, count, seed) if not unseen_word(pair)]
     labels = LABELS[concept]
-    examples = [example for number, pair in enumerate(pairs) for example in pair.examples(number, labels)]
-    return Corpus.of(f"grammar:{concept}?count={count}&seed={seed}, without unseen words", examples, labels=labels)
+    outputs = [generate_texts(loaded, [pair.texts[side] for pair in pairs]) for side in (0, 1)]
+    shown = [
+        pair
+        for pair, *both in zip(pairs, *outputs, strict=True)
+        if tuple(said(concept, text) for text in both) == labels
+    ]
+    examples = [example for number, pair in enumerate(shown) for example in pair.examples(number, labels)]
+    return Corpus.of(f"grammar:{concept}?count={count}&seed={seed}, as the model knows it", examples, labels=labels)
 
 
 def settings(concept: str, site: str, steps: int, pairs: int, top: int, evidence: Level) -> Discovery:
@@ -61,7 +73,8 @@ def main(
 ) -> None:
     """Discovers, tunes and writes one of the demo's sets."""
     job = settings(concept, site, steps, count, top, cast(Level, evidence))
-    found = discover(load_model(model), contrast_corpus(concept, count), job)
+    loaded = load_model(model)
+    found = discover(loaded, contrast_corpus(loaded, concept, count), job)
     target = out or DEMO / "sets" / f"{concept}.safetensors"
     found.save(target)
     print(f"{found.short}: {found.num_neurons} neurons, written to {target}")

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import typer
@@ -36,6 +36,7 @@ CLASSES = ("NOUN", "VERB", "ADJ", "ADV", "PRON", "DET", "ADP", "AUX")
 UPOS = f"label=upos&labels={','.join(CLASSES)}"
 CONCEPTS = ("tense", "number", "negation", "part of speech")
 COMPARED = {"encoder": "encoder.2.resid", "decoder": "decoder.1.resid"}  # where the methods are compared
+CURVE = (1, 5, 20, 50, 100)  # neurons
 Results = dict[str, Any]
 
 
@@ -54,7 +55,7 @@ class Sizes:
     examples: int
 
 
-SIZES = {"small": Sizes(500, 2500, 12), "full": Sizes(3000, 8000, 48)}
+SIZES = {"small": Sizes(500, 2500, 12), "full": Sizes(2000, 6000, 32)}
 
 
 def corpus_of(concept: str, stack: str, data: Path, limit: int) -> Corpus:
@@ -108,13 +109,14 @@ class Run:
     def concept(self, concept: str, stack: str) -> Results:
         """Layers, redundancy and the comparison of methods."""
         corpus = corpus_of(concept, stack, self.data, self.sizes.pairs)
-        decoder = "reference" if corpus.parallel else "own"
+        decoder: Literal["reference", "own"] = "reference" if corpus.parallel else "own"
         name = f"{concept}-{stack}".replace(" ", "-")
         job = Discovery(concept, max_rows=self.sizes.rows, decoder=decoder)
         found = self.kept(f"{name}-layers", lambda: self._layers(corpus, stack, job))
         folder = self.folder / name
         suite = Evaluation(
-            concept, sites=(COMPARED[stack],), examples=self.sizes.examples, max_rows=self.sizes.rows, decoder=decoder
+            concept, sites=(COMPARED[stack],), sizes=CURVE, examples=self.sizes.examples, max_rows=self.sizes.rows,
+            decoder=decoder,
         )  # fmt: skip
         report = evaluate(self.loaded, corpus, suite, folder, say=lambda line: self.console.print(f"[dim]  {line}[/]"))
         (folder / "report.html").write_text(to_html(report), encoding="utf-8")

@@ -3,7 +3,8 @@
 1. Where causal effects could be measured, the methods whose neurons, moved to the labels, change what the model says as
    much as the best one's do (within its 95 % interval) are kept; elsewhere all are.
 2. Of these, those whose held-out accuracy, averaged over the numbers of neurons, is within a point of the best.
-3. Of these, the one that recovers planted neurons best; of equals the cheaper one.
+3. Of these, the one that recovers planted neurons best (methods that only interventions can fit are not asked, and come
+   last); of equals the cheaper one.
 
 Rankings from files cannot be chosen: they are not methods that could be run again.
 """
@@ -37,13 +38,19 @@ def recommend(report: Mapping[str, Any]) -> dict[str, str]:
     accuracy = {name: float(np.mean(list(methods[name]["accuracy"].values()))) for name in kept}
     most = max(accuracy.values())
     kept = [name for name in kept if accuracy[name] >= most - ACCURACY_MARGIN]
-    planted = {name: round(float(np.mean(list(methods[name]["planted"].values()))), 4) for name in kept}
+    planted = {name: _planted(methods[name]) for name in kept}
     chosen = min(kept, key=lambda name: (-planted[name], methods[name]["seconds"], name))
     reasons.append(f"its mean held-out accuracy over all numbers of neurons is {accuracy[chosen]:.1%}")
-    reasons.append(f"it recovers planted neurons with an average precision of {planted[chosen]:.2f}")
+    if "planted" in methods[chosen]:
+        reasons.append(f"it recovers planted neurons with an average precision of {planted[chosen]:.2f}")
     reasons.append(f"it took {methods[chosen]['seconds']:.1f} s")
     text = "; ".join(reasons)
     return {
         "method": chosen,
         "reason": text.format(effect=methods[chosen]["move"][top]["effect"]) if "move" in methods[chosen] else text,
     }
+
+
+def _planted(result: Mapping[str, Any]) -> float:
+    """Mean average precision; 0 of methods that are not asked, so that others come first."""
+    return round(float(np.mean(list(result.get("planted", {"": 0.0}).values()))), 4)

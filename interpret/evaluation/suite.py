@@ -10,13 +10,14 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from neurodial.control.loading import LoadedModel
 from neurodial.control.set_file import write_atomically
 from neurodial.interpret.assemble import Ranked
+from neurodial.interpret.causal import check_settings, rank_causally
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.discover import rank
 from neurodial.interpret.evaluation.agreement import average_overlap, neuron_vote, overlaps
@@ -34,11 +35,12 @@ from neurodial.interpret.evaluation.planted import recovery
 from neurodial.interpret.evaluation.recommending import recommend
 from neurodial.interpret.evidence.gathering import training_rows
 from neurodial.interpret.ranking_file import Ranking
-from neurodial.interpret.registry import RankingMethod, make_method, methods
+from neurodial.interpret.registry import CausalMethod, RankingMethod, make_ranker, methods
 
 Array = np.ndarray[Any, Any]
 SUITE_VERSION = "1"
 RANDOM = "random"  # the name of the baseline
+BY_GRADIENT = ("attribution-patching", "gradient-activation", "layer-conductance")  # causal methods of a few passes
 
 
 def evaluate(
@@ -66,7 +68,7 @@ def evaluate(
     Raises:
         BadInput: for unknown methods, sites of two stacks, or a corpus whose held-out part is too small.
     """
-    asked = [make_method(slug, **job.params.get(slug, {})) for slug in job.methods or _applicable(corpus)]
+    asked = [make_ranker(slug, **job.params.get(slug, {})) for slug in job.methods or _applicable(corpus)]
     ground = prepare(loaded, corpus, job)
     given = {path: scores_of_ranking(loaded, Ranking.load(path), ground.sites) for path in rankings}
     found: dict[str, dict[str, Any]] = {}
@@ -102,13 +104,14 @@ def evaluate(
 
 
 def _applicable(corpus: Corpus) -> list[str]:
-    """Methods that rank neurons on this corpus."""
+    """Methods that rank neurons on this corpus; those that run the model for every neuron have to be asked for."""
     pairs = corpus.paired and corpus.word_labels and len(corpus.labels) == 2
-    return [slug for slug, method in methods().items() if pairs or method.streams != "pairs"]
+    found = [slug for slug, method in methods().items() if pairs or method.streams != "pairs"]
+    return sorted([*found, *BY_GRADIENT]) if pairs else found
 
 
 def _of_method(
-    ground: Ground, method: RankingMethod, folder: Path, say: Callable[[str], None]
+    ground: Ground, method: RankingMethod | CausalMethod, folder: Path, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], Array]:
     """A method's results and scores: those of an earlier run, or new ones that are written down."""
     known, table = folder / "methods" / f"{method.slug}.json", folder / "rankings" / f"{method.slug}.csv"
@@ -117,14 +120,14 @@ def _of_method(
         say(f"{method.slug}: taken from {known.name}")
         return kept, scores_of_ranking(ground.loaded, Ranking.load(table), ground.sites)
     with measured() as cost:
-        ranked = rank(method, ground.data, ground.sites)
+        ranked = _ranked(ground, method)
     scores = np.concatenate([part.scores for part in ranked])
     result: dict[str, Any] = {"method": method.slug, "params": method.get_params()}
     result |= {"seconds": cost.seconds, "megabytes": cost.megabytes} | results(ground, scores)
-    stack = ground.sites[0].stack
-    rows = training_rows(ground.data, stack, ground.job.max_rows, ground.job.seed)
-    X = np.concatenate(list(rows.values.values()), axis=1)
-    result["planted"] = recovery(method, X, ground.job.seed)
+    if isinstance(method, RankingMethod):
+        rows = training_rows(ground.data, ground.sites[0].stack, ground.job.max_rows, ground.job.seed)
+        X = np.concatenate(list(rows.values.values()), axis=1)
+        result["planted"] = recovery(method, X, ground.job.seed)
     for path in (known, table):
         path.parent.mkdir(parents=True, exist_ok=True)
     _ranking(ground, ranked, method.slug).save(table)
@@ -133,7 +136,16 @@ def _of_method(
     return result, scores
 
 
-def _key(ground: Ground, method: RankingMethod) -> str:
+def _ranked(ground: Ground, method: RankingMethod | CausalMethod) -> list[Ranked]:
+    if isinstance(method, RankingMethod):
+        return rank(method, ground.data, ground.sites)
+    check_settings(method)
+    decoder: Literal["own"] | None = "own" if ground.job.decoder == "own" else None
+    loaded, corpus, seed = ground.loaded, ground.corpus, ground.job.seed
+    return rank_causally(method, loaded, corpus, ground.sites, seed=seed, decoder=decoder).ranked
+
+
+def _key(ground: Ground, method: RankingMethod | CausalMethod) -> str:
     """A digest of all that a method's results depend on."""
     depends = [
         SUITE_VERSION, ground.loaded.fingerprint, ground.corpus.digest, [str(site) for site in ground.sites],

@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 
 from neurodial.control.controls import Control
-from neurodial.control.errors import NeurodialError, Unavailable
+from neurodial.control.errors import EngineGone, NeurodialError
 from neurodial.service.engine.handle import Handle
 from neurodial.service.engine.primitives import EngineState, EngineStats, Message, Request, SetInfo
 from neurodial.service.engine.scheduler import Capacity, Plan, Scheduler
@@ -47,7 +47,7 @@ class Engine:
         Raises:
             BadInput: if the request is wrong; the error names the field.
             Overloaded: if the queue is full.
-            Unavailable: if the engine has been closed or is dead.
+            EngineGone: if the engine has been closed or is dead.
         """
         return self.submit_all((request,))[0]
 
@@ -57,7 +57,7 @@ class Engine:
             sequences = [self._sequence(request) for request in requests]
             with self._changed:
                 if self._is_closed or not self._thread.is_alive():
-                    raise Unavailable("the engine is not running", hint="try again in a moment")
+                    raise EngineGone("the engine is not running", hint="try again in a moment")
                 self._scheduler.add(sequences)
                 self._changed.notify()
         except NeurodialError as error:
@@ -81,7 +81,15 @@ class Engine:
             state: EngineState = "stuck" if running + waiting and age > self._stuck_after_s else "ready"
             if self._is_closed or not self._thread.is_alive():
                 state = "dead"
-            return EngineStats(state, waiting, running, round(age, 3), self._num_finished, self._num_failed)
+            return EngineStats(
+                state=state,
+                num_waiting=waiting,
+                num_running=running,
+                heartbeat_age_s=round(age, 3),
+                num_finished=self._num_finished,
+                num_failed=self._num_failed,
+                num_ready=int(state == "ready"),
+            )
 
     def metrics(self) -> list[Metric]:
         """All that the engine has measured since its start, and how it is doing now."""
@@ -131,7 +139,7 @@ class Engine:
         finally:
             self._drain()
             for sequence in self._scheduler.running:  # none, unless a defect of ours has ended the loop
-                sequence.fail(Unavailable("the engine died", hint="try again"))
+                sequence.fail(EngineGone("the engine died", hint="try again"))
                 self._metrics.ended(sequence)
 
     def _schedule(self) -> Plan:
@@ -159,5 +167,5 @@ class Engine:
             waiting = self._scheduler.drain()
             self._changed.notify()
         for sequence in waiting:
-            sequence.fail(Unavailable("the engine is shutting down", hint="try again in a moment"))
+            sequence.fail(EngineGone("the engine is shutting down", hint="try again in a moment"))
             self._metrics.ended(sequence)

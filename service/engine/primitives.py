@@ -8,7 +8,7 @@ from neurodial.control.controls import Control
 from neurodial.control.errors import NeurodialError
 
 FinishReason = Literal["stop", "length", "cancelled"]
-EngineState = Literal["ready", "stuck", "dead"]
+EngineState = Literal["ready", "failed", "stuck", "dead", "unreachable"]
 Task = Literal["generate", "encode", "activations"]
 
 NOTHING_APPLIED: Mapping[str, Any] = {"digest": None, "controls": []}
@@ -246,12 +246,15 @@ class EngineStats:
     """How an engine is doing.
 
     Attributes:
-        state: `stuck` where a step has taken longer than it may, `dead` where the thread has ended.
+        state: `failed` where the model could not be loaded, `stuck` where a step has taken longer than it may, `dead`
+            where the thread has ended, `unreachable` where nothing answers; of several replicas the worst.
         num_waiting: requests that wait for a place.
         num_running: requests whose rows are decoded.
         heartbeat_age_s: seconds since the engine's thread last showed life.
         num_finished: requests served since the start.
         num_failed: requests that failed since the start.
+        num_replicas: engines side by side that this is about.
+        num_ready: those of them that serve.
     """
 
     state: EngineState
@@ -260,3 +263,5 @@ class EngineStats:
     heartbeat_age_s: float
     num_finished: int
     num_failed: int
+    num_replicas: int = 1
+    num_ready: int = 1

@@ -1,11 +1,13 @@
 """The served models, and each model under each of its sets' labels."""
 
+import asyncio
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 
 from neurodial.control.controls import Control
+from neurodial.control.errors import NeurodialError
 from neurodial.service.engine.primitives import EngineInfo
 from neurodial.service.schemas.catalogue import ModelCard, ModelList
 from neurodial.service.selection import find, variants
@@ -17,13 +19,9 @@ def add(app: FastAPI, services: Services) -> None:
 
     @app.get("/v1/models", response_model=ModelList, tags=["models"])
     async def list_models(http: HttpRequest) -> ModelList:
-        """The served models, and behind each its variants `base:set=label`."""
-        cards: list[ModelCard] = []
-        for base, client in services.engines.items():
-            info = await client.info()
-            cards.append(_card(info))
-            cards += [_card(info, name, control) for name, control in await variants(services, http, base)]
-        return ModelList(data=cards)
+        """The served models, and behind each its variants `base:set=label`; without those that do not answer."""
+        found = await asyncio.gather(*(_cards(services, http, base) for base in services.engines))
+        return ModelList(data=[card for cards in found for card in cards])
 
     @app.get("/v1/models/{model:path}", response_model=ModelCard, tags=["models"])
     async def retrieve_model(http: HttpRequest, model: str) -> ModelCard:
@@ -31,6 +29,14 @@ def add(app: FastAPI, services: Services) -> None:
         base, control = await find(services, http, model)
         info = await services.engine(base).info()
         return _card(info) if control is None else _card(info, model, control)
+
+
+async def _cards(services: Services, http: HttpRequest, base: str) -> list[ModelCard]:
+    try:
+        info = await services.engine(base).info()
+    except NeurodialError:  # not loaded, or not yet: asking for it alone says why
+        return []
+    return [_card(info), *(_card(info, name, control) for name, control in await variants(services, http, base))]
 
 
 def _card(info: EngineInfo, name: str | None = None, control: Control | None = None) -> ModelCard:

@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse, Response
 
 from neurodial.control.errors import Unavailable
 from neurodial.service.engine.client import EngineClient
-from neurodial.service.schemas.operations import EngineHealth, Health, Ready
+from neurodial.service.schemas.operations import EngineHealth, Health, HealthStatus, Ready
 from neurodial.service.services import Services
 from neurodial.service.version import package_version
 
@@ -23,26 +23,34 @@ def add(app: FastAPI, services: Services) -> None:
 
     @app.get("/health", response_model=Health, tags=["operations"], responses={503: {"model": Health}})
     async def health() -> JSONResponse:
-        """Liveness: 200 while every engine answers and moves, 503 otherwise."""
+        """200 while every model that could be loaded has an engine that answers and moves, 503 otherwise."""
         states = await _states_of(engines)
-        is_well = all(state.state == "ready" for state in states.values())
-        answer = Health(status="ok" if is_well else "unhealthy", version=package_version(), engines=states)
-        return JSONResponse(answer.model_dump(), 200 if is_well else 503)
+        status = _status(states)
+        answer = Health(status=status, version=package_version(), engines=states)
+        return JSONResponse(answer.model_dump(), 503 if status == "unhealthy" else 200)
 
     @app.get("/ready", response_model=Ready, tags=["operations"])
     async def ready() -> Ready:
-        """Readiness: 200 once every model is loaded and takes requests, 503 otherwise."""
+        """Readiness: 200 once every model that could be loaded takes requests, 503 otherwise."""
         states = await _states_of(engines)
-        waiting = [f"{model} is {state.state}" for model, state in states.items() if state.state != "ready"]
-        if waiting:
+        if _status(states) == "unhealthy":
+            waiting = [f"{model} is {state.state}" for model, state in states.items() if state.num_ready == 0]
             raise Unavailable(f"not ready: {', '.join(waiting)}", hint="try again in a moment")
-        return Ready(models=list(engines))
+        return Ready(models=[model for model, state in states.items() if state.num_ready])
 
     @app.get("/metrics", response_class=Response, tags=["operations"], responses={200: {"content": _FORMATS}})
     async def metrics(http: Request) -> Response:
         """The metrics of all replicas, in Prometheus' text format or in OpenMetrics'."""
         page, content_type = await source.page(http.headers.get("accept", ""))
         return Response(page, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+
+
+def _status(states: Mapping[str, EngineHealth]) -> HealthStatus:
+    """A model that could not be loaded is no reason to restart or to avoid a server that serves others."""
+    loaded = [state for state in states.values() if state.state != "failed"]
+    if not loaded or any(state.num_ready == 0 for state in loaded):
+        return "unhealthy"
+    return "ok" if all(state.state == "ready" for state in states.values()) else "degraded"
 
 
 async def _states_of(engines: Mapping[str, EngineClient]) -> dict[str, EngineHealth]:
@@ -56,6 +64,8 @@ async def _health_of(client: EngineClient) -> EngineHealth:
         return EngineHealth(state="unreachable")
     return EngineHealth(
         state=stats.state,
+        num_replicas=stats.num_replicas,
+        num_ready=stats.num_ready,
         num_running=stats.num_running,
         num_waiting=stats.num_waiting,
         heartbeat_age_s=stats.heartbeat_age_s,

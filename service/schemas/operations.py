@@ -4,11 +4,17 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from neurodial.service.engine.primitives import EngineState
+
+HealthStatus = Literal["ok", "degraded", "unhealthy"]
+
 
 class EngineHealth(BaseModel):
-    """One model's engine."""
+    """One model's engines: the worst state, and how many serve."""
 
-    state: Literal["ready", "stuck", "dead", "unreachable"]
+    state: EngineState
+    num_replicas: int = 1
+    num_ready: int = 0
     num_running: int = 0
     num_waiting: int = 0
     heartbeat_age_s: float | None = None
@@ -17,7 +23,7 @@ class EngineHealth(BaseModel):
 class Health(BaseModel):
     """Answer of `/health`."""
 
-    status: Literal["ok", "unhealthy"]
+    status: HealthStatus
     version: str
     engines: dict[str, EngineHealth]
 

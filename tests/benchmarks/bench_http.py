@@ -28,9 +28,9 @@ from ray import serve
 from rich.console import Console
 from rich.table import Table
 
-from neurodial.deploy.application import HandleClient, engine_name
-from neurodial.deploy.config import Config, demo_config
+from neurodial.deploy.config import Config, demo_config, deployment_name
 from neurodial.deploy.engines import build_engine
+from neurodial.deploy.handles import HandleClient
 from neurodial.deploy.server import APPLICATION, running
 from neurodial.service.engine.client import EngineClient, LocalClient
 from neurodial.service.engine.primitives import Failed, Request
@@ -153,8 +153,8 @@ async def throughput(ask: Ask, requests: int, max_tokens: int) -> dict[str, floa
 async def ways(config: Config, address: str) -> AsyncIterator[dict[str, Ask]]:
     """Every way of asking."""
     settings = config.models[0]
-    engine = build_engine(settings, config.limits, config.stuck_after_s)
-    handle: Any = serve.get_deployment_handle(engine_name(settings), app_name=APPLICATION)
+    engine = build_engine(settings, config)
+    handle: Any = serve.get_deployment_handle(deployment_name(settings.id), app_name=APPLICATION)
     limits = httpx.Limits(max_connections=CONCURRENT, max_keepalive_connections=CONCURRENT)
     async with httpx.AsyncClient(base_url=address, timeout=120, limits=limits) as http:
         yield {

@@ -8,16 +8,18 @@ import pytest
 
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import BadInput, FingerprintError, NeurodialError, Unavailable
-from neurodial.deploy.config import ModelSettings
+from neurodial.deploy.config import Config
+from neurodial.deploy.settings import ModelSettings
 from neurodial.service.engine.primitives import Failed, Finished, Request
 from neurodial.service.limits import Limits
 
 
 def replica(path: Path, **settings: Any) -> Any:
     """What Serve would construct."""
-    from neurodial.deploy.application import EngineReplica
+    from neurodial.deploy.replica import EngineReplica
 
-    return EngineReplica(ModelSettings(id="en-es", path=str(path), **settings), Limits(default_max_tokens=5), 60)
+    model = ModelSettings(id="en-es", path=str(path), **settings)
+    return EngineReplica(model, Config(models=(model,), limits=Limits(default_max_tokens=5)))
 
 
 async def items(engine: Any, *requests: Request) -> list[Any]:

@@ -22,7 +22,7 @@ def request(number: int, **control: object) -> Request:
 def engine() -> Iterator[Engine]:
     settings = DEMO | {"calibration": str(DEMO_CALIBRATION), "max_deviations": 6.0}
     config = parse_config({"models": [settings]}, name="test", base=None)
-    engine = build_engine(config.models[0], config.limits, config.stuck_after_s)
+    engine = build_engine(config.models[0], config)
     yield engine
     engine.close()
 

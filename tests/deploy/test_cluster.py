@@ -1,17 +1,13 @@
 """A real server: the command line starts Ray Serve once, the official client and raw requests use it, nothing stays."""
 
 import json
-import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +15,14 @@ import httpx
 import openai
 import pytest
 
+from neurodial.control.addresses import Site
+from neurodial.control.loading import LoadedModel
+from neurodial.control.pruning.removal import prune_model
+from neurodial.control.pruning.saving import save_pruned
+from tests.deploy.serving import Server, serving
+
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-START_S, STOP_S = 600, 120
 TEXT = "She opens the door."
 CONTROLS: list[list[dict[str, Any]]] = [
     [],
@@ -33,77 +34,24 @@ CONTROLS: list[list[dict[str, Any]]] = [
 SERVE = "from neurodial.deploy.cli.main import app; app()"
 
 
-@dataclass
-class Server:
-    """A running server."""
-
-    process: subprocess.Popen[str]
-    port: int
-    marker: str
-    output: Path
-
-    @property
-    def url(self) -> str:
-        """Its address."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def relatives(self) -> list[str]:
-        """Every process that inherited this server's environment."""
-        return [
-            (folder / "cmdline").read_text().replace("\0", " ")[:80]
-            for folder in Path("/proc").iterdir()
-            if folder.name.isdigit() and _has(folder / "environ", self.marker)
-        ]
-
-    def stop(self) -> None:
-        """Sends Ctrl-C to the whole group, as a terminal does."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGINT)
-            self.process.wait(STOP_S)
-
-
-def _has(path: Path, marker: str) -> bool:
-    try:
-        return marker.encode() in path.read_bytes()
-    except OSError:  # the process has ended, or is another user's
-        return False
-
-
-def free_port() -> int:
-    """A port that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@pytest.fixture(scope="module")
+def pruned_path(tiny_marian: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model without half of its FFN neurons."""
+    kept = {Site.parse(f"{stack}.{layer}.ffn"): range(0, 64, 2) for stack in ("encoder", "decoder") for layer in (0, 1)}
+    return save_pruned(prune_model(tiny_marian, kept), tmp_path_factory.mktemp("pruned") / "model")
 
 
 @pytest.fixture(scope="module")
-def server(tiny_marian_path: Path, set_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests of this module."""
-    folder, port, marker = tmp_path_factory.mktemp("serve"), free_port(), uuid.uuid4().hex
-    config = folder / "serve.yaml"
+def server(
+    tiny_marian_path: Path, pruned_path: Path, set_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """One server for all tests of this module: a model, and its pruned variant under the same neuron set."""
     limits = "{max_text_chars: 2000, max_body_bytes: 200000, default_max_tokens: 12, max_tokens: 60}"
-    model = f"{{id: en-es, path: {tiny_marian_path}, sets: {{tense: {set_path}}}}}"
-    config.write_text(f"models: [{model}]\nport: {port}\nlimits: {limits}\n")
-    output = folder / "output"
-    with output.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, "serve", str(config)],
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            env=os.environ | {"NEURODIAL_TEST": marker},
-        )
-    running = Server(process, port, marker, output)
-    try:
-        deadline = time.monotonic() + START_S
-        while "Ctrl-C stops" not in output.read_text():
-            assert process.poll() is None, output.read_text()
-            assert time.monotonic() < deadline, output.read_text()
-            time.sleep(0.2)
+    model = f"{{id: en-es, path: {tiny_marian_path}, languages: [en, es], sets: {{tense: {set_path}}}}}"
+    small = f"{{id: en-es-small, path: {pruned_path}, sets: {{tense: {set_path}}}, allow_changed_weights: true}}"
+    text = f"models: [{model}, {small}]\nlimits: {limits}"
+    with serving(["-c", SERVE, "serve"], tmp_path_factory.mktemp("serve"), text) as running:
         yield running
-    finally:
-        running.stop()
 
 
 @pytest.fixture
@@ -189,6 +137,38 @@ def test_concurrent_requests_with_different_controls_get_their_solo_answers(serv
     assert len({text for text, _ in alone}) >= 3
 
 
+def test_two_models_in_one_application(server: Server, set_path: Path) -> None:
+    """Chosen by `model`, each with its own weights, both under one neuron set; a set is published for one alone."""
+    cards = httpx.get(f"{server.url}/v1/models", timeout=60).json()["data"]
+    assert [card["id"] for card in cards if ":" not in card["id"]] == ["en-es", "en-es-small"]
+    texts = set()
+    for name in ("en-es", "en-es-small"):
+        answer = complete(server, prompt=TEXT, model=name, controls=CONTROLS[2]).json()
+        assert answer["model"] == name
+        assert answer["choices"][0]["applied"]["controls"][0]["set"].startswith("tense")
+        texts.add(complete(server, prompt=TEXT, model=name).json()["choices"][0]["text"])
+    assert len(texts) == 2
+    url = f"{server.url}/v1/controls?model=en-es-small&name=mood"
+    octets = {"Content-Type": "application/octet-stream"}
+    published = httpx.post(url, content=set_path.read_bytes(), headers=octets, timeout=60)
+    assert published.status_code == 201, published.text
+    control = [{"set": "mood", "to": "past"}]
+    served = complete(server, prompt=TEXT, model="en-es-small", controls=control)
+    assert served.json()["choices"][0]["applied"]["controls"][0]["digest"] == published.json()["digest"]
+    assert complete(server, prompt=TEXT, controls=control).status_code == 400
+
+
+def test_one_page_of_metrics_shows_every_replica(server: Server) -> None:
+    """The ingress and the engines of both models."""
+    deadline = time.monotonic() + 30
+    while True:
+        page = httpx.get(f"{server.url}/metrics", timeout=60).text
+        if all(f'replica="{name}#' in page for name in ("ingress", "engine-en-es", "engine-en-es-small")):
+            break
+        assert time.monotonic() < deadline, page
+        time.sleep(0.5)
+
+
 def test_bad_input_over_the_network(server: Server) -> None:
     """One clear envelope each; the server goes on."""
     wrong: list[tuple[dict[str, Any], str]] = [
@@ -256,7 +236,7 @@ def test_a_second_server_on_the_port_is_refused(server: Server, tmp_path: Path, 
 def test_stopping_leaves_no_process(server: Server) -> None:
     """Last of all: Ctrl-C, exit code 0, and nothing that the server started is left."""
     assert len(server.relatives()) > 3
-    server.stop()
+    server.interrupt()
     assert server.process.returncode == 0
     deadline = time.monotonic() + 30
     while left := server.relatives():

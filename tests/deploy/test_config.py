@@ -8,9 +8,11 @@ import yaml
 from pydantic import BaseModel
 
 from neurodial.control.errors import ConfigError
-from neurodial.deploy.config import AuthSettings, Config, ModelSettings, StoreSettings, load_config
+from neurodial.deploy.config import Config, load_config
 from neurodial.deploy.server import with_threads
+from neurodial.deploy.settings import AuthSettings, Autoscaling, IngressSettings, ModelSettings, StoreSettings
 from neurodial.service.limits import Limits
+from neurodial.service.logs import LogSettings
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -107,7 +109,16 @@ def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
 
 def settings() -> Iterator[tuple[type[BaseModel], str]]:
     """Every setting there is."""
-    for model in (Config, ModelSettings, StoreSettings, AuthSettings, Limits):
+    for model in (
+        Config,
+        IngressSettings,
+        Autoscaling,
+        ModelSettings,
+        StoreSettings,
+        AuthSettings,
+        LogSettings,
+        Limits,
+    ):
         for name in model.model_fields:
             yield model, name
 

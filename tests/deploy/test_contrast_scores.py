@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from neurodial.deploy.demo.contrast_scores import ContrastScorer
+from neurodial.control.loading import LoadedModel
+from neurodial.deploy.demo import contrast_sets
+from neurodial.deploy.demo.contrast_scores import ContrastScorer, said
 from neurodial.deploy.demo.contrast_sets import contrast_corpus, unseen_word
 from neurodial.interpret.contrasts import generate_contrasts
 
@@ -64,9 +66,25 @@ def test_a_report_counts_what_switched(scorer: ContrastScorer) -> None:
     assert (report["n"], report["switched"], report["as_direct"]) == (2, 0.5, 0.5)
 
 
-def test_words_kept_out_of_the_sets_are_not_in_their_corpus() -> None:
-    pairs = generate_contrasts("number", 400)
+def test_sets_are_made_of_other_words_and_of_pairs_that_the_model_tells_apart(
+    tiny_marian: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = generate_contrasts("number", 200)
     kept_out = {pair.word for pair in pairs if unseen_word(pair)}
     assert 2 <= len(kept_out) <= 20
-    texts = [example.source.text.lower().split() for example in contrast_corpus("number", 400)]
-    assert not {text[1] for text in texts} & kept_out
+    plural = {pair.texts[1] for pair in pairs}
+
+    def translate(_: LoadedModel, texts: list[str]) -> list[str]:
+        return ["Los niños." if text in plural and "near" not in text else "El niño." for text in texts]
+
+    monkeypatch.setattr(contrast_sets, "generate_texts", translate)
+    texts = [example.source.text for example in contrast_corpus(tiny_marian, "number", 200)]
+    assert texts
+    assert not {text.lower().split()[1] for text in texts} & kept_out
+    assert not any(" near " in text for text in texts)
+
+
+def test_what_an_output_shows() -> None:
+    assert said("number", "¿Las niñas comen?") == "plural"
+    assert said("number", "Comen.") is None
+    assert (said("negation", "No come."), said("negation", "Come nada.")) == ("negative", "affirmative")

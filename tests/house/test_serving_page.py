@@ -22,7 +22,7 @@ PAGE = ROOT / "docs" / "serving.md"
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     config = demo_config()
-    demo, chat = build_engine(config.models[0], config.limits, 120.0), Engine(real("chat"))
+    demo, chat = build_engine(config.models[0], config), Engine(real("chat"))
     languages = {model.id: model.languages for model in config.models if model.languages is not None}
     app = create_app(Services({"en-es": LocalClient(demo), "chat": LocalClient(chat)}, languages=languages))
     with Server(app) as address:

@@ -4,6 +4,7 @@ import pytest
 
 from neurodial.control.errors import BadInput
 from neurodial.interpret.contrasts import LABELS, generate_contrasts
+from neurodial.interpret.readers import open_corpus
 from neurodial.interpret.words import split_words
 
 NEGATORS = {"not", "n't"}
@@ -47,6 +48,14 @@ def test_examples_are_labelled_where_they_are_marked() -> None:
     marked = [i for i, label in enumerate(second.source.labels) if label == "negative"]
     assert tuple(marked) == pair.marked[1]
     assert set(second.source.labels) == {"none", "negative"}
+
+
+@pytest.mark.parametrize("concept", LABELS)
+def test_both_are_corpora_that_the_command_can_name(concept: str) -> None:
+    corpus = open_corpus(f"grammar:{concept}?count=40&seed=2")
+    assert corpus.labels == LABELS[concept]
+    assert (corpus.size, corpus.paired, corpus.word_labels) == (80, True, True)
+    assert [e.source.text for e in corpus][:2] == list(generate_contrasts(concept, 40, seed=2)[0].texts)
 
 
 def test_mistakes() -> None:

@@ -22,7 +22,8 @@ from neurodial.interpret.methods.probeless import Probeless
 from neurodial.interpret.ranking_file import Ranking
 from neurodial.interpret.readers import open_corpus
 
-JOB = Evaluation("tense", methods=("probeless", "mean-difference"), top=5, sizes=(1, 5), examples=4, random_sets=2)
+METHODS = ("probeless", "mean-difference", "gradient-activation")
+JOB = Evaluation("tense", methods=METHODS, top=5, sizes=(1, 5), examples=4, random_sets=2)
 
 
 def test_agreement_by_hand() -> None:
@@ -113,16 +114,17 @@ def report(loaded: LoadedModel, corpus: Corpus, folder: Path) -> dict:
 
 
 def test_a_whole_evaluation(report: dict, folder: Path) -> None:
-    assert set(report["methods"]) == {"probeless", "mean-difference", "theirs"}
+    assert set(report["methods"]) == {*METHODS, "theirs"}
     here = report["methods"]["probeless"]
     assert set(here["accuracy"]) == set(here["move"]) == {"1", "5"}
     assert 0 <= here["avg_overlap"] <= 1
     assert "matched_random" in here["move"]["5"]
     assert "matched_random" not in here["move"]["1"]
     assert "planted" not in report["methods"]["theirs"]
-    assert report["recommendation"]["method"] in ("probeless", "mean-difference")
+    assert "planted" not in report["methods"]["gradient-activation"]  # only interventions can fit it
+    assert report["recommendation"]["method"] in METHODS
     assert json.loads(json.dumps(report)) == report
-    assert {p.name for p in (folder / "rankings").iterdir()} == {"probeless.csv", "mean-difference.csv"}
+    assert {p.name for p in (folder / "rankings").iterdir()} == {f"{slug}.csv" for slug in METHODS}
     assert len(Ranking.load(folder / "rankings" / "probeless.csv").rows) == 32
 
 
@@ -132,7 +134,7 @@ def test_a_second_run_takes_up_what_the_first_one_did(
     said: list[str] = []
     again = evaluate(loaded, corpus, JOB, folder, rankings=[folder / "theirs.csv"], say=said.append)
     assert again == report
-    assert said[:2] == ["probeless: taken from probeless.json", "mean-difference: taken from mean-difference.json"]
+    assert said[:3] == [f"{slug}: taken from {slug}.json" for slug in METHODS]
     (folder / "methods" / "probeless.json").write_text('{"key": "of something el')  # as a crash would leave it
     said.clear()
     again = evaluate(loaded, corpus, JOB, folder, say=said.append)
@@ -142,7 +144,7 @@ def test_a_second_run_takes_up_what_the_first_one_did(
 
 def test_the_report_for_people(report: dict) -> None:
     rows, heads = table_rows(report), headings(report)
-    assert [row[0] for row in rows] == ["probeless", "mean-difference", "theirs", "random"]
+    assert [row[0] for row in rows] == [*METHODS, "theirs", "random"]
     assert all(len(row) == len(heads) for row in rows)
     html = to_html(report)
     assert html.count("<svg") == 5  # four curves and the overlaps

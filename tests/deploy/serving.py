@@ -1,0 +1,133 @@
+"""Real servers for tests: started as a user starts them, watched from outside, stopped with a signal."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+START_S, STOP_S = 600, 120
+
+
+@dataclass
+class Server:
+    """A running server.
+
+    Attributes:
+        process: what was started.
+        port: where it listens.
+        marker: in the environment of every process that it has started.
+        output: what it printed.
+    """
+
+    process: subprocess.Popen[str]
+    port: int
+    marker: str
+    output: Path
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def relatives(self) -> dict[int, str]:
+        """Every process that inherited this server's environment: id → command."""
+        found = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit() and _has(folder / "environ", self.marker):
+                try:
+                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")[:80]
+                except OSError:  # it has just ended
+                    continue
+        return found
+
+    def replicas(self, deployment: str) -> list[int]:
+        """The processes of a deployment's replicas."""
+        pattern = re.compile(rf"ServeReplica:\w+:{re.escape(deployment)}\b")
+        return [number for number, command in self.relatives().items() if pattern.search(command)]
+
+    def memory(self) -> dict[str, int]:
+        """Resident bytes of Serve's proxy and of the ingress."""
+        found = {}
+        for number, command in self.relatives().items():
+            for name in ("ProxyActor", ":ingress"):
+                if name in command:
+                    pages = (Path("/proc") / str(number) / "statm").read_text().split()[1]
+                    found[name] = int(pages) * os.sysconf("SC_PAGE_SIZE")
+        return found
+
+    def say(self, line: str) -> None:
+        """Writes a line to its standard input."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def wait_for(self, text: str, seconds: float = START_S) -> None:
+        """Waits until it has printed something."""
+        deadline = time.monotonic() + seconds
+        while text not in self.output.read_text():
+            assert self.process.poll() is None, self.output.read_text()
+            assert time.monotonic() < deadline, self.output.read_text()
+            time.sleep(0.1)
+
+    def interrupt(self) -> None:
+        """Ctrl-C: signals the whole group, as a terminal does."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGINT)
+            self.process.wait(STOP_S)
+
+    def terminate(self) -> None:
+        """SIGTERM to the process alone, as containers and service managers do."""
+        self.process.terminate()
+        self.process.wait(STOP_S)
+
+
+@contextmanager
+def serving(command: Sequence[str], folder: Path, config: str) -> Iterator[Server]:
+    """Starts a server and waits until it serves.
+
+    Args:
+        command: arguments of Python, before the configuration file.
+        folder: for its files.
+        config: the configuration without the port.
+    """
+    port, marker, output = free_port(), uuid.uuid4().hex, folder / "output"
+    path = folder / "serve.yaml"
+    path.write_text(f"{config}\nport: {port}\n")
+    with output.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, *command, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env=os.environ | {"NEURODIAL_TEST": marker},
+        )
+    server = Server(process, port, marker, output)
+    try:
+        server.wait_for("Ctrl-C stops")
+        yield server
+    finally:
+        server.interrupt()
+
+
+def free_port() -> int:
+    """A port that nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _has(path: Path, marker: str) -> bool:
+    try:
+        return marker.encode() in path.read_bytes()
+    except OSError:  # the process has ended, or is another user's
+        return False

@@ -1,0 +1,153 @@
+"""What the ingress makes of replicas that die, without a cluster: handles that fail as Ray's do."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, ActorUnavailableError
+
+from neurodial.control.errors import BadInput, EngineGone, NeurodialError, Overloaded, Unavailable
+from neurodial.deploy.handles import HandleClient, together
+from neurodial.service.engine.primitives import EngineStats, Event, Failed, Finished, Request, Tokens
+
+Items = Iterator[tuple[int, Event] | NeurodialError]
+REQUESTS = tuple(Request(name, name, stream=True) for name in "abc")
+
+
+class Answer:
+    """What a call of a streaming method returns."""
+
+    def __init__(self, items: Items) -> None:
+        self._items = items
+        self.is_cancelled = False
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for item in self._items:
+            yield item
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
+class Handle:
+    """Gives each call of `generate` to the next of some replicas."""
+
+    def __init__(self, *replicas: Callable[[tuple[Request, ...]], Items]) -> None:
+        self._replicas = list(replicas)
+        self.asked: list[list[str]] = []
+        self.answers: list[Answer] = []
+
+    def options(self, stream: bool) -> "Handle":
+        return self
+
+    @property
+    def generate(self) -> "Handle":
+        return self
+
+    def remote(self, requests: tuple[Request, ...]) -> Answer:
+        self.asked.append([request.id for request in requests])
+        self.answers.append(Answer(self._replicas[len(self.asked) - 1](requests)))
+        return self.answers[-1]
+
+
+def done(text: str) -> Finished:
+    """The end of a request."""
+    return Finished("stop", text, 1, 1)
+
+
+def serve_all(requests: tuple[Request, ...]) -> Items:
+    """A replica that serves."""
+    for index, request in enumerate(requests):
+        yield index, Tokens(request.prompt)
+        yield index, done(request.prompt)
+
+
+def die(requests: tuple[Request, ...]) -> Items:
+    """A replica that is killed at once."""
+    yield from ()
+    raise ActorUnavailableError("gone", b"0" * 16)
+
+
+def die_within(requests: tuple[Request, ...]) -> Items:
+    """Ends the first, begins the second, never begins the third, and is killed."""
+    yield 0, Tokens("a")
+    yield 0, done("a")
+    yield 1, Tokens("b")
+    raise ActorDiedError()
+
+
+def events_of(handle: Handle, requests: tuple[Request, ...] = REQUESTS) -> list[tuple[int, Event]]:
+    """Everything that a client yields."""
+
+    async def read() -> list[tuple[int, Event]]:
+        return [item async for item in HandleClient(handle).generate(requests)]  # type: ignore[arg-type]
+
+    return asyncio.run(read())
+
+
+def test_only_what_has_not_begun_goes_to_another_replica() -> None:
+    handle = Handle(die_within, serve_all)
+    events = events_of(handle)
+    assert handle.asked == [["a", "b", "c"], ["c"]]
+    assert events[:3] == [(0, Tokens("a")), (0, done("a")), (1, Tokens("b"))]
+    assert events[3:5] == [(2, Tokens("c")), (2, done("c"))]
+    (index, failed) = events[5]
+    assert index == 1
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, EngineGone)
+    assert len(events) == 6
+    assert all(answer.is_cancelled for answer in handle.answers)
+
+
+def test_a_request_is_tried_twice_at_most() -> None:
+    handle = Handle(die, die, serve_all)
+    with pytest.raises(EngineGone):
+        events_of(handle)
+    assert len(handle.asked) == 2
+
+
+def test_a_stream_that_had_begun_is_not_tried_again() -> None:
+    def begin(requests: tuple[Request, ...]) -> Items:
+        yield 0, Tokens("a")
+        raise ActorDiedError()
+
+    handle = Handle(begin, serve_all)
+    with pytest.raises(EngineGone):
+        events_of(handle, REQUESTS[:1])
+    assert len(handle.asked) == 1
+
+
+def test_requests_that_their_engine_gave_up_go_to_another_replica() -> None:
+    """Its thread died, while the process lives."""
+
+    def give_up(requests: tuple[Request, ...]) -> Items:
+        yield 0, Tokens("a")
+        for index in range(3):
+            yield index, Failed(EngineGone("the engine died"))
+
+    handle = Handle(give_up, serve_all)
+    events = events_of(handle)
+    assert handle.asked == [["a", "b", "c"], ["b", "c"]]
+    assert [index for index, event in events if isinstance(event, Finished)] == [1, 2]
+    assert [index for index, event in events if isinstance(event, Failed)] == [0]
+
+
+@pytest.mark.parametrize("error", [BadInput("no"), Overloaded("full"), Unavailable("took longer than 1 s")])
+def test_refusals_and_time_outs_are_not_tried_again(error: NeurodialError) -> None:
+    def refuse(requests: tuple[Request, ...]) -> Items:
+        yield error
+
+    handle = Handle(refuse, serve_all)
+    with pytest.raises(type(error)):
+        events_of(handle)
+    assert len(handle.asked) == 1
+
+
+def test_the_states_of_replicas_taken_together() -> None:
+    ready, stuck = EngineStats("ready", 1, 2, 0.1, 3, 0), EngineStats("stuck", 4, 5, 9.0, 6, 1, num_ready=0)
+    both = together([ready, stuck], 2)
+    assert both == EngineStats("stuck", 5, 7, 9.0, 9, 1, num_replicas=2, num_ready=1)
+    missing = together([ready], 2)
+    assert (missing.state, missing.num_replicas, missing.num_ready) == ("unreachable", 2, 1)
+    assert together([], 1).num_ready == 0
