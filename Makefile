@@ -12,6 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
+SECONDS ?= 600
 # More options for pip, for example --extra-index-url with PyTorch's index of CPU builds.
 PIP_ARGS ?=
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c deploy/constraints.txt $(PIP_ARGS)
@@ -20,7 +21,7 @@ INSTALLED = pyproject.toml deploy/constraints.txt
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test contracts check lint format types imports fresh bench architectures-table pruning-table prune-sweep train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results
+.PHONY: help serve install test contracts check lint format types imports fresh bench soak architectures-table pruning-table prune-sweep train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -59,6 +60,9 @@ bench: $(VENV)/.dev ## runs the benchmarks: each prints a table and writes JSON
 	@for bench in tests/benchmarks/bench_*.py; do \
 		$(QUIET_MEMORY) OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m "tests.benchmarks.$$(basename "$$bench" .py)"; \
 	done
+
+soak: $(VENV)/.dev ## mixed load on a real server for SECONDS=600, a replica killed half-way; writes JSON
+	@$(BIN)/python -m tests.benchmarks.soak --seconds $(SECONDS)
 
 architectures-table: $(VENV)/.dev ## writes the table in docs/architectures.md: where the neurons are
 	@$(BIN)/python -m neurodial.control.architecture_table docs/architectures.md

@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 HUB = "hub"
 
 _PERIOD_S = 1.0
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = 2.0
 _ONGOING = 1000
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from neurodial.control.controls import Control
 from neurodial.control.errors import BadInput, LimitError
+from neurodial.service import records
 from neurodial.service.comparing import uncontrolled_of
 from neurodial.service.completions import sampling_of, seed_of
 from neurodial.service.engine.primitives import Finished, Message, Request, TokenLogprob, Tokens
@@ -61,7 +62,7 @@ def requests_of(body: ChatRequest, controls: tuple[Control, ...], limits: Limits
     limits.check_choices(choices, 1, body.num_beams)
     return tuple(
         Request(
-            id=uuid.uuid4().hex,
+            id=records.row_id(),
             prompt="",
             messages=messages,
             field="messages",

@@ -1,11 +1,11 @@
 """`compare`: what a model writes without the controls, from the same batch and with the same seed."""
 
 import secrets
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
 from neurodial.control.errors import LimitError
+from neurodial.service import records
 from neurodial.service.engine.primitives import Finished, Request
 from neurodial.service.generation import reason_of
 from neurodial.service.limits import Limits
@@ -22,7 +22,7 @@ def with_uncontrolled(rows: tuple[Request, ...], limits: Limits) -> tuple[Reques
         asked = f"compare makes {2 * len(rows)} rows of {len(rows)}"
         raise LimitError(f"{asked}; at most {limits.max_prompts} are accepted", param="compare")
     seeded = [r if r.seed is not None else replace(r, seed=secrets.randbits(63)) for r in rows]
-    plain = [replace(r, id=uuid.uuid4().hex, controls=(), stream=False, logprobs=None) for r in seeded]
+    plain = [replace(r, id=records.row_id(), controls=(), stream=False, logprobs=None) for r in seeded]
     return (*seeded, *plain)
 
 

@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from neurodial.control.controls import Control
+from neurodial.service import records
 from neurodial.service.comparing import uncontrolled_of
 from neurodial.service.engine.primitives import Finished, Request, TokenLogprob, Tokens
 from neurodial.service.generation import applied_of, reason_of
@@ -57,7 +58,7 @@ def requests_of(body: CompletionRequest, controls: tuple[Control, ...], limits: 
     limits.check_choices(choices, len(prompts), body.num_beams)
     return tuple(
         Request(
-            id=uuid.uuid4().hex,
+            id=records.row_id(),
             prompt=prompt.text,
             token_ids=prompt.token_ids,
             field=prompt.field,

@@ -6,11 +6,17 @@ import sys
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 ROOT = "neurodial"
+
+
+def _from_base(value: Any, info: ValidationInfo) -> Any:
+    """Makes a path relative to the configuration file absolute."""
+    base: Path | None = (info.context or {}).get("base")
+    return base / value if base is not None and isinstance(value, str | Path) else value
 
 
 class LogSettings(BaseModel):
@@ -22,7 +28,7 @@ class LogSettings(BaseModel):
     level: Literal["debug", "info", "warning", "error"] = Field(
         default="warning", description="least severity that is written; info has one line for each finished request"
     )
-    file: Path | None = Field(
+    file: Annotated[Path, BeforeValidator(_from_base)] | None = Field(
         default=None,
         description="file that every process of one machine appends to; standard error where absent, which Ray keeps",
     )

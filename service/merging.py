@@ -105,11 +105,12 @@ class MetricsHub:
     Args:
         gone_after_s: silence after which a replica counts as ended.
         settle_s: seconds after the start during which there is no page: the replicas are still bringing what they know.
+            As long as one is missing of which an earlier hub knew, there is none until `gone_after_s`.
         clock: seconds.
     """
 
     def __init__(
-        self, gone_after_s: float = 10.0, settle_s: float = 3.0, clock: Callable[[], float] = time.monotonic
+        self, gone_after_s: float = 10.0, settle_s: float = 5.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._gone_after_s, self._settle_s, self._clock = gone_after_s, settle_s, clock
         self._started = clock()
@@ -148,7 +149,7 @@ class MetricsHub:
             Unavailable: in the first moments.
         """
         now = self._clock()
-        if now < self._started + self._settle_s:
+        if not self._is_settled(now):
             raise Unavailable("the metrics of the replicas are still being collected", hint="try again in a moment")
         self._bury(now)
         merged: dict[str, Metric] = {}
@@ -161,6 +162,11 @@ class MetricsHub:
                 sample, dict(labels) | {"replica": ENDED}, value
             )
         return [merged[name] for name in sorted(merged)]
+
+    def _is_settled(self, now: float) -> bool:
+        age = now - self._started
+        is_complete = self._ledger.generations.keys() <= self._live.keys()
+        return age >= self._gone_after_s or (age >= self._settle_s and is_complete)
 
     def _welcome(self, push: Push) -> None:
         """Gives a replica a label that no other process has had."""

@@ -3,6 +3,7 @@
 No prompts, no outputs, no keys: ids, digests and counts.
 """
 
+import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +48,13 @@ class Record:
 
 
 current: ContextVar[Record | None] = ContextVar("neurodial_request", default=None)
+
+
+def row_id() -> str:
+    """A new id for a sequence of the current request: it begins with the request's own, so that logs can be joined."""
+    unique = uuid.uuid4().hex
+    record = current.get()
+    return unique if record is None else f"{record.id}-{unique[:16]}"
 
 
 def note_model(model: str) -> None:

@@ -26,6 +26,7 @@ from neurodial.interpret.corpus import split_of
 from neurodial.interpret.generation import generate_texts
 
 Scores = dict[str, Any]
+RESULTS = DEMO.parents[1] / "tests" / "benchmarks" / "results" / "contrasts.json"
 PARTS = ("seen words", "unseen words")
 CURVE = (10, 30)
 SEEDS = range(3)
@@ -140,7 +141,7 @@ def main(
         [DEMO / "sets" / "number.safetensors", DEMO / "sets" / "negation.safetensors"], help="the sets; repeatable"
     ),
     count: int = typer.Option(300, help="pairs of each part"),
-    out: Path = typer.Option(Path("build/evaluate/contrasts.json"), help="receives the figures"),
+    out: Path = typer.Option(RESULTS, help="receives the figures, for the results page"),
 ) -> None:
     """Evaluates the demo model's number and negation controls."""
     loaded, console = load_model(model), Console(width=170)

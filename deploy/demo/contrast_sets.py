@@ -65,11 +65,11 @@ def main(
     concept: str = typer.Option(..., help="number or negation"),
     model: Path = typer.Option(DEMO / "en-es", help="checkpoint"),
     out: Path | None = typer.Option(None, help="receives the set; by default the demo's"),
-    count: int = typer.Option(8000, help="minimal pairs to write"),
+    count: int = typer.Option(4000, help="minimal pairs to write"),
     site: str = typer.Option("encoder.2.resid", help="where to look"),
-    steps: int = typer.Option(450, help="of fitting the maps"),
+    steps: int = typer.Option(300, help="of fitting the maps"),
     top: int = typer.Option(100, help="neurons of the set"),
-    evidence: str = typer.Option("full", help="quick, full or none"),
+    evidence: str = typer.Option("quick", help="quick, full or none"),
 ) -> None:
     """Discovers, tunes and writes one of the demo's sets."""
     job = settings(concept, site, steps, count, top, cast(Level, evidence))

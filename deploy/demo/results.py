@@ -36,6 +36,7 @@ CLASSES = ("NOUN", "VERB", "ADJ", "ADV", "PRON", "DET", "ADP", "AUX")
 UPOS = f"label=upos&labels={','.join(CLASSES)}"
 CONCEPTS = ("tense", "number", "negation", "part of speech")
 COMPARED = {"encoder": "encoder.2.resid", "decoder": "decoder.1.resid"}  # where the methods are compared
+CONTROL = ROOT / "tests" / "benchmarks" / "results" / "contrasts.json"  # written by contrast_evaluate
 CURVE = (1, 5, 20, 50, 100)  # neurons
 Results = dict[str, Any]
 
@@ -149,6 +150,7 @@ def survey(data: Path, size: str, folder: Path, model: Path) -> Results:
         "overlap": overlap(tops, loaded.sites.info(Site.parse(COMPARED["encoder"])).width),
         "erased": run.kept("erased", lambda: erased(loaded, tops["part of speech"], rows)),
         "sentences": len(rows),
+        "control": json.loads(CONTROL.read_text(encoding="utf-8")) if CONTROL.is_file() else {},
     }
 
 

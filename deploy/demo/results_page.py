@@ -17,8 +17,8 @@ def write_page(results: Results, page: Path) -> None:
     """Writes the page and its two figures beside it."""
     figure_layers(results, page.with_name("results-layers.png"))
     figure_methods(results, page.with_name("results-methods.png"))
-    parts = [_opening(results), _layers(results), _methods(results), _findings(results)]
-    page.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")
+    parts = [_opening(results), _layers(results), _methods(results), _control(results), _findings(results)]
+    page.write_text("\n\n".join(part.strip() for part in parts if part) + "\n", encoding="utf-8")
 
 
 def figure_layers(results: Results, path: Path) -> None:
@@ -51,6 +51,9 @@ def figure_methods(results: Results, path: Path) -> None:
                     style = {"color": "grey", "linestyle": "--"} if name == RANDOM else {}
                     panel.plot(list(curve), list(curve.values()), label=name, marker=".", **style)
             panel.set_xscale("log")
+            sizes = [int(size) for size in report[RANDOM]["accuracy"]]
+            panel.set_xticks(sizes, [str(size) for size in sizes])
+            panel.minorticks_off()
             panel.set_title(f"{concept}, {stack}")
             panel.grid(alpha=0.3)
         axes[1][column].set_xlabel("neurons")
@@ -158,6 +161,40 @@ def _method_cells(result: Results, top: str) -> list[str]:
         *(f"{result[name]:.2f}" if name in result else "–" for name in ("avg_overlap", "neuron_vote")),
         f"{result['seconds']:.1f}" if "seconds" in result else "–",
     ]
+
+
+def _control(results: Results) -> str:
+    """What the demo's number and negation sets do, where that was measured."""
+    rows = []
+    for concept, measured in results.get("control", {}).items():
+        for part in ("seen words", "unseen words"):
+            for name, both in measured[part].items():
+                cells = " | ".join(_switch_cells(scores) for scores in both.values())
+                rows.append(f"| {concept}, {part} | {name} | {cells} |")
+    if not rows:
+        return ""
+    table = "\n".join(rows)
+    return f"""
+## Control of number and negation
+
+`make evaluate-contrasts DATA=…` on pairs of the grammars that no set was made with: unseen sentences of *seen words*,
+and pairs about *unseen words* (nouns for number, verbs for negation). Number has switched where the output's subject
+and verb both have the other number, negation where *no* is there, or not, with the same verb lemma. *Able*: the pairs
+of which the model's own translation of the other sentence does that; it often translates a plural as a singular. The
+columns give the share to the first label (singular, affirmative) and to the second, with 95 % intervals. Published for
+number: 37 %.
+
+| Concept | Control | switched % | of able % | as direct % | switched % | of able % | as direct % |
+|---|---|---|---|---|---|---|---|
+{table}
+"""
+
+
+def _switch_cells(scores: Results) -> str:
+    low, high = scores["switched_95"]
+    able = "–" if scores["switched_of_able"] is None else percent(scores["switched_of_able"])
+    switched = f"{percent(scores['switched'])} [{100 * low:.0f}–{100 * high:.0f}]"
+    return f"{switched} | {able} | {percent(scores['as_direct'])}"
 
 
 def _findings(results: Results) -> str:

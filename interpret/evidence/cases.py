@@ -27,6 +27,7 @@ from neurodial.interpret.tasks import Batch, next_tokens
 from neurodial.interpret.words import differing_words, split_words, word_spans
 
 ROWS = 32  # of a batch
+PHRASES = ("simple", "thing", "prepositional", "thing_prepositional", "two_prepositional")  # no verb before the verb
 OUTPUT, WORD, TEXT = (
     "log p of the output for the other sentence − for this one",
     "log p of the other sentence's word − of this one's",
@@ -90,7 +91,8 @@ def other_texts(corpus: Corpus | None, limit: int) -> tuple[str, list[str]]:
     By default the built-in agreement grammar's noun phrases, in which there is nothing for most concepts to change.
     """
     if corpus is None:
-        return "noun phrases of grammar:agreement", [s.before for s in generate_agreement(limit, seed=1)]
+        written = generate_agreement(4 * limit, seed=1)
+        return "noun phrases of grammar:agreement", [s.before for s in written if s.kind in PHRASES][:limit]
     return corpus.name, [example.source.text for example in corpus.drawn(limit)]
 
 

@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from neurodial.control.addresses import Stack
 from neurodial.control.controls import Control
 from neurodial.control.errors import AddressError, BadInput, NeurodialError
-from neurodial.service import body, errors, openapi
+from neurodial.service import body, errors, openapi, records
 from neurodial.service.chats import messages_of
 from neurodial.service.engine.primitives import Finished, Request, SiteActivations
 from neurodial.service.generation import applied_of, collect, unless_disconnected
@@ -114,7 +114,7 @@ def add(app: FastAPI, services: Services) -> None:
 def _embedding_rows(body: EmbeddingRequest, controls: tuple[Control, ...], limits: Limits) -> tuple[Request, ...]:
     return tuple(
         Request(
-            id=uuid.uuid4().hex,
+            id=records.row_id(),
             prompt=prompt.text,
             token_ids=prompt.token_ids,
             field=prompt.field,
@@ -145,7 +145,7 @@ def _activation_rows(
             raise AddressError(f"{param}: {address[:80]!r} is not an address", hint=hint, param=param)
     return tuple(
         Request(
-            id=uuid.uuid4().hex,
+            id=records.row_id(),
             prompt=text,
             field=field,
             task="activations",

@@ -11,7 +11,7 @@ from fastapi.responses import Response
 
 from neurodial.control.controls import Control
 from neurodial.control.errors import BadInput, NeurodialError
-from neurodial.service import auth, body, openapi
+from neurodial.service import auth, body, openapi, records
 from neurodial.service.comparing import paired, uncontrolled_of, with_uncontrolled
 from neurodial.service.engine.primitives import Finished, Request
 from neurodial.service.generation import applied_of, collect, reason_of, unless_disconnected, usage_of
@@ -152,7 +152,7 @@ def _rows(
 ) -> tuple[Request, ...]:
     return tuple(
         Request(
-            id=uuid.uuid4().hex,
+            id=records.row_id(),
             prompt=text,
             controls=controls,
             field=field,

@@ -182,6 +182,14 @@ def test_changing_no_neuron_changes_nothing(loaded: LoadedModel, corpus: Corpus)
     assert everything["ablate"]["past"]["set"] != 0.0
 
 
+def test_other_text_holds_no_verb_unless_it_is_given(corpus: Corpus) -> None:
+    name, texts = other_texts(None, 60)
+    assert name.startswith("noun phrases")
+    assert len(texts) == 60
+    assert not {word for text in texts for word in text.split()} & {"that", "and", "likes", "says", "know"}
+    assert other_texts(corpus, 7)[1] != other_texts(None, 7)[1]
+
+
 def test_labels_without_pairs_are_measured_by_the_damage(loaded: LoadedModel, corpus: Corpus) -> None:
     single = Corpus.of("words", [replace(e, pair=None) for e in corpus], labels=corpus.labels)
     made = discover(loaded, single, Discovery("tense", "probeless", top=5))

@@ -14,6 +14,7 @@ from neurodial.service import logs
 from neurodial.service.app import create_app
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
+from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.logs import LogSettings
 from neurodial.service.services import Services
 
@@ -82,6 +83,14 @@ def test_streams_and_failures(client: TestClient, tmp_path: Path) -> None:
     assert [line.get("code") for line in written] == [None, "internal_error", "model_not_found", "not_found"]
     assert [len(line.get("controls", [])) for line in written] == [1, 0, 0, 0]
     assert SECRET not in path.read_text()
+
+
+def test_an_engine_s_ids_begin_with_the_request_s(client: TestClient, runner: FakeRunner) -> None:
+    """So that its own lines can be found; two requests that say the same id stay apart."""
+    for _ in range(2):
+        client.post("/v1/completions", json={"model": "en-es", "prompt": "one"}, headers={"X-Request-ID": "mine"})
+    assert len(set(runner.released)) == 2
+    assert all(released.startswith("mine-") for released in runner.released)
 
 
 def test_nothing_is_written_below_the_level(client: TestClient, tmp_path: Path) -> None:

@@ -187,6 +187,33 @@ def test_a_new_hub_has_no_page_at_first() -> None:
     assert hub.metrics() == []
 
 
+def test_a_new_hub_waits_for_those_that_the_last_one_knew() -> None:
+    """Slow ones are on its first page, or counted as ended with what only the last hub knew of them."""
+    clock = Clock()
+    replicas = [Replica(name, name) for name in "abc"]
+    hub = MetricsHub(GONE_AFTER_S, settle_s=0.0, clock=clock)
+    for replica in (*replicas, *replicas):
+        replica.work(0.5)
+        replica.push(hub)
+    before = sums(samples(hub))
+    new = MetricsHub(GONE_AFTER_S, settle_s=3.0, clock=clock)
+    clock.now += 4
+    for replica in replicas[:2]:
+        replica.push(new)
+        with pytest.raises(Unavailable):
+            new.metrics()
+    replicas[2].push(new)
+    assert sums(samples(new)) == before
+    alone = MetricsHub(GONE_AFTER_S, settle_s=3.0, clock=clock)
+    replicas[0].push(alone)
+    clock.now += GONE_AFTER_S - 0.1
+    replicas[0].push(alone)
+    with pytest.raises(Unavailable):
+        alone.metrics()
+    clock.now += 0.1
+    assert alone.metrics()
+
+
 @pytest.mark.parametrize("accept", ["", "text/plain;version=0.0.4", "application/openmetrics-text;version=1.0.0"])
 def test_the_page_parses(accept: str) -> None:
     """By Prometheus' own parsers, with the content type that was asked for."""
