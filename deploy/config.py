@@ -16,6 +16,8 @@ DEMO_FOLDER = Path(__file__).parent / "demo"
 DEMO_MODEL_ID = "en-es"
 DEMO_LANGUAGES = ("en", "es")
 DEMO_MODEL = DEMO_FOLDER / "en-es"
+DEMO_LM_ID = "en-lm"
+DEMO_LM = DEMO_FOLDER / "lm"
 DEMO_SETS = {"tense": DEMO_FOLDER / "sets" / "tense.safetensors"}
 DEMO_CALIBRATION = DEMO_FOLDER / "calibration" / "en-es.safetensors"
 
@@ -126,18 +128,20 @@ def load_config(path: str | Path, **overrides: Any) -> Config:
 
 
 def demo_config(**overrides: Any) -> Config:
-    """The bundled English–Spanish model with its tense controls.
+    """The bundled English–Spanish model with its tense controls, and the bundled English language model.
 
     Raises:
         ConfigError: if the installation lacks the demo.
     """
-    if not (DEMO_MODEL / "config.json").exists():
-        raise ConfigError(f"the demo model is not at {DEMO_MODEL}", hint="install the complete package, or train it")
+    for folder in (DEMO_MODEL, DEMO_LM):
+        if not (folder / "config.json").exists():
+            raise ConfigError(f"the demo model is not at {folder}", hint="install the complete package, or train it")
     sets = {name: str(file) for name, file in DEMO_SETS.items()}
     calibration = str(DEMO_CALIBRATION)
     model: dict[str, Any] = {"id": DEMO_MODEL_ID, "path": str(DEMO_MODEL), "languages": DEMO_LANGUAGES}
     model |= {"sets": sets, "calibration": calibration}
-    return parse_config({"models": [model]} | _given(overrides), name="the demo", base=None)
+    language_model = {"id": DEMO_LM_ID, "path": str(DEMO_LM)}
+    return parse_config({"models": [model, language_model]} | _given(overrides), name="the demo", base=None)
 
 
 def parse_config(raw: dict[str, Any], *, name: str, base: Path | None) -> Config:

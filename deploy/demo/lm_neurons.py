@@ -148,7 +148,7 @@ def agreement_neurons(loaded: LoadedModel, sentences: Sequence[AgreementSentence
 
 def _first_tokens_differ(loaded: LoadedModel, sentence: AgreementSentence) -> bool:
     ids = loaded.tokenizer([f"{sentence.before} {form}" for form in sentence.forms])["input_ids"]
-    place = len(loaded.tokenizer(sentence.before)["input_ids"]) - 1
+    place = len(loaded.tokenizer(sentence.before)["input_ids"])
     return bool(ids[0][place] != ids[1][place])
 
 

@@ -89,7 +89,8 @@ def export(trainer: LanguageTraining, out: Path) -> None:
 def tokenizer_of(folder: Path, corpus: Corpus, seed: int, size: Round) -> PreTrainedTokenizerFast:
     """The tokenizer that the folder holds, which a run that is taken up again must keep, or a new one."""
     if (folder / "tokenizer.json").exists():
-        return PreTrainedTokenizerFast.from_pretrained(folder)
+        kept: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+        return kept
     sample = [text for number in range(2) for text in corpus.sentences(number, seed, size)]
     return train_bpe([*corpus.text, *sample], vocab_size=8192, max_length=POSITIONS)
 

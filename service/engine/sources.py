@@ -53,4 +53,5 @@ class SourceKeys:
 
 def _heads(states: torch.Tensor, size: int) -> torch.Tensor:
     """(rows, tokens, heads × size) as (rows, heads, tokens, size)."""
-    return states.unflatten(-1, (-1, size)).transpose(1, 2)
+    heads: torch.Tensor = states.unflatten(-1, (-1, size)).transpose(1, 2)
+    return heads

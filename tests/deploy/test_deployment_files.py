@@ -66,7 +66,7 @@ def test_the_application_is_built_from_the_configuration(name: str, tmp_path: Pa
     args.pop("auth", None)  # its file is on the cluster
     built = build_app(build(args), name="neurodial")
     deployments = {deployment.name: deployment for deployment in built.deployments}
-    assert set(deployments) == {"ingress", "engine-en-es", "hub"}
+    assert set(deployments) == {"ingress", "engine-en-es", "engine-en-lm", "hub"}
     assert built.ingress_deployment_name == "ingress"
     for override in application["deployments"]:
         assert override["name"] in deployments
@@ -205,5 +205,5 @@ def test_the_image_gets_a_wheel_and_pins() -> None:
     """Not a folder to import from, and the versions that were tried."""
     assert "pip wheel" in DOCKERFILE
     assert "PYTHONPATH" not in DOCKERFILE
-    assert "-c /tmp/constraints.txt" in DOCKERFILE
+    assert "-c /srv/constraints.txt" in DOCKERFILE
     assert re.search(r"^torch==", (DEPLOY / "constraints.txt").read_text(), re.M)

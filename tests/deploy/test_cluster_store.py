@@ -1,0 +1,110 @@
+"""The store and the keys on a real server with two ingresses and two engines, over a restart."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from neurodial.control.neuron_set import NeuronSet
+from tests.deploy.serving import Server, serving
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+COMMAND = "from neurodial.deploy.cli.main import app; app()"
+ADMIN, WEBSITE = "admin-key-0123456789", "website-key-0123456789"
+KEYS = [{"name": "anna", "key": ADMIN, "admin": True}, {"name": "website", "key": WEBSITE, "sets": ["tense"]}]
+SEEN_WITHIN_S = 10.0  # a replica looks once a second; the rest is for a busy machine
+
+
+def other(path: Path, folder: Path, number: int) -> Path:
+    """A set of the same concept with other content."""
+    found = NeuronSet.load(path)
+    found = replace(found, evidence={"number": number})
+    found.save(folder / f"tense{number}.safetensors")
+    return folder / f"tense{number}.safetensors"
+
+
+def publish(server: Server, file: Path, key: str = ADMIN) -> subprocess.CompletedProcess[str]:
+    """`neurodial publish`."""
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, "publish", str(file), "--url", server.url, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env=os.environ | {"NEURODIAL_API_KEY": key},
+    )
+
+
+def complete(server: Server, key: str = WEBSITE, **fields: Any) -> httpx.Response:
+    """A completion on a connection of its own, so that any ingress may get it."""
+    body = {"model": "en-es", "prompt": "She opens the door.", "controls": [{"set": "tense", "to": "past"}]} | fields
+    headers = {"Authorization": f"Bearer {key}"}
+    return httpx.post(f"{server.url}/v1/completions", json=body, headers=headers, timeout=120)
+
+
+def digests(server: Server, num_requests: int = 12) -> set[str]:
+    """What `tense` stands for, asked many times."""
+    answers = [complete(server) for _ in range(num_requests)]
+    assert [answer.status_code for answer in answers] == [200] * num_requests, answers[0].text
+    return {answer.json()["choices"][0]["applied"]["controls"][0]["digest"] for answer in answers}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Until every replica has looked."""
+    deadline = time.monotonic() + SEEN_WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline
+
+
+def test_publish_reaches_every_replica_and_survives_a_restart(
+    tmp_path: Path, tiny_marian_path: Path, set_path: Path, foreign_set_path: Path
+) -> None:
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(json.dumps(KEYS))
+    keys.chmod(0o600)
+    config = (
+        f"models: [{{id: en-es, path: {tiny_marian_path}, sets: {{tense: {set_path}}}, replicas: 2}}]\n"
+        "ingress: {replicas: 2}\nlimits: {default_max_tokens: 5}\n"
+        f"store: store\nauth: {{keys_file: {keys}}}"
+    )
+    configured = NeuronSet.load(set_path).digest
+    with serving(["-c", COMMAND, "serve"], tmp_path, config) as server:
+        assert httpx.get(f"{server.url}/health", timeout=60).status_code == 200
+        assert httpx.get(f"{server.url}/v1/models", timeout=60).status_code == 401
+        assert complete(server, controls=[{"set": "mood"}]).status_code == 403
+        assert digests(server) == {configured}
+        published = json.loads(publish(server, other(set_path, tmp_path, 1)).stdout)
+        assert (published["name"], published["history"]) == ("tense", [configured])
+        wait_for(lambda: digests(server) == {published["digest"]})
+        for file, key, said in ((foreign_set_path, ADMIN, "made for"), (set_path, WEBSITE, "may not change")):
+            refused = publish(server, file, key)
+            assert (refused.returncode, refused.stdout) == (2, "")
+            assert said in refused.stderr.splitlines()[0]
+        assert digests(server) == {published["digest"]}
+        old = complete(server, controls=[{"set": f"tense@{configured[:20]}", "to": "past"}]).json()["choices"][0]
+        assert old["applied"]["controls"][0]["digest"] == configured
+        printed = server.output.read_text()
+    with serving(["-c", COMMAND, "serve"], tmp_path, config) as server:
+        assert digests(server) == {published["digest"]}
+        headers = {"Authorization": f"Bearer {ADMIN}"}
+        back = httpx.post(f"{server.url}/v1/controls/tense/rollback", headers=headers, timeout=60)
+        assert back.json()["digest"] == configured
+        wait_for(lambda: digests(server) == {configured})
+        log = httpx.get(f"{server.url}/v1/controls/audit", headers=headers, timeout=60).json()["data"]
+        assert [(e["by"], e["action"]) for e in log] == [
+            ("anna", "rollback"),
+            ("anna", "publish"),
+            ("configuration", "configure"),
+        ]
+        printed += server.output.read_text()
+    assert ADMIN not in printed
+    assert WEBSITE not in printed
