@@ -87,7 +87,7 @@ contrast-sets: $(VENV)/.dev ## makes the demo's number and negation sets from th
 evaluate-contrasts: $(VENV)/.dev need-data ## measures the demo's number and negation controls: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.contrast_evaluate --data "$(DATA)" $(ARGS)
 
-results: $(VENV)/.dev need-data ## writes docs/results.md, what discovery finds in the demo model: DATA=folder
+results: $(VENV)/.dev need-data ## writes the page on what discovery finds in the demo model: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.results --data "$(DATA)" $(ARGS)
 
 evaluate: $(VENV)/.dev need-data ## measures the demo's tense control: DATA=folder

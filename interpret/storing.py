@@ -71,14 +71,22 @@ def extract_to_store(
             store.folder.mkdir(parents=True, exist_ok=True)
             store.save()
         return _extend(corpus, plan.window, made, store)
-    except OSError as error:
+    except BaseException as error:
         done = _remove_unlisted(store.folder)
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise StoreError(
-            f"{folder}: {'the disk is full' if full else f'cannot be written ({error.strerror})'} after {done:,} of "
-            f"{corpus.size:,} examples",
-            hint="make room and run the same command again: it goes on from there",
-        ) from error
+        if is_new and not done:
+            _remove_empty(store.folder)
+        if isinstance(error, OSError):
+            raise _unwritable(folder, error, done, corpus) from error
+        raise
+
+
+def _unwritable(folder: str | Path, error: OSError, done: int, corpus: Corpus) -> StoreError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return StoreError(
+        f"{folder}: {'the disk is full' if full else f'cannot be written ({error.strerror})'} after {done:,} of "
+        f"{corpus.size:,} examples",
+        hint="make room and run the same command again" + (": it goes on from there" if done else ""),
+    )
 
 
 def _begun(
@@ -168,17 +176,18 @@ def _tensors(store: ActivationStore, block: Block) -> dict[str, Array]:
 
 
 def _remove_unlisted(folder: Path) -> int:
-    """Removes what a run that was stopped left over, and the folder if nothing is in it; the examples that are done."""
-    if not (folder / MANIFEST).exists():
-        for pattern in LEFT_OVER:
-            for left in folder.glob(pattern):
-                left.unlink()
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        return 0
-    store = ActivationStore.open(folder)
+    """Removes what a run that was stopped left over; the number of examples that are done."""
+    begun = (folder / MANIFEST).exists()
+    store = ActivationStore.open(folder) if begun else None
     for pattern in ("part-*", *LEFT_OVER):
         for file in folder.glob(pattern):
-            if file.name not in store.parts:
+            if store is None or file.name not in store.parts:
                 file.unlink()
-    return store.examples
+    return store.examples if store else 0
+
+
+def _remove_empty(folder: Path) -> None:
+    """Removes a store that holds nothing."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    if folder.is_dir():
+        folder.rmdir()

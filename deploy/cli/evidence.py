@@ -30,6 +30,7 @@ def evidence_lines(evidence: Report) -> list[str]:
             f"rate of {tested['false_discovery_rate']:.0%}, of the set's {tested['set']} {tested['found_of_set']}"
         )
     lines += [_stability_line(stack, stable) for stack, stable in evidence.get("stability", {}).items()]
+    lines += [_task_line(evidence["task"])] if "task" in evidence else []
     for site, scores in evidence.get("readout", {}).items():
         if scores.get("accuracy") is not None:
             lines.append(_readout_line(site, scores))
@@ -50,6 +51,20 @@ def _probe_line(stack: str, probe: Report) -> str:
         f"random neurons {probe['random_neurons']['mean']:.1%}, control task {probe['control_task']:.1%}, "
         f"selectivity {probe['selectivity']:+.1%})"
     )
+
+
+def _task_line(task: Report) -> str:
+    favoured = f", above zero on {task['favoured']:.1%}" if "favoured" in task else ""
+    line = f"ranked by {task['score']} on {task['rows']} rows (mean {task['mean']:+.2f}{favoured})"
+    facts = task.get("facts", {})
+    if "suppress" not in facts:
+        return line
+    changes = (
+        f"{name} {facts[key]:+.0%} (other facts {facts[f'{key}_others']:+.0%})"
+        for name, key in (("without them", "suppress"), ("doubled", "enhance"))
+        if f"{key}_others" in facts
+    )
+    return f"{line}; {facts['neurons_per_fact']} neurons a fact, probability {', '.join(changes)}"
 
 
 def _stability_line(stack: str, stable: Report) -> str:

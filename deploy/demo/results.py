@@ -1,7 +1,7 @@
 """What discovery finds in the demo model, and which of the survey's findings hold there: `make results DATA=…`.
 
 Tense, number, negation and part of speech, in encoder and decoder. Each step's figures are kept in the build folder and
-taken up again, so that a run that was interrupted goes on where it stopped. Writes `docs/results.md`, its figures, and
+taken up again, so that a run that was interrupted goes on where it stopped. Writes the results page, its figures, and
 the numbers as JSON.
 """
 

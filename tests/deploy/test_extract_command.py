@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
+from neurodial.control.loading import load_model
 from neurodial.control.neuron_set import NeuronSet
 from neurodial.deploy.cli.discover import discover
 from neurodial.deploy.cli.extract import extract
@@ -176,4 +178,34 @@ def test_corpora_that_cannot_be_learned_from(
     assert re.search(message, result.output)
     assert result.output.startswith("error: ")
     assert len(result.output.strip().splitlines()) <= 2
+    assert [path.name for path in tmp_path.iterdir()] == ["corpus"]
+
+
+def test_activations_that_are_no_numbers(tiny_marian_path: Path, tmp_path: Path) -> None:
+    broken = load_model(tiny_marian_path)
+    with torch.no_grad():
+        broken.model.get_encoder().layers[0].fc1.weight[3] = torch.nan
+    model = tmp_path / "model"
+    broken.model.save_pretrained(model)
+    broken.tokenizer.save_pretrained(model)
+    for command, arguments in (
+        (extract, (model, GRAMMAR, "--out", tmp_path / "store")),
+        (discover, ("--model", model, "--corpus", GRAMMAR, "--concept", "x", "--out", tmp_path / "x.safetensors")),
+    ):
+        result = run(command, *arguments)
+        assert result.exit_code == 2
+        assert "hold NaN or infinity" in result.output
+        assert len(result.output.strip().splitlines()) <= 2
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_labels_that_do_not_meet_a_token(tiny_marian_path: Path, tmp_path: Path) -> None:
+    far = "She opens the door . " * 30  # what is labelled lies beyond what the model reads
+    (tmp_path / "corpus").write_text(f"{far}zebra\n" * 30)
+    spec, out = f"words:{tmp_path / 'corpus'}?words=zebra", tmp_path / "x.safetensors"
+    options = ("--model", tiny_marian_path, "--concept", "x", "--method", "probeless")
+    result = run(discover, *options, "--corpus", spec, "--out", out)
+    assert result.exit_code == 2
+    assert "only 0 training examples of 'listed'" in result.output
+    assert "align with the tokenizer" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["corpus"]

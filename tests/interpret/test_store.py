@@ -114,7 +114,7 @@ def test_a_stopped_run_goes_on_where_it_was(
         assert all((a.values[site] == b.values[site]).all() for site in a.values)
 
 
-@pytest.mark.parametrize("writes", [0, 1, 4])
+@pytest.mark.parametrize("writes", [0, 1, 9])
 def test_a_full_disk_costs_one_line_and_leaves_whole_windows(
     loaded: LoadedModel, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
@@ -132,7 +132,7 @@ def test_a_full_disk_costs_one_line_and_leaves_whole_windows(
     with pytest.raises(StoreError, match=r"full: the disk is full after \d+ of 250 examples") as caught:
         extract_to_store(loaded, corpus, PLAN, folder)
     assert "\n" not in caught.value.message
-    if writes == 0:
+    if writes < 9:  # no window is done
         assert not folder.exists()
         return
     left = ActivationStore.open(folder)
@@ -188,7 +188,7 @@ def test_a_value_that_half_precision_cannot_hold_stops_before_it_is_written(
 
     with pytest.raises(StoreError, match=r"activations up to .* do not fit into float16"):
         extract_to_store(loaded, corpus, PLAN, tmp_path / "huge", dtype="float16", produce=huge)
-    assert [path.name for path in (tmp_path / "huge").iterdir()] == ["store.json"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_damaged_stores(store: ActivationStore, tmp_path: Path) -> None:
