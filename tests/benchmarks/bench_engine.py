@@ -154,7 +154,9 @@ def ratios(rows: dict[str, dict[str, Any]], *, is_arriving: bool) -> dict[str, d
     """What was aimed at, and what was reached."""
     speed = {name: row["tokens_per_s"] for name, row in rows.items() if "tokens_per_s" in row}
     peers = {name: speed[name] for name in ("nnsight", "pyvene") if name in speed}
-    found = {"a control per request / no control": (rows[EACH]["to_no_control"], 0.95)}
+    found: dict[str, tuple[Any, float | None]] = {
+        "a control per request / no control": (rows[EACH]["to_no_control"], 0.95)
+    }
     if is_arriving:
         found["engine / static"] = (rows[NONE]["to_static"], 1.4)
         found["engine, a control per request / sequential"] = (round(speed[EACH] / speed[SEQUENTIAL], 2), 6.0)

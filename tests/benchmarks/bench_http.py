@@ -230,8 +230,8 @@ def main(
     config = config.model_copy(update={"models": (config.models[0].model_copy(update={"threads": 1}),)})
     torch.set_num_threads(1)
     with running(config) as server:
-        serve.run(serve.deployment(Echo, name="echo").options(max_ongoing_requests=1000).bind(), name="echo",
-                  route_prefix="/echo")  # fmt: skip
+        echo: Any = serve.deployment(Echo, name="echo")
+        serve.run(echo.options(max_ongoing_requests=1000).bind(), name="echo", route_prefix="/echo")
         found = asyncio.run(measure(config, server.address, rounds, requests))
     said = summary(found)
     show(found, said, Console(width=120))

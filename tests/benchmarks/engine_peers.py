@@ -58,7 +58,7 @@ def with_pyvene(model: Any) -> Callable[[Shifts], Call]:
     """pyvene: an intervention of our own on the input of each module, at all positions."""
     pyvene = import_module("pyvene")
 
-    class Added(pyvene.ConstantSourceIntervention):  # type: ignore[name-defined,misc]
+    class Added(pyvene.ConstantSourceIntervention):  # type: ignore[misc]
         shift: torch.Tensor
 
         def __init__(self, **_: Any) -> None:

@@ -197,7 +197,12 @@ def with_continuous_batching(loaded: LoadedModel) -> Serve:
         def adder(table: torch.Tensor) -> Any:
             return lambda _, args: (args[0] + table[owners[0]],)
 
-        sizes = {"max_requests_per_batch": MAX_ROWS, "max_batch_tokens": 1024, "num_blocks": 256, "page_size": 64}
+        sizes: dict[str, Any] = {
+            "max_requests_per_batch": MAX_ROWS,
+            "max_batch_tokens": 1024,
+            "num_blocks": 256,
+            "page_size": 64,
+        }
         config = ContinuousBatchingConfig(allow_block_sharing=False, **sizes)
         manager = model.init_continuous_batching(continuous_batching_config=config)
         hooks = [model.register_forward_pre_hook(note, with_kwargs=True)]
