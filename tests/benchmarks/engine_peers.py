@@ -58,7 +58,7 @@ def with_pyvene(model: Any) -> Callable[[Shifts], Call]:
     """pyvene: an intervention of our own on the input of each module, at all positions."""
     pyvene = import_module("pyvene")
 
-    class Added(pyvene.ConstantSourceIntervention):  # type: ignore[misc]
+    class Added(pyvene.ConstantSourceIntervention):  # type: ignore[name-defined,misc]
         shift: torch.Tensor
 
         def __init__(self, **_: Any) -> None:
@@ -164,7 +164,7 @@ def _keep_the_start_token(converters: Any) -> None:
     """
     bart = converters.BartLoader
 
-    class Loader(converters.MarianMTLoader):  # type: ignore[name-defined,misc]
+    class Loader(converters.MarianMTLoader):  # type: ignore[misc]
         def get_model_spec(self, model: Any) -> Any:
             model.config.normalize_before = model.config.normalize_embedding = False
             return bart.get_model_spec(self, model)
