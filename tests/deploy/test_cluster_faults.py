@@ -185,12 +185,12 @@ def test_a_killed_replica_costs_only_streams_that_had_begun(server: Server) -> N
     killed = server.replicas(ENGINE)[0]
     prompts: list[str | list[str]] = [words(60 + number, f"p{number}x") for number in range(30)]
     prompts += [[words(40 + 10 * part, f"q{number}x{part}y") for part in range(3)] for number in range(6)]
-    streams = [words(200, f"s{number}x") for number in range(8)]
+    streams = [words(200, f"s{number}x") for number in range(10)]
     with ThreadPoolExecutor(len(prompts) + len(streams)) as pool:
         streaming = []
         for text in streams:  # one after the other, so that Serve sees how many each replica has
             streaming.append(pool.submit(read_stream, server, text))
-            time.sleep(0.15)
+            time.sleep(0.25)
         waiting = [pool.submit(complete, server, prompt) for prompt in prompts]
         time.sleep(0.5)
         os.kill(killed, signal.SIGKILL)

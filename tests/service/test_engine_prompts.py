@@ -67,9 +67,9 @@ def test_the_same_prompt_gives_the_same_text_however_it_is_given(chatting: Loade
     ("asked", "param", "said"),
     [
         ({"messages": (Message("narrator", "w5"),)}, "messages", "there is no narrator"),
-        ({"token_ids": (3, VOCABULARY)}, "prompt[2]", "token 1 is 60; the model's tokens are 0 to 59"),
-        ({"token_ids": (-1,)}, "prompt[2]", "token 0 is -1"),
-        ({"token_ids": (2**70,)}, "prompt[2]", "token 0 is"),
+        ({"token_ids": (3, VOCABULARY)}, "prompt[2][1]", r"prompt\[2\]\[1\] is 60; the model's tokens are 0 to 59"),
+        ({"token_ids": (-1,)}, "prompt[2][0]", "is -1; the model's"),
+        ({"token_ids": (2**70,)}, "prompt[2][0]", "is 1180591620717411303424"),
         ({"token_ids": ()}, "prompt[2]", "no tokens"),
         ({"token_ids": (5,) * 64}, "prompt[2]", "64 tokens; the model reads at most 63"),
     ],
@@ -110,7 +110,7 @@ def test_tokens_and_text_through_a_client(chatting: LoadedModel) -> None:
         assert await client.detokenize(()) == ""
         with pytest.raises(BadInput, match="60") as refused:
             await client.detokenize((5, 60))
-        assert refused.value.param == "tokens"
+        assert refused.value.param == "tokens[1]"
 
     try:
         asyncio.run(talk())
