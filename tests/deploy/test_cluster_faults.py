@@ -183,9 +183,9 @@ def test_a_killed_replica_costs_only_streams_that_had_begun(server: Server) -> N
     """Everything else is served by the other one, each text in its place."""
     wait_until(lambda: is_whole(server))
     killed = server.replicas(ENGINE)[0]
-    prompts: list[str | list[str]] = [words(60 + number, f"p{number}x") for number in range(30)]
-    prompts += [[words(40 + 10 * part, f"q{number}x{part}y") for part in range(3)] for number in range(6)]
-    streams = [words(200, f"s{number}x") for number in range(10)]
+    prompts: list[str | list[str]] = [words(60 + number, f"p{number}x") for number in range(20)]
+    prompts += [[words(40 + 10 * part, f"q{number}x{part}y") for part in range(3)] for number in range(4)]
+    streams = [words(200, f"s{number}x") for number in range(8)]
     with ThreadPoolExecutor(len(prompts) + len(streams)) as pool:
         streaming = []
         for text in streams:  # one after the other, so that Serve sees how many each replica has, and spreads them
