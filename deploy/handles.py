@@ -111,11 +111,6 @@ class HandleClient:
                 async with aclosing(self._attempt(tuple(unfinished.values()))) as events:
                     async for place, event in events:
                         index = places[place]
-                        if isinstance(event, Failed) and isinstance(event.error, EngineGone) and not is_last:
-                            if index in begun:
-                                lost[index] = event
-                                del unfinished[index]
-                            continue
                         if isinstance(event, Tokens):
                             begun.add(index)
                         else:

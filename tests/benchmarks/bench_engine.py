@@ -18,12 +18,10 @@ as in bench_control):
 import gc
 import json
 import os
-import platform
 import statistics
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from importlib.metadata import version
 from logging import CRITICAL, getLogger
 from pathlib import Path
@@ -236,18 +234,13 @@ def main(
             results.append(facts | {"variants": rows, "ratios": goals})
     versions = {package: version(package) for package in ("torch", "transformers")}
     document = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {machine_load:.1f} at the start",
         "threads": torch.get_num_threads(),
         "versions": versions | {peer: answer.get("version") for peer, answer in answers.items()},
         "load": load,
         "tokens": tokens,
         "results": results,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if out.parent == serving_page.RESULTS:
-        serving_page.fill()
+    serving_page.keep(document, out, machine_load)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,11 @@ one left for HTTP; the client runs there too.
 import asyncio
 import json
 import os
-import platform
 import socket
 import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -236,18 +234,13 @@ def main(
     said = summary(found)
     show(found, said, Console(width=120))
     document = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} at the start",
         "versions": {package: version(package) for package in ("ray", "torch", "transformers")},
         "rounds": rounds,
         "requests": requests,
         "ways": found,
         "summary": said,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if out.parent == serving_page.RESULTS:
-        serving_page.fill()
+    serving_page.keep(document, out, load)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,32 @@
 """Fills the tables of docs/serving-results.md from the committed JSON; benchmarks call it when they have measured."""
 
 import json
+import os
+import platform
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests/benchmarks/results"
 PAGE = ROOT / "docs/serving-results.md"
+
+
+def keep(document: dict[str, Any], out: Path, load: float) -> None:
+    """Writes what a benchmark measured, with the day and the machine, and fills the page if it is the committed file.
+
+    Args:
+        document: what was measured.
+        out: receives it.
+        load: the machine's load average before.
+    """
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} at the start"
+    dated = {"date": datetime.now(UTC).date().isoformat(), "machine": machine} | document
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(dated, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if out.parent == RESULTS:
+        fill()
 
 
 def fill(page: Path = PAGE, results: Path = RESULTS) -> None:

@@ -118,21 +118,6 @@ def test_a_stream_that_had_begun_is_not_tried_again() -> None:
     assert len(handle.asked) == 1
 
 
-def test_requests_that_their_engine_gave_up_go_to_another_replica() -> None:
-    """Its thread died, while the process lives."""
-
-    def give_up(requests: tuple[Request, ...]) -> Items:
-        yield 0, Tokens("a")
-        for index in range(3):
-            yield index, Failed(EngineGone("the engine died"))
-
-    handle = Handle(give_up, serve_all)
-    events = events_of(handle)
-    assert handle.asked == [["a", "b", "c"], ["b", "c"]]
-    assert [index for index, event in events if isinstance(event, Finished)] == [1, 2]
-    assert [index for index, event in events if isinstance(event, Failed)] == [0]
-
-
 @pytest.mark.parametrize("error", [BadInput("no"), Overloaded("full"), Unavailable("took longer than 1 s")])
 def test_refusals_and_time_outs_are_not_tried_again(error: NeurodialError) -> None:
     def refuse(requests: tuple[Request, ...]) -> Items:
