@@ -61,9 +61,9 @@ def _without_layers(module: PreTrainedModel, first: nn.Module, count: int) -> Pr
     for name, part in module.named_children():
         if name == "pooler" and part is not None:  # it reads the last layer's output
             memo[id(part)] = None
-    small = copy.deepcopy(module, memo)
+    small: PreTrainedModel = copy.deepcopy(module, memo)
     small.name_or_path = ""  # it is not the checkpoint that it was copied from
-    return small.eval()
+    return small
 
 
 def _set_config(small: PreTrainedModel, count: int, before: int) -> None:

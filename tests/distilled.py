@@ -21,9 +21,8 @@ def made_up_head(loaded: LoadedModel, level: TaskLevel = "sentence") -> Head:
     """Five neurons of the first layer of the first stack; random weights."""
     draw = np.random.default_rng(0)
     neurons = (Neurons(Site(loaded.sites.stacks[0], 0, "resid"), (3, 7, 8, 9, 30)),)
-    weights, bias, center = draw.normal(size=(3, 5)), draw.normal(size=3), draw.normal(size=5)
-    values = (array.astype(np.float32) for array in (weights, bias, center))
-    return Head(level, "last", "mean", LABELS, neurons, *values, about={"note": "made up"})
+    weights, bias, center = (draw.normal(size=shape).astype(np.float32) for shape in ((3, 5), 3, 5))
+    return Head(level, "last", "mean", LABELS, neurons, weights, bias, center, about={"note": "made up"})
 
 
 def distilled_folder(folder: Path, name: str = "marian", level: TaskLevel = "sentence") -> Path:

@@ -217,7 +217,7 @@ class ModelRunner:
         took = time.perf_counter() - started
         if plan is not None:
             self._check_acts(plan, has_target=bool(target))
-        asked = {"target_ids": target, "neurons": columns, "num_values": num_values, "reading": reading}
+        asked: dict[str, Any] = {"target_ids": target, "neurons": columns, "num_values": num_values, "reading": reading}
         return Prepared(ids, 0, plan, compile_s=took, **asked)
 
     def _reading_of(self, request: Request) -> Reading | None:
