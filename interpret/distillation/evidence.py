@@ -14,7 +14,7 @@ WANTED_SHARE = 0.97  # of the full features' accuracy, with a tenth of the neuro
 WANTED_GAIN = 0.10  # of the full features over the majority, below which the share says nothing
 
 
-def test_once(parts: dict[str, Part], full: Fitted, chosen: Fitted, labels: tuple[str, ...], seed: int) -> dict[str, Any]:
+def judge(parts: dict[str, Part], full: Fitted, chosen: Fitted, labels: tuple[str, ...], seed: int) -> dict[str, Any]:
     """Accuracies with 95 % bootstrap intervals over texts, the majority's, and that of the control task.
 
     Args:

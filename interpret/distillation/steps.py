@@ -87,7 +87,7 @@ def _solve(x: Array, y: Array, strength: float) -> tuple[Array, Array]:
 
 
 def try_layers(train: Part, dev: Part, width: int, full: Fitted, recipe: Recipe) -> Iterator[Fitted]:
-    """The classifiers of layers 0 to ℓ for rising ℓ, up to the first that is good enough.
+    """The classifiers of layers 0 to n for rising n, up to the first that is good enough.
 
     Args:
         train: rows.
