@@ -137,7 +137,8 @@ def test_an_interruption_leaves_nothing(
 
     monkeypatch.setattr("neurodial.interpret.pruning.report.write_report", interrupted)
     options = ("--model", tiny_marian_path, "--by", "magnitude", "--keep", 0.5, "--rounds", 0)
-    assert run(prune, *options, "--out", tmp_path / "out").exit_code == 130
+    result = run(prune, *options, "--out", tmp_path / "out")
+    assert (result.exit_code, result.output.splitlines()[-1]) == (130, "interrupted")
     assert list(tmp_path.iterdir()) == []
 
 
