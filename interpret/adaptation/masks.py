@@ -2,13 +2,13 @@
 
 | Site | Weights of one of its neurons |
 |---|---|
-| `ffn` | its row of every matrix that makes the hidden units, with the bias, and its column of the output projection |
-| `attn`, `cross` | of its whole head: the rows of queries, keys and values, and its columns of the output projection |
-| `resid` | its row of the layer's output projections, with the bias, and its entry of the layer's norms; its column of \
-the matrices that read the layer's output: of the next layer, and of the attention to an encoder's last layer |
+| `ffn` | its row of every matrix that makes the hidden units, with the bias; its column of the output projection |
+| `attn`, `cross` | of its whole head: rows of queries, keys and values; its columns of the output projection |
+| `resid` | its row of the output projections, with the bias; its entry of the norms; its column of readers |
 
-Where heads share keys and values, those belong to all of them. Embeddings, and the biases and norms that all neurons of
-a layer share, belong to no `ffn`, `attn` or `cross` neuron.
+A layer's output is read by the next layer, an encoder's last one by the decoder's attention to it. Where heads share
+keys and values, those belong to all of them. Embeddings, and the biases and norms that all neurons of a layer share,
+belong to no `ffn`, `attn` or `cross` neuron.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

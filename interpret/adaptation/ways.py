@@ -2,8 +2,8 @@
 
 | Way | What learns |
 |---|---|
-| `prune-expand` | the neurons that matter least to general text, after the model was distilled back to do without them |
-| `freeze-salient` | what is left when the neurons that matter most to general text, or to a protected concept, are held |
+| `prune-expand` | the neurons that matter least to general text, which the model was first taught to do without |
+| `freeze-salient` | all but the neurons that matter most to general text, or to a protected concept |
 | `full` | everything: the baseline |
 | `lora` | low-rank updates of every projection (Hu et al. 2021, arXiv 2106.09685), merged into the weights at the end |
 
@@ -38,6 +38,7 @@ from neurodial.interpret.training.trainer import train
 
 Way = Literal["prune-expand", "freeze-salient", "full", "lora"]
 WAYS: tuple[Way, ...] = get_args(Way)
+# Learning rates that suited the demo model on validation text (docs/adaptation-results.md).
 RATES: dict[Way, float] = {"prune-expand": 2e-3, "freeze-salient": 4e-4, "full": 2e-4, "lora": 2e-3}
 
 
@@ -77,7 +78,8 @@ class Manner:
     """How to adapt; what does not belong to a way is not read by it.
 
     Attributes:
-        training: on the domain; a learning rate of zero stands for the way's usual one, of `RATES`.
+        training: on the domain; its learning rate and seed are not read.
+        rates: way → learning rate.
         distilling: of the pruned model, from the original.
         by: a measure of `interpret.salience` for scores on general text.
         hold: of `freeze-salient`, the share of the neurons of every FFN, and of the heads, that is held.
@@ -88,6 +90,7 @@ class Manner:
     """
 
     training: Settings
+    rates: Mapping[Way, float] = field(default_factory=lambda: dict(RATES))
     distilling: Settings = field(default_factory=lambda: Settings(minutes=2.0, learning_rate=5e-4, hidden=1.0))
     by: str = "log-odds"
     hold: float = 0.5
@@ -108,13 +111,12 @@ class Manner:
             raise BadInput(f"hold {self.hold:g}: not a share of the neurons, at least 0 and less than 1")
         if self.rank < 1:
             raise BadInput(f"rank {self.rank}: not a positive number")
-        for settings in (self.trained("full", 0), self.distilling):
+        for settings in (*(self.trained(way, 0) for way in WAYS), self.distilling):
             settings.check()
 
     def trained(self, way: Way, seed: int) -> Settings:
         """The settings of a way's training on the domain."""
-        rate = self.training.learning_rate or RATES[way]
-        return replace(self.training, learning_rate=rate, kl=0.0, hidden=0.0, seed=seed)
+        return replace(self.training, learning_rate=self.rates[way], kl=0.0, hidden=0.0, seed=seed)
 
     def document(self, way: Way, seed: int) -> dict[str, Any]:
         """What a way reads of it: for reports, the lineage and to know a run again."""
@@ -194,11 +196,15 @@ class Adapter:
         texts: to learn from.
         manner: how.
         work: folder for checkpoints to go on from; None adapts in one go.
+        room: folder of the expanded model, which several adapters may share; by default within `work`.
     """
 
-    def __init__(self, loaded: LoadedModel, texts: Texts, manner: Manner, work: Path | None = None) -> None:
+    def __init__(
+        self, loaded: LoadedModel, texts: Texts, manner: Manner, work: Path | None = None, room: Path | None = None
+    ) -> None:
         manner.check()
         self.loaded, self.texts, self.manner, self._work = loaded, texts, manner, work
+        self._place = room or (work / "expanded" if work else None)
         self._data = TrainingData.of(loaded, texts.domain, texts.domain_dev)
         self._expanded: Room | None = None
         self._held: dict[Site, tuple[int, ...]] | None = None
@@ -251,27 +257,47 @@ class Adapter:
         return replace(done, training={**done.training, "distilling": room.distilling}, freed=room.freed)
 
     def _room(self) -> "Room":
-        """The expanded model; made once, or read from the work folder."""
+        """The expanded model; made once, or read from its folder."""
         if self._expanded is None:
-            texts, manner, cached = self.texts, self.manner, self._work / "expanded" if self._work else None
-            pruning = Pruning(manner.by, round_to=1)
-            ranked = rank_units(self.loaded, pruning, corpus=texts.general)
-            pruned = prune_to(self.loaded, ranked.scores, 1 - manner.free, pruning)
-            if cached is not None and cached.is_dir():
-                large = load_model(cached)
-            else:
+            pruning = Pruning(self.manner.by, round_to=1)
+            ranked = rank_units(self.loaded, pruning, corpus=self.texts.general)
+            pruned = prune_to(self.loaded, ranked.scores, 1 - self.manner.free, pruning)
+            large = self._cached()
+            if large is None:
                 large = self._distilled(pruned)
-                if cached is not None:
-                    save_pruned(large, cached)
+                if self._place is not None:
+                    save_pruned(large, self._place)
             self._expanded = Room(large, freed_neurons(self.loaded, pruned))
         return self._expanded
 
+    def _cached(self) -> LoadedModel | None:
+        """The expanded model of the folder, if there is one.
+
+        Raises:
+            BadInput: if it was made in another way.
+        """
+        if self._place is None or not self._place.is_dir():
+            return None
+        large = load_model(self._place, device=str(self.loaded.model.device))
+        step = large.lineage.steps[-1] if large.lineage else {}
+        parent = large.lineage.ancestors[0] if large.lineage else ""
+        if (step.get("made"), parent) != (self._making, self.loaded.fingerprint):
+            raise BadInput(f"{self._place}: holds no model that was expanded in this way", hint="remove the folder")
+        return large
+
+    @property
+    def _making(self) -> dict[str, Any]:
+        """What decides the expanded model."""
+        texts = {"general": self.texts.general.digest, "dev": self.texts.general_dev.digest}
+        return {"by": self.manner.by, "free": self.manner.free, "settings": self.manner.distilling.document} | texts
+
     def _distilled(self, pruned: LoadedModel) -> LoadedModel:
         """The pruned model taught by the original, at the original's size."""
-        recovery = Recovery(self.texts.general, self.texts.general_dev, self.manner.distilling, work=self._work)
+        work = self._work / "distilling" if self._work else None
+        recovery = Recovery(self.texts.general, self.texts.general_dev, self.manner.distilling, work=work)
         data = teaching(self.loaded, recovery)
         recovered = recover(pruned, self.loaded, data, recovery, dtype=torch.float32)
-        step = {"kind": "expanded", "distilling": recovered.outcome.document}
+        step = {"kind": "expanded", "made": self._making, "distilling": recovered.outcome.document}
         return descendant(self.loaded, expand(self.loaded, recovered.loaded), step, dtype=torch.float32)
 
     def _lora(self, settings: Settings, work: Path | None) -> Adapted:
