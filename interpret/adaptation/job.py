@@ -107,7 +107,8 @@ def run_job(loaded: LoadedModel, job: Job, done: Callable[[Run], None] = lambda 
                 made[way] = model
             runs.append(run)
             done(run)
-    return Outcome(made, _report(loaded, job, before, runs, tests["domain"].name))
+    shown = "chrf" if all("chrf" in measured.figures for measured in before.values()) else "loss"
+    return Outcome(made, _report(loaded, job, before, runs, shown))
 
 
 def _one(
@@ -204,8 +205,8 @@ def parts_of(
     if short:
         wanted = ", ".join(f"{have[part]} of {LEAST[part]}" for part in SPLITS)
         raise CorpusError(
-            f"{corpus.name}: {corpus.size:,} lines are too few for {name} text: {wanted} needed to learn from, to choose "
-            "by and to test on",
+            f"{corpus.name}: {corpus.size:,} lines are too few for {name} text: {wanted} needed to learn from, to "
+            "choose by and to test on",
             hint=f"give more text, or a test file of its own (--{name}-test)",
         )
     return (

@@ -42,11 +42,6 @@ class Measuring:
         quality = quality_on(base, corpus)
         self._translation = quality if isinstance(quality, TranslationQuality) else None
 
-    @property
-    def name(self) -> str:
-        """Of the figure that is shown first."""
-        return "chrf" if self._translation else "loss"
-
     def measure(self, loaded: LoadedModel) -> Measured:
         """The figures of one model."""
         figures = self._loss.measure(loaded)

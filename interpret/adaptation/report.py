@@ -44,16 +44,13 @@ def check_plotting() -> None:
 
 def table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Headings and rows: what each way gained and forgot, beside full fine-tuning."""
-    names = list(next(iter(report["summary"].values()))["gain"])
-    headings = ["way", "weights that learnt"]
-    for kind in ("gain", "forgetting"):
-        headings += [f"{kind}, {NAMES.get(name, name)}" for name in names]
-    rows = []
-    for way, row in report["summary"].items():
-        cells = [SAID.get(way, way), f"{100 * row['trained']:.1f} %"]
-        for kind in ("gain", "forgetting"):
-            cells += [_cell(row, kind, name) for name in names]
-        rows.append(cells)
+    first = next(iter(report["summary"].values()))
+    columns = [(kind, name) for kind in ("gain", "forgetting") for name in first[kind]]
+    headings = ["way", "weights that learnt", *(f"{kind}, {NAMES.get(name, name)}" for kind, name in columns)]
+    rows = [
+        [SAID.get(way, way), f"{100 * row['trained']:.1f} %", *(_cell(row, kind, name) for kind, name in columns)]
+        for way, row in report["summary"].items()
+    ]
     return headings, rows
 
 
