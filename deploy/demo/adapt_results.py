@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ DEMO = Path(__file__).parent
 ROOT = DEMO.parents[1]
 TRAINING = Settings(steps=30, evaluations=3, dropout=True, precision="bfloat16")
 CV_STEPS, FOLDS = 12, 2
+DEV_EVERY = 7  # one sentence in seven of the news to learn from is to choose by
 # Tried by cross-validation on the news; of each way the one that is best by `chosen` goes on.
 CANDIDATES: tuple[tuple[Way, dict[str, Any]], ...] = (
     ("full", {"rate": 5e-4}),
@@ -46,6 +48,9 @@ CANDIDATES: tuple[tuple[Way, dict[str, Any]], ...] = (
     ("freeze-salient", {"rate": 1e-3, "hold": 0.5}),
     ("freeze-salient", {"rate": 1e-3, "hold": 0.25, "train_shared": True}),
     ("prune-expand", {"rate": 3e-3}),
+    ("full", {"rate": 1e-3}),
+    ("lora", {"rate": 1e-2}),
+    ("freeze-salient", {"rate": 2e-3, "hold": 0.5}),
 )
 MANNER = Manner(TRAINING, distilling=replace(DISTILLING, minutes=None, steps=50, evaluations=2, precision="bfloat16"))
 PARTS = ("cv", "news", "questions", "tense")
@@ -107,7 +112,7 @@ class Data:
 
     def news_texts(self, fold: int | None = None) -> Texts:
         """The news to learn from and to choose by; with a fold, that fold's sentences to choose by."""
-        held = range(fold, len(self.news), FOLDS) if fold is not None else range(0, len(self.news), 7)
+        held = range(fold, len(self.news), FOLDS) if fold is not None else range(0, len(self.news), DEV_EVERY)
         dev = [self.news[i] for i in held]
         rest = [example for i, example in enumerate(self.news) if i not in held]
         return self._texts(Corpus.of("news, valid, learnt from", rest), Corpus.of("news, valid, held out", dev))
@@ -140,7 +145,7 @@ def cross_validation(loaded: LoadedModel, data: Data, steps: Steps) -> list[Resu
         return {"way": way, "settings": settings, "fold": fold, "gain": gain, "forgetting": lost}
 
     return [
-        steps(f"cv-{number}-{way}-{fold}", lambda way=way, settings=settings, fold=fold: one(way, settings, fold))
+        steps(f"cv-{number}-{way}-{fold}", partial(one, way, settings, fold))
         for number, (way, settings) in enumerate(CANDIDATES)
         for fold in range(FOLDS)
     ]
@@ -227,7 +232,7 @@ def protected(loaded: LoadedModel, data: Data, found: NeuronSet, steps: Steps) -
 
     before = steps("tense-before", lambda: measured(loaded))
     numbered = enumerate(arms)
-    return {"before": before, "arms": {name: steps(f"tense-{n}", lambda name=name: arm(name)) for n, name in numbered}}
+    return {"before": before, "arms": {name: steps(f"tense-{n}", partial(arm, name)) for n, name in numbered}}
 
 
 def run(loaded: LoadedModel, found: NeuronSet, data: Data, steps: Steps, parts: Iterable[str] = PARTS) -> Results:

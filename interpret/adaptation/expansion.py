@@ -44,7 +44,7 @@ def expand(original: LoadedModel, pruned: LoadedModel) -> PreTrainedModel:
     Raises:
         BadInput: if something else than FFN neurons was removed.
     """
-    model = copy.deepcopy(original.model).float()
+    model: PreTrainedModel = copy.deepcopy(original.model).float()
     model.name_or_path = ""
     large, small = dict(model.named_parameters()), dict(pruned.model.named_parameters())
     rooms = _rooms(original, pruned)

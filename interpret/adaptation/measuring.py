@@ -62,14 +62,15 @@ def better_by(after: Mapping[str, float], before: Mapping[str, float]) -> Figure
 
 def intervals(after: Measured, before: Measured) -> dict[str, list[float]]:
     """95 % intervals of the change in BLEU and in the mean chrF of sentences, by a paired bootstrap over sentences."""
-    if after.sentences is None or before.sentences is None:
+    now, then = after.sentences, before.sentences
+    if now is None or then is None:
         return {}
-    count = len(after.sentences.chrf)
+    count = len(now.chrf)
     draw = np.random.default_rng(0)
     picks = draw.integers(0, count, size=(ROUNDS, count))
-    change = after.sentences.chrf - before.sentences.chrf
+    change = now.chrf - then.chrf
     return {
-        "bleu": _interval(picks, lambda rows: bleu_of(after.sentences, rows) - bleu_of(before.sentences, rows)),
+        "bleu": _interval(picks, lambda rows: bleu_of(now, rows) - bleu_of(then, rows)),
         "chrf": _interval(picks, lambda rows: float(change[rows].mean())),
     }
 

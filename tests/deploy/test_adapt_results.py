@@ -15,7 +15,7 @@ from neurodial.deploy.demo.adapt_results import PARTS, Data, Steps, chosen, run
 from neurodial.interpret.discover import Discovery, discover
 from neurodial.interpret.readers import open_corpus
 
-SHORT = {"steps": 1, "evaluations": 1, "batch_tokens": 512, "precision": "float32"}
+SHORT: dict[str, Any] = {"steps": 1, "evaluations": 1, "batch_tokens": 512, "precision": "float32"}
 SIZES = dict.fromkeys(adapt_results.SIZES, 4)
 
 
@@ -66,13 +66,16 @@ def test_every_part_is_made_once_and_becomes_a_page(
     training = replace(manner.training, **SHORT)
     monkeypatch.setattr(adapt_results, "TRAINING", training)
     monkeypatch.setattr(adapt_results, "CV_STEPS", 1)
+    one_a_way = tuple({way: (way, settings) for way, settings in adapt_results.CANDIDATES}.values())
+    monkeypatch.setattr(adapt_results, "CANDIDATES", one_a_way)
     monkeypatch.setattr(adapt_results, "SEEDS", (0,))
     short = replace(manner, training=training, distilling=replace(manner.distilling, **SHORT))
     monkeypatch.setattr(adapt_results, "MANNER", short)
     monkeypatch.setattr(adapt_results, "load_scorer", lambda folder: Scorer())
     loaded, found = loaded_demo
-    first = run(loaded, found, Data(data, SIZES), Steps(tmp_path / "work"))
-    assert set(first) == set(PARTS)
+    parts = [part for part in PARTS if part != "questions"]  # which are made as the news are
+    first = run(loaded, found, Data(data, SIZES), Steps(tmp_path / "work"), parts)
+    assert set(first) == set(parts)
     assert not [path for path in (tmp_path / "work").glob("work-*") if path.name != "work-cv"]
 
     def not_again(*args: Any, **options: Any) -> None:
@@ -80,9 +83,9 @@ def test_every_part_is_made_once_and_becomes_a_page(
 
     monkeypatch.setattr(adapt_results, "Adapter", not_again)
     monkeypatch.setattr(adapt_results, "run_job", not_again)
-    again = run(loaded, found, Data(data, SIZES), Steps(tmp_path / "work"))
+    again = run(loaded, found, Data(data, SIZES), Steps(tmp_path / "work"), parts)
     assert again == first
-    write_page(first, tmp_path / "page.md")
+    write_page(first | {"questions": first["news"]}, tmp_path / "page.md")
     page = (tmp_path / "page.md").read_text()
     assert page.count("\n## ") == 6
     assert "| as many random neurons held | " in page
