@@ -15,7 +15,7 @@ from typing import Any
 
 from neurodial.control.errors import ConfigError, NeurodialError, Unavailable
 from neurodial.control.neuron_set import NeuronSet
-from neurodial.deploy import proxy
+from neurodial.deploy import environment
 from neurodial.deploy.config import Config, deployment_name
 from neurodial.deploy.settings import StoreSettings
 from neurodial.service.engine.primitives import EngineInfo
@@ -31,7 +31,6 @@ _QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",
 }
-_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 
 
 @dataclass(frozen=True)
@@ -106,11 +105,13 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
     check_port(config.host, config.port)
     _interrupt_on_sigterm()
     os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
-    os.environ[_CALLBACK] = proxy.CALLBACK
     _absolute_python_path()
+    for name in environment.SERVING:  # Serve reads them when it is imported, and this process has no event loop
+        os.environ.pop(name, None)
     import ray
     from ray import serve
 
+    os.environ.update(environment.SERVING)
     is_up = False
     folder = TemporaryDirectory(prefix="neurodial-sets-", ignore_cleanup_errors=True)
     try:
@@ -191,13 +192,11 @@ def _deploy(config: Config) -> tuple[tuple[EngineInfo, ...], dict[str, Neurodial
 
 
 def _info(handle: Any) -> EngineInfo | NeurodialError:
-    from ray.exceptions import RayError
-
-    from neurodial.deploy.handles import translated
+    from neurodial.deploy.handles import CALL_ERRORS, translated
 
     try:
         info: EngineInfo = handle.info.remote().result(timeout_s=60)
-    except RayError as error:
+    except CALL_ERRORS as error:
         return translated(error)
     return info
 
