@@ -64,11 +64,11 @@ def fake_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     about = {"path": str(folder), "num_cpus": 0.1}
     config = {
         "models": [
-            {"id": "fake", "replicas": 2, "max_batch": 16, "max_waiting": 40, **about},
+            {"id": "fake", "replicas": 2, "max_batch": 8, "max_waiting": 32, **about},
             {"id": "broken", **about},
         ],
         "limits": {"max_prompts": 32, "max_tokens": 2000, "default_max_tokens": 2000},
-        "ingress": {"max_requests": 200},
+        "ingress": {"max_requests": 90},
         "logging": {"format": "json", "level": "info", "file": "log/neurodial.jsonl"},
         "stuck_after_s": 2,
         "health_check_period_s": 0.5,

@@ -55,19 +55,19 @@ def test_a_model_that_cannot_be_loaded_leaves_the_others_alone(server: Server) -
 
 def test_a_burst_beyond_the_queues_is_refused_in_the_envelope(server: Server) -> None:
     """By the engines and by the ingress, never by Serve; what was let in is served; memory stays as it was."""
-    before = server.memory()
+    before, prompt = server.memory(), words(100)  # two seconds and more: eighty fill both engines
 
     async def burst() -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(timeout=PATIENCE_S, limits=limits) as client:
-            posts = [client.post(f"{server.url}/v1/completions", json=body(words(50))) for _ in range(320)]
+            posts = [client.post(f"{server.url}/v1/completions", json=body(prompt)) for _ in range(320)]
             return await asyncio.gather(*posts)
 
     answers = asyncio.run(burst())
     assert set(Counter(answer.status_code for answer in answers)) == {200, 429}
     served = [answer for answer in answers if answer.status_code == 200]
-    assert len(served) >= 2 * 40
-    assert {answer.json()["choices"][0]["text"] for answer in served} == {reversed_words(words(50))}
+    assert len(served) >= 2 * 32
+    assert {answer.json()["choices"][0]["text"] for answer in served} == {reversed_words(prompt)}
     refused = [answer for answer in answers if answer.status_code == 429]
     assert len(refused) > 100
     assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
