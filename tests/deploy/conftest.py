@@ -68,7 +68,7 @@ def fake_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             {"id": "broken", **about},
         ],
         "limits": {"max_prompts": 32, "max_tokens": 2000, "default_max_tokens": 2000},
-        "ingress": {"max_requests": 90},
+        "ingress": {"max_requests": 60},
         "logging": {"format": "json", "level": "info", "file": "log/neurodial.jsonl"},
         "stuck_after_s": 2,
         "health_check_period_s": 0.5,

@@ -20,7 +20,10 @@ CONFIG = parse_config(
 )
 
 
-class Undeployed(Ingress.__mro__[1]):  # type: ignore[misc]
+Plain: Any = Ingress.__mro__[1]  # without what Serve wraps around it
+
+
+class Undeployed(Plain):  # type: ignore[misc]
     """Nobody awaits the end of it."""
 
     def __del__(self) -> None:
