@@ -48,6 +48,8 @@ def started(address: str, cpus: float = 0.0) -> Iterator[None]:
     Raises:
         Unavailable: if there is no such cluster.
     """
+    if address != "local":
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # a cluster that does not answer is said in one line
     import ray
 
     if ray.is_initialized():
@@ -68,7 +70,7 @@ def started(address: str, cpus: float = 0.0) -> Iterator[None]:
         said = "there is none on this machine" if address == "auto" else " ".join(str(error).split())[:300]
         raise Unavailable(
             f"the cluster cannot be joined: {said}",
-            hint="--address HOST:PORT names one, --address local starts one for this job",
+            hint="--address HOST:PORT names one (RAY_AUTH_MODE=token where it wants Ray's token), local starts one",
         ) from error
     interrupt_on_sigterm()  # Ray has installed a handler of its own that prints a stack trace
     try:

@@ -49,15 +49,15 @@ def test_a_set_with_good_evidence_is_published(
     evidence(monkeypatch, GOOD)
     monkeypatch.setenv("OTHER_KEY", "admin-key-0123456789")
     named = ("--publish-as", "mood", "--publish-model", "small", "--key-env", "OTHER_KEY")
-    result = run(discover, *options, *named)
+    result = run(discover, *options, *named, "--json")
     assert result.exit_code == 0, result.output
-    assert "published: mood@sha256:" in result.output
     ((destination, data),) = sent
     assert (destination.url, destination.name, destination.model) == (URL, "mood", "small")
     assert destination.key == "admin-key-0123456789"
     assert "admin-key" not in repr(destination)
     assert data == (tmp_path / "tense.safetensors").read_bytes()
-    report = json.loads(run(discover, *options, "--json").stdout)
+    report = json.loads(result.stdout)
+    assert report["published"]["name"] == "mood"
     assert report["published"]["digest"] == report["digest"] == NeuronSet.parse(data).digest
 
 

@@ -1,6 +1,6 @@
 """`neurodial job` without a cluster: what it refuses, and what it hands over; test_cluster.py runs it for real."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +10,10 @@ import pytest
 import ray.job_submission
 from typer.testing import CliRunner, Result
 
+from neurodial.control.errors import ConfigError
 from neurodial.deploy.cli.main import app
-from neurodial.deploy.workers import WorkerSettings
+from neurodial.deploy.workers import WorkerPool, WorkerSettings
+from neurodial.service.version import package_version
 
 DISCOVER = ("discover", "--model", "demo", "--corpus", "grammar:tense", "--concept", "tense", "--out", "t.safetensors")
 
@@ -46,6 +48,76 @@ def test_usage_is_that_of_both_commands() -> None:
 
 def test_threads_follow_the_reservation() -> None:
     assert [WorkerSettings(cpus=cpus).threads for cpus in (0, 0.5, 1, 4)] == [1, 1, 1, 4]
+
+
+class FakeRay:
+    """Ray with actors in this process, the youngest call of which is always done first."""
+
+    def __init__(self) -> None:
+        self.most = 0
+
+    put = staticmethod(lambda value: value)
+    get = staticmethod(lambda ref: ref[0])
+
+    def wait(self, refs: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        self.most = max(self.most, len(refs))
+        return [refs[-1]], refs[:-1]
+
+
+class Reference(list[Any]):
+    """What a call returns; a key of mappings, as Ray's are."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+    __eq__ = object.__eq__
+
+
+def workers(count: int, loaded: tuple[str, str, str]) -> list[Any]:
+    """Actors whose model is the number ten."""
+
+    def method(function: Callable[..., Any]) -> Any:
+        return SimpleNamespace(remote=lambda *args: Reference([function(*args)]))
+
+    return [
+        SimpleNamespace(load=method(lambda: loaded), run=method(lambda function, item: function(10, item)))
+        for _ in range(count)
+    ]
+
+
+def test_results_come_in_order_and_few_items_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, read = FakeRay(), 0
+    monkeypatch.setattr("neurodial.deploy.workers.ray", fake)
+    pool = WorkerPool(workers(2, ("sha256:a", package_version(), "here")), "sha256:a", print)
+
+    def items() -> Iterator[int]:
+        nonlocal read
+        for number in range(50):
+            read += 1
+            yield number
+
+    def times(model: Any, item: int) -> int:
+        return int(model) * item
+
+    for done, result in enumerate(pool.map(times, items())):
+        assert result == 10 * done
+        assert read - done <= 9  # two workers with two items each, and as many that wait for an earlier one
+    assert (done, fake.most) == (49, 4)
+    assert list(pool.map(times, [3])) == [30]
+    assert list(pool.map(times, [])) == []
+
+
+@pytest.mark.parametrize(
+    ("loaded", "said"),
+    [
+        (("sha256:b", package_version(), "node-7"), "the model on node-7 .* is not the one on this machine"),
+        (("sha256:a", "0.0.1", "node-7"), "node-7 has Neurodial 0.0.1"),
+    ],
+)
+def test_a_worker_that_is_not_like_us_is_refused(
+    loaded: tuple[str, str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("neurodial.deploy.workers.ray", FakeRay())
+    with pytest.raises(ConfigError, match=said):
+        list(WorkerPool(workers(1, loaded), "sha256:a", print).map(lambda model, item: item, [1]))
 
 
 @dataclass
