@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,8 +49,6 @@ def started(address: str, cpus: float = 0.0) -> Iterator[None]:
     Raises:
         Unavailable: if there is no such cluster.
     """
-    if address != "local":
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # a cluster that does not answer is said in one line
     import ray
 
     if ray.is_initialized():
@@ -65,7 +64,8 @@ def started(address: str, cpus: float = 0.0) -> Iterator[None]:
             "include_dashboard": False,
         }
     try:
-        ray.init(address=address, **options)
+        with _muted():  # a cluster that does not answer is a line of ours, not twenty of Ray's
+            ray.init(address=address, **options)
     except Exception as error:  # Ray raises bare exceptions here
         said = "there is none on this machine" if address == "auto" else " ".join(str(error).split())[:300]
         raise Unavailable(
@@ -77,3 +77,17 @@ def started(address: str, cpus: float = 0.0) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Drops what this process writes to standard error, that of its compiled parts too."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

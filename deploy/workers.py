@@ -128,8 +128,8 @@ class WorkerPool:
         if not found:
             free = _free()
             self._say(
-                f"waiting for a worker: {free.get('CPU', 0):g} CPUs and {free.get('GPU', 0):g} GPUs of the cluster are "
-                "free (--cpus 0 reserves none)"
+                f"no worker has started yet; the cluster has {free.get('CPU', 0):g} CPUs and "
+                f"{free.get('GPU', 0):g} GPUs free (--cpus 0 reserves none)"
             )
             found = ray.wait(refs, num_returns=1)[0]
         return found
