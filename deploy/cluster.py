@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from types import FrameType
 from typing import Any
 
@@ -74,7 +74,8 @@ def started(address: str, cpus: float = 0.0) -> Iterator[None]:
         ) from error
     interrupt_on_sigterm()  # Ray has installed a handler of its own that prints a stack trace
     try:
-        yield
+        with redirect_stdout(sys.stderr):  # Ray's news, such as that a worker died, are not what a command prints
+            yield
     finally:
         ray.shutdown()
 
