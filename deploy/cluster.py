@@ -73,11 +73,11 @@ def started(address: str, cpus: float = 0.0) -> Iterator[None]:
             hint="--address HOST:PORT names one (RAY_AUTH_MODE=token where it wants Ray's token), local starts one",
         ) from error
     interrupt_on_sigterm()  # Ray has installed a handler of its own that prints a stack trace
-    try:
-        with redirect_stdout(sys.stderr):  # Ray's news, such as that a worker died, are not what a command prints
+    with redirect_stdout(sys.stderr):  # Ray's news, such as that a worker died, are not what a command prints
+        try:
             yield
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()
 
 
 @contextmanager
