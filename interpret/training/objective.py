@@ -77,7 +77,7 @@ class Objective(nn.Module):
                 parts.append((x - y).square().sum() / (y - y.mean(dim=0)).square().sum().clamp(min=1e-6))
         return torch.stack(parts).mean()
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The trained parameters by name."""
         return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
 
@@ -113,7 +113,8 @@ def check_teacher(loaded: LoadedModel, teacher: LoadedModel | None, settings: Se
     """
     if teacher is None:
         return
-    sizes = [m.model.get_input_embeddings().weight.shape for m in (loaded, teacher)]  # type: ignore[union-attr]
+    embeddings: list[Any] = [m.model.get_input_embeddings() for m in (loaded, teacher)]
+    sizes = [embedding.weight.shape for embedding in embeddings]
     if loaded.family != teacher.family or sizes[0][0] != sizes[1][0]:
         raise BadInput(
             f"{teacher.name} cannot teach {loaded.name}: another architecture or vocabulary",
