@@ -1,7 +1,7 @@
 """What task masks cost the demo model, on their own kind of text and on other: `make masks DATA=…`.
 
-Each mask switches off the FFN neurons that training sentences of one kind need least. Beside them: a mask from sentences
-of every kind, and a random one of the same size.
+Each mask switches off the FFN neurons that training sentences of one kind need least. Beside them: a mask from
+sentences of every kind, and a random one of the same size.
 """
 
 import json
