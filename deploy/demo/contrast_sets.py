@@ -70,7 +70,7 @@ def main(
     count: int = typer.Option(4000, help="minimal pairs to write"),
     site: list[str] = typer.Option(["encoder.2.resid"], help="where to look; repeatable"),
     steps: int = typer.Option(300, help="of fitting the maps"),
-    batch: int = typer.Option(96, help="examples of a step"),
+    batch: int = typer.Option(48, help="examples of a step"),
     top: int = typer.Option(100, help="neurons of the set"),
     evidence: str = typer.Option("quick", help="quick, full or none"),
 ) -> None:

@@ -45,7 +45,6 @@ RELATIONS = ("nsubj", "obj", "obl", "nmod", "amod", "advmod", "conj", "xcomp")
 SYNTAX = f"label=deprel&labels={','.join(RELATIONS)}"
 KINDS = ("embed", "resid", "ffn")
 COMPARED = {"encoder": "encoder.2.resid", "decoder": "decoder.1.resid"}  # where the methods are compared
-CONTROL = ROOT / "tests" / "benchmarks" / "results" / "contrasts.json"  # written by contrast_evaluate
 CURVE = (1, 5, 20, 50, 100)  # neurons
 Results = dict[str, Any]
 
@@ -199,7 +198,6 @@ def survey(data: Path, size: str, folder: Path, model: Path) -> Results:
         "language_model": {c: run.kept(f"{c}-lm".replace(" ", "-"), partial(run.other_model, c)) for c in CONCEPTS},
         "fine_tuned": run.kept("fine-tuned", run.tuned),
         "single": run.kept("single-neurons", run.single),
-        "control": json.loads(CONTROL.read_text(encoding="utf-8")) if CONTROL.is_file() else {},
     }
 
 

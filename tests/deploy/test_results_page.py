@@ -9,6 +9,7 @@ import pytest
 
 from neurodial.control.addresses import Site
 from neurodial.control.loading import LoadedModel
+from neurodial.deploy.demo import contrast_page
 from neurodial.deploy.demo.results_findings import findings
 from neurodial.deploy.demo.results_page import write_page
 from neurodial.deploy.demo.results_single import MARKED, single_neurons
@@ -46,14 +47,11 @@ def stack_figures(stack: str) -> dict[str, Any]:
 
 @pytest.fixture
 def figures() -> dict[str, Any]:
-    scores = {"switched": 0.9, "switched_95": [0.8, 1.0], "switched_of_able": None, "as_direct": 0.5, "n": 10}
-    part = {"number set": {"to_singular": scores, "to_plural": scores}}
     return {
         "concepts": {c: {stack: stack_figures(stack) for stack in ("encoder", "decoder")} for c in CONCEPTS},
         "overlap": {"neurons": 30, "chance": 3.5, "shared": {"a / b": 9}, "carry": {"1": 40, "2": 10}},
         "erased": {"none": 40.0, "top": 20.0, "bottom": 38.0, "random": 35.0},
         "sentences": 100,
-        "control": {"number": {"seen words": part, "unseen words": part}},
         "relations": layer_figures("encoder", 0.5, 0.6, 0.7, 0.8),
         "language_model": dict.fromkeys(CONCEPTS, layer_figures("decoder", 0.5, 0.6, 0.7, 0.8)),
         "fine_tuned": {"task": TASK, "accuracy": 0.8, "layers": layer_figures("encoder", 0.7, 0.9, 0.8, 0.7)},
@@ -85,10 +83,25 @@ def test_the_page_has_its_figures_beside_it(figures: dict[str, Any], tmp_path: P
     assert {p.name for p in tmp_path.iterdir()} == {"results.md", "results-layers.png", "results-methods.png"}
     for picture in ("results-layers.png", "results-methods.png"):
         assert f"({picture})" in page
-    assert "| number, seen words | number set | 90.0 [80–100] | – | 50.0 |" in page
     assert "| negation | `encoder.0.ffn[3]` | 0.950 | 1.0 |" in page
+    assert_tables(page)
+
+
+def assert_tables(page: str) -> None:
+    """Every row of a table has as many cells."""
     tables = [[line.count("|") for line in part.splitlines() if line.startswith("|")] for part in page.split("\n\n")]
     assert all(len(set(widths)) <= 1 for widths in tables)
+
+
+def test_the_page_of_contrasts(tmp_path: Path) -> None:
+    scores = {"switched": 0.9, "switched_95": [0.8, 1.0], "switched_of_able": None, "as_direct": 0.5, "n": 10}
+    part = {"number set": dict.fromkeys(("to_singular", "to_plural"), scores | {"chrf_direct": 70.25})}
+    contrast_page.write_page({"number": {"seen words": part, "unseen words": part}}, tmp_path / "contrasts.md")
+    page = (tmp_path / "contrasts.md").read_text(encoding="utf-8")
+    assert "| unseen words | **number set** | 90.0 [80–100] | – | 50.0 | 70.2 |" in page
+    assert "**Pairs**: 10 of each part" in page
+    assert '{"set": "number", "to": "plural"}' in page
+    assert_tables(page)
 
 
 def annotated(text: str, *rows: tuple[str, str, str, int]) -> Sentence:
