@@ -38,9 +38,13 @@ MAX_NEW_TOKENS = 48
 
 def of_kind(corpus: Corpus, kind: str, count: int) -> Corpus:
     """At most so many sentences of one kind; `other` is none of them."""
-    fits = KINDS.get(kind, lambda text: not any(known(text) for known in KINDS.values()))
-    chosen = Corpus.of(f"{corpus.name}, {kind}", [e for e in corpus if fits(e.source.text)])
+    chosen = Corpus.of(f"{corpus.name}, {kind}", [e for e in corpus if is_of_kind(e.source.text, kind)])
     return chosen.drawn(count)
+
+
+def is_of_kind(text: str, kind: str) -> bool:
+    """Whether a sentence is of a kind; `other` is none of the rest."""
+    return KINDS[kind](text) if kind in KINDS else not any(known(text) for known in KINDS.values())
 
 
 def run(

@@ -52,13 +52,18 @@ class Objective(nn.Module):
         predicted = batch.labels != IGNORED
         outputs = self._run(self.model, batch)
         logits, wanted = _logits(outputs, predicted), batch.labels[predicted]
-        loss = settings.ce * functional.cross_entropy(logits, wanted, label_smoothing=settings.label_smoothing)
+        own = logits.log_softmax(dim=-1)  # the largest product: worked out once for both losses
+        loss = settings.ce * functional.nll_loss(own, wanted)
+        if settings.label_smoothing:
+            even = -own.mean(dim=-1).mean()
+            loss = (1 - settings.label_smoothing) * loss + settings.ce * settings.label_smoothing * even
         if teacher is not None:
             with torch.no_grad():
                 taught = self._run(teacher.model, batch)
                 other = _logits(taught, predicted)
             if settings.kl:
-                loss = loss + settings.kl * _divergence(logits, other, settings.temperature)
+                shown = own if settings.temperature == 1 else (logits / settings.temperature).log_softmax(dim=-1)
+                loss = loss + settings.kl * _divergence(shown, other, settings.temperature)
             if settings.hidden:
                 loss = loss + settings.hidden * self._distance(outputs, taught, batch)
         return {"loss": loss, "tokens": predicted.sum()}
@@ -100,9 +105,9 @@ def _logits(outputs: Any, predicted: torch.Tensor) -> torch.Tensor:
 
 
 def _divergence(own: torch.Tensor, other: torch.Tensor, temperature: float) -> torch.Tensor:
-    """T² KL(other ‖ own), the mean over (tokens, vocabulary) logits."""
-    p, q = ((x / temperature).log_softmax(dim=-1) for x in (own, other))
-    return functional.kl_div(p, q, reduction="batchmean", log_target=True) * temperature**2
+    """T² KL(other ‖ own), the mean over tokens: of log-probabilities at T, and of (tokens, vocabulary) logits."""
+    taught = (other / temperature).log_softmax(dim=-1)
+    return functional.kl_div(own, taught, reduction="batchmean", log_target=True) * temperature**2
 
 
 def check_teacher(loaded: LoadedModel, teacher: LoadedModel | None, settings: Settings) -> None:

@@ -186,6 +186,11 @@ def test_an_interrupted_recovery_goes_on(
     assert [p.name for p in tmp_path.iterdir()] == ["half.work"]  # nothing but what the next call goes on with
     with monkeypatch.context() as patch:
         patch.setattr("neurodial.interpret.pruning.recovery.generate_ids", stop)  # not asked for again
+        patch.setattr("neurodial.deploy.cli.prune.write_outcome", stop)
+        assert run(prune, *options).exit_code == 130
+    assert [p.name for p in tmp_path.iterdir()] == ["half.work"]
+    with monkeypatch.context() as patch:
+        patch.setattr("neurodial.interpret.pruning.recovery.train", stop)  # nor is what was trained trained again
         assert run(prune, *options).exit_code == 0
     assert [p.name for p in tmp_path.iterdir()] == ["half"]
 
