@@ -48,6 +48,13 @@ class Server:
                     continue
         return found
 
+    def ray_address(self) -> str:
+        """Of its Ray cluster, for those that join it."""
+        for number in self.relatives():
+            if found := re.search(rb"--gcs-address=([\w.:]+)", (Path("/proc") / str(number) / "cmdline").read_bytes()):
+                return found[1].decode()
+        raise AssertionError("no process names the cluster's address")
+
     def replicas(self, deployment: str) -> list[int]:
         """The processes of a deployment's replicas."""
         pattern = re.compile(rf"ServeReplica:\w+:{re.escape(deployment)}\b")
