@@ -297,7 +297,7 @@ class Adapter:
         recovery = Recovery(self.texts.general, self.texts.general_dev, self.manner.distilling, work=work)
         data = teaching(self.loaded, recovery)
         recovered = recover(pruned, self.loaded, data, recovery, dtype=torch.float32)
-        step = {"kind": "expanded", "made": self._making, "distilling": recovered.outcome.document}
+        step = {"kind": "expanded", "made": self._making, "distilling": recovered.training}
         return descendant(self.loaded, expand(self.loaded, recovered.loaded), step, dtype=torch.float32)
 
     def _lora(self, settings: Settings, work: Path | None) -> Adapted:
