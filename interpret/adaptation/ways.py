@@ -38,8 +38,8 @@ from neurodial.interpret.training.trainer import train
 
 Way = Literal["prune-expand", "freeze-salient", "full", "lora"]
 WAYS: tuple[Way, ...] = get_args(Way)
-# Learning rates that suited the demo model on validation text (docs/adaptation-results.md).
-RATES: dict[Way, float] = {"prune-expand": 2e-3, "freeze-salient": 4e-4, "full": 2e-4, "lora": 2e-3}
+# Learning rates that suited the demo model on validation text.
+RATES: dict[Way, float] = {"prune-expand": 3e-3, "freeze-salient": 1e-3, "full": 5e-4, "lora": 3e-3}
 
 
 @dataclass(frozen=True)
