@@ -18,7 +18,7 @@ DEMO_LANGUAGES = ("en", "es")
 DEMO_MODEL = DEMO_FOLDER / "en-es"
 DEMO_LM_ID = "en-lm"
 DEMO_LM = DEMO_FOLDER / "lm"
-DEMO_SETS = {name: DEMO_FOLDER / "sets" / f"{name}.safetensors" for name in ("tense", "number")}
+DEMO_SETS = {name: DEMO_FOLDER / "sets" / f"{name}.safetensors" for name in ("tense", "number", "negation")}
 DEMO_CALIBRATION = DEMO_FOLDER / "calibration" / "en-es.safetensors"
 
 
