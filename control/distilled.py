@@ -50,6 +50,9 @@ class Reading:
     places: tuple[tuple[int, ...], ...] = ()
 
 
+Text = str | Sequence[str] | Reading  # raw, as its words, or with the places of its words
+
+
 @dataclass(frozen=True)
 class Head:
     """What is on top of the truncated model.
@@ -86,9 +89,9 @@ class Head:
         """Where they are."""
         return tuple(neurons.site for neurons in self.neurons)
 
-    def read(self, tokenizer: PreTrainedTokenizerBase, text: str | Sequence[str]) -> Reading:
+    def read(self, tokenizer: PreTrainedTokenizerBase, text: Text) -> Reading:
         """A text, or its words, as this classifier reads them; nothing is cut off."""
-        reading = _cut(text)
+        reading = text if isinstance(text, Reading) else _cut(text)
         tokens = encode(tokenizer, reading, max_length=None)
         if self.level == "sentence":
             places: tuple[tuple[int, ...], ...] = (tuple(sentence_places(tokens, self.sentences)),)
@@ -232,7 +235,7 @@ def _digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def check_texts(texts: Sequence[str | Sequence[str]]) -> None:
+def check_texts(texts: Sequence[Text]) -> None:
     """Refuses what is no list of texts.
 
     Raises:
@@ -241,5 +244,6 @@ def check_texts(texts: Sequence[str | Sequence[str]]) -> None:
     if isinstance(texts, str):
         raise BadInput("a single text is given", hint="give a list of texts")
     for number, text in enumerate(texts):
-        if not (text.strip() if isinstance(text, str) else text and all(word.strip() for word in text)):
+        raw = [text.text] if isinstance(text, Reading) else [text] if isinstance(text, str) else text
+        if not raw or not all(word.strip() for word in raw):
             raise BadInput(f"text {number} is empty, or one of its words is")
