@@ -23,7 +23,7 @@ from neurodial.interpret.readers import open_corpus
 MODELS = {DEMO_MODEL_ID: DEMO_MODEL, DEMO_LM_ID: DEMO_LM}
 PROBING = ("tense", "subj_number", "negation", "voice")
 POS = "part of speech"
-POS_ROWS = 6000  # words of each part: a classifier of 17 labels on all neurons takes its time
+POS_ROWS = 4000  # words of each part: a classifier of 17 labels on all neurons takes its time
 Report = Mapping[str, Any]
 
 HEAD = """# What distillation keeps
@@ -136,19 +136,19 @@ def main(
 ) -> None:
     """Distils the demo models for five tasks and writes the page."""
     console = Console(width=140, highlight=False)
-    reports: dict[str, dict[str, Report]] = {}
-    for name in model:
-        loaded = load_model(MODELS[name])
-        for what in task:
+    reports: dict[str, dict[str, Report]] = {name: {} for name in model}
+    models = {name: load_model(MODELS[name]) for name in model}
+    for what in task:
+        for name, loaded in models.items():
             kept = work / f"{name}-{what.replace(' ', '-')}.json"
             if not kept.exists():
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 console.print(f"{name}, {what}")
                 train, test = (open_corpus(spec) for spec in corpora(data, what))
                 recipe = Recipe(max_rows=min(max_rows, POS_ROWS) if what == POS else max_rows)
-                found = distil(loaded, train, recipe, test=test, say=console.print).report
+                found = distil(loaded, train, recipe, test=test, rounds=3, say=console.print).report
                 write_text(kept, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-            reports.setdefault(name, {})[what] = json.loads(kept.read_text(encoding="utf-8"))
+            reports[name][what] = json.loads(kept.read_text(encoding="utf-8"))
     draw(reports, work / "distillation-results.png")
     write_text(work / "distillation-results.json", json.dumps(reports, indent=1, ensure_ascii=False) + "\n")
     write_text(work / "distillation-results.md", markdown(reports, "distillation-results.png"))

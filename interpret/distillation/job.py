@@ -21,7 +21,7 @@ from neurodial.interpret.distillation.evidence import judge
 from neurodial.interpret.distillation.parts import Part, Texts, gather_parts, split_texts
 from neurodial.interpret.distillation.recipe import Recipe
 from neurodial.interpret.distillation.speed import measure_speed, size_of
-from neurodial.interpret.distillation.steps import Fitted, fit, select_neurons, try_layers
+from neurodial.interpret.distillation.steps import Fitted, choose, fit, is_good, select_neurons, try_layers, try_sizes
 from neurodial.interpret.pruning.job import checkpoint_dtype
 from neurodial.interpret.versions import PACKAGES, package_versions
 
@@ -91,9 +91,10 @@ def distil(
     layers = list(try_layers(train, dev, width, full, recipe))
     lowest = len(layers[-1].columns)
     say(f"layers 0 to {lowest // width - 1}: {layers[-1].dev:.1%} on dev")
-    picked = select_neurons((train, dev), range(lowest, total + 1, width), counts, most, full, recipe)
-    chosen = picked.chosen
-    kept, redundant = len(chosen.columns), picked.upto - picked.clusters
+    picked = select_neurons((train, dev), range(lowest, total + 1, width), most, full, recipe)
+    tried = try_sizes((train, dev), picked, counts, recipe)
+    chosen = choose(tried, most, full, recipe)
+    kept, redundant = len(chosen.columns), picked.upto - len(picked.order)
     say(f"{redundant:,} of the {picked.upto:,} neurons of {picked.upto // width} layers are redundant")
     say(f"{kept} neurons ({kept / total:.1%}): {chosen.dev:.1%} on dev")
     report = {
@@ -106,8 +107,12 @@ def distil(
         "layers": [{"layers": len(f.columns) // width, "dev": round(f.dev, 4)} for f in layers],
         "layers_total": len(sites),
         "truncated": {"layers": int(chosen.columns.max()) // width + 1},
-        "curve": [{"neurons": len(f.columns), "dev": round(f.dev, 4)} for f in picked.tried],
-        "dev": {"full": round(full.dev, 4), "distilled": round(chosen.dev, 4), "within_tolerance": picked.is_good},
+        "curve": [{"neurons": len(f.columns), "dev": round(f.dev, 4)} for f in tried],
+        "dev": {
+            "full": round(full.dev, 4),
+            "distilled": round(chosen.dev, 4),
+            "within_tolerance": is_good(chosen, full, recipe),
+        },
         "strength": {"full": full.strength, "distilled": chosen.strength},
         "ranking": picked.ranking,
         "test": judge(parts, full, chosen, texts.labels, recipe.seed),

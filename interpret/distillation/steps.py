@@ -107,51 +107,43 @@ def try_layers(train: Part, dev: Part, width: int, full: Fitted, recipe: Recipe)
 
 
 @dataclass(frozen=True)
-class Selection:
-    """What came of the second and third step.
+class Candidates:
+    """What is left of some layers: one neuron of each cluster, in the order of the linear ranking that dev chose.
 
     Attributes:
         upto: neurons of the layers that were looked at.
-        clusters: of redundant neurons among them.
-        ranking: the linear ranking that dev chose.
-        tried: the classifiers of the best neurons, for each number of them.
-        chosen: one of those, within the budget.
-        is_good: whether it is within the tolerance.
+        order: (clusters,) the best first.
+        ranking: which it was.
+        best: the classifier of as many as the budget allows.
     """
 
     upto: int
-    clusters: int
+    order: Array
     ranking: str
-    tried: list[Fitted]
-    chosen: Fitted
-    is_good: bool
+    best: Fitted
 
 
 def select_neurons(
-    parts: tuple[Part, Part], uptos: Iterable[int], counts: list[int], most: int, full: Fitted, recipe: Recipe
-) -> Selection:
-    """The fewest good neurons of the lowest layers for which the budget suffices; else the best of all tries.
+    parts: tuple[Part, Part], uptos: Iterable[int], most: int, full: Fitted, recipe: Recipe
+) -> Candidates:
+    """The candidates of the lowest layers for which the budget suffices; else those that do best.
 
     Args:
         parts: train and dev.
         uptos: neurons of the layers, the lowest sufficient ones first, then with one more each.
-        counts: numbers of neurons that are tried.
         most: the budget.
         full: the classifier of all neurons.
-        recipe: with the tolerance δ_N, the correlation and the penalties.
+        recipe: with the tolerance δ_N, the correlation and the rankings.
     """
-    made: list[Selection] = []
+    made: list[Candidates] = []
     for upto in uptos:
-        made.append(_selection(parts, upto, counts, most, full, recipe))
-        if made[-1].is_good:
+        made.append(_candidates(parts, upto, most, recipe))
+        if is_good(made[-1].best, full, recipe):
             return made[-1]
-    return max(made, key=lambda selection: selection.chosen.dev)
+    return max(made, key=lambda candidates: candidates.best.dev)
 
 
-def _selection(
-    parts: tuple[Part, Part], upto: int, counts: list[int], most: int, full: Fitted, recipe: Recipe
-) -> Selection:
-    """One neuron of each cluster, the most salient first by the ranking whose best ones do best within the budget."""
+def _candidates(parts: tuple[Part, Part], upto: int, most: int, recipe: Recipe) -> Candidates:
     train, dev = parts
     rows = train.x[:, :upto]
     kept = Clustering(cut=1 - recipe.correlation).fit(rows).representatives_
@@ -162,12 +154,14 @@ def _selection(
     orders |= {f"recursive, L2 1/{c:g}": recursive_order(train, kept, c) for c in recipe.eliminations}
     reached = {name: fit(train, dev, np.sort(order[:most]), recipe.strengths) for name, order in orders.items()}
     best = max(reached, key=lambda name: reached[name].dev)
-    sizes = dict.fromkeys(min(count, len(kept)) for count in counts)
-    tried = [
-        reached[best] if count == most else fit(train, dev, np.sort(orders[best][:count]), recipe.strengths)
-        for count in sizes
-    ]
-    return Selection(upto, len(kept), best, tried, *choose(tried, most, full, recipe))
+    return Candidates(upto, orders[best], best, reached[best])
+
+
+def try_sizes(parts: tuple[Part, Part], found: Candidates, counts: list[int], recipe: Recipe) -> list[Fitted]:
+    """The classifiers of the best candidates, for each number of them."""
+    sizes = dict.fromkeys(min(count, len(found.order)) for count in counts)
+    known = {len(found.best.columns): found.best}
+    return [known.get(n) or fit(*parts, np.sort(found.order[:n]), recipe.strengths) for n in sizes]
 
 
 def recursive_order(train: Part, columns: Array, strength: float) -> Array:
@@ -195,10 +189,15 @@ def recursive_order(train: Part, columns: Array, strength: float) -> Array:
     return found
 
 
-def choose(tried: list[Fitted], most: int, full: Fitted, recipe: Recipe) -> tuple[Fitted, bool]:
-    """The smallest that is good enough within the budget, else the best there; and whether it is good enough."""
+def choose(tried: list[Fitted], most: int, full: Fitted, recipe: Recipe) -> Fitted:
+    """The smallest that is good enough within the budget, else the best there."""
     allowed = [found for found in tried if len(found.columns) <= most]
-    good = [found for found in allowed if found.dev > (1 - recipe.neuron_tolerance) * full.dev]
+    good = [found for found in allowed if is_good(found, full, recipe)]
     if good:
-        return min(good, key=lambda found: len(found.columns)), True
-    return max(allowed, key=lambda found: (found.dev, -len(found.columns))), False
+        return min(good, key=lambda found: len(found.columns))
+    return max(allowed, key=lambda found: (found.dev, -len(found.columns)))
+
+
+def is_good(found: Fitted, full: Fitted, recipe: Recipe) -> bool:
+    """Whether few neurons are within the tolerance of all of them, on dev."""
+    return found.dev > (1 - recipe.neuron_tolerance) * full.dev

@@ -18,7 +18,15 @@ from neurodial.interpret.distillation.job import distil
 from neurodial.interpret.distillation.parts import Part, gather_parts, split_texts
 from neurodial.interpret.distillation.recipe import Recipe
 from neurodial.interpret.distillation.report import summary, write_report
-from neurodial.interpret.distillation.steps import fit, recursive_order, select_neurons, try_layers
+from neurodial.interpret.distillation.steps import (
+    choose,
+    fit,
+    is_good,
+    recursive_order,
+    select_neurons,
+    try_layers,
+    try_sizes,
+)
 from tests.tiny import load_tiny
 
 WIDTH, LAYERS = 20, 3
@@ -50,11 +58,13 @@ def test_the_planted_neuron_is_found_in_the_lowest_layer_that_has_it() -> None:
     full = fit(train, dev, np.arange(WIDTH * LAYERS), QUICK.strengths)
     tried = list(try_layers(train, dev, WIDTH, full, QUICK))
     assert [len(found.columns) for found in tried] == [WIDTH, 2 * WIDTH]
-    picked = select_neurons((train, dev), [2 * WIDTH, 3 * WIDTH], [1, 3, 6], 6, full, QUICK)
-    assert (picked.upto, picked.is_good) == (2 * WIDTH, True)
-    assert picked.clusters == 2 * WIDTH - 1  # one of the two copies
-    assert picked.chosen.columns.tolist() in ([23], [31])
-    found = judge(parts, full, picked.chosen, ("a", "b"), seed=0)
+    picked = select_neurons((train, dev), [2 * WIDTH, 3 * WIDTH], 6, full, QUICK)
+    assert picked.upto == 2 * WIDTH
+    assert len(picked.order) == 2 * WIDTH - 1  # one of the two copies
+    chosen = choose(try_sizes((train, dev), picked, [1, 3, 6], QUICK), 6, full, QUICK)
+    assert is_good(chosen, full, QUICK)
+    assert chosen.columns.tolist() in ([23], [31])
+    found = judge(parts, full, chosen, ("a", "b"), seed=0)
     assert found["counts"]
     assert found["reached"]
     assert found["distilled"]["accuracy"] > 0.9
@@ -74,8 +84,8 @@ def test_a_recursive_ranking_names_every_neuron_the_best_first() -> None:
 def test_nothing_is_claimed_where_there_is_nothing_to_find() -> None:
     parts = planted(signal=0.0)
     full = fit(parts["train"], parts["dev"], np.arange(WIDTH * LAYERS), QUICK.strengths)
-    picked = select_neurons((parts["train"], parts["dev"]), [WIDTH], [1, 3], 3, full, QUICK)
-    found = judge(parts, full, picked.chosen, ("a", "b"), seed=0)
+    picked = select_neurons((parts["train"], parts["dev"]), [WIDTH], 3, full, QUICK)
+    found = judge(parts, full, picked.best, ("a", "b"), seed=0)
     assert not found["counts"]
     assert not found["reached"]
     assert abs(found["distilled"]["accuracy"] - 0.5) < 0.1
@@ -87,10 +97,12 @@ def test_the_budget_is_kept_where_the_tolerance_is_not() -> None:
     full = fit(train, dev, np.arange(WIDTH * LAYERS), QUICK.strengths)
     strict = replace(QUICK, neuron_tolerance=0.0, correlation=1.0)
     wanted = replace(full, dev=1.0)  # out of reach
-    picked = select_neurons((train, dev), [2 * WIDTH], [1, 2, 4, 40], 4, wanted, strict)
-    assert not picked.is_good
-    assert len(picked.chosen.columns) <= 4
-    assert max(len(found.columns) for found in picked.tried) == 40
+    picked = select_neurons((train, dev), [2 * WIDTH], 4, wanted, strict)
+    tried = try_sizes((train, dev), picked, [1, 2, 4, 40], strict)
+    chosen = choose(tried, 4, wanted, strict)
+    assert not is_good(chosen, wanted, strict)
+    assert len(chosen.columns) <= 4
+    assert [len(found.columns) for found in tried] == [1, 2, 4, 40]
     assert full.weights.shape == (3, WIDTH * LAYERS)
 
 
