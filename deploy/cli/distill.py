@@ -28,7 +28,7 @@ def distill(
     ] = None,
     budget: Annotated[float, typer.Option(help="Largest share of the stack's residual neurons.")] = 0.1,
     layer_tolerance: Annotated[float, typer.Option(help="Share of dev accuracy that fewer layers may cost.")] = 0.01,
-    neuron_tolerance: Annotated[float, typer.Option(help="Share of dev accuracy that fewer neurons may cost.")] = 0.01,
+    neuron_tolerance: Annotated[float, typer.Option(help="Share of dev accuracy that fewer neurons may cost.")] = 0.02,
     correlation: Annotated[float, typer.Option(help="|correlation| above which neurons are redundant.")] = 0.7,
     size: Annotated[list[float] | None, typer.Option(help="Share of the neurons to try; repeatable.")] = None,
     words: Annotated[str, typer.Option(help="Activation of a word: its first or last piece, or their mean.")] = "last",

@@ -34,7 +34,7 @@ class Recipe:
 
     budget: float = 0.1
     layer_tolerance: float = 0.01
-    neuron_tolerance: float = 0.01
+    neuron_tolerance: float = 0.02
     correlation: float = 0.7
     sizes: tuple[float, ...] = SIZES
     penalties: tuple[float, ...] = PENALTIES
