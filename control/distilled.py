@@ -223,9 +223,17 @@ def _head_of(document: Mapping[str, Any], tensors: Mapping[str, Array]) -> Head:
     if task["level"] not in get_args(TaskLevel):
         raise ValueError(f"level {task['level']!r}")
     neurons = tuple(Neurons(Site.parse(site), expand_ranges(text)) for site, text in document["neurons"].items())
-    arrays = {name: tensors[name] for name in _TENSORS}
-    how: dict[str, Any] = {"words": task["words"], "sentences": task["sentences"], "labels": tuple(task["labels"])}
-    head = Head(cast("TaskLevel", task["level"]), neurons=neurons, about=document["about"], **how, **arrays)
+    head = Head(
+        level=cast("TaskLevel", task["level"]),
+        words=task["words"],
+        sentences=task["sentences"],
+        labels=tuple(task["labels"]),
+        neurons=neurons,
+        weights=tensors["weights"],
+        bias=tensors["bias"],
+        center=tensors["center"],
+        about=document["about"],
+    )
     if head.weights.shape != (len(head.labels), head.width) or head.center.shape != (head.width,) or not head.width:
         raise ValueError(f"weights of shape {head.weights.shape} for {len(head.labels)} labels, {head.width} neurons")
     return head

@@ -11,7 +11,7 @@ import torch
 
 from neurodial.control.addresses import Neurons, Site
 from neurodial.control.classifier import DistilledClassifier
-from neurodial.control.distilled import Head, Reading, save_head
+from neurodial.control.distilled import Head, Reading, TaskLevel, save_head
 from neurodial.control.errors import InternalError
 from neurodial.control.loading import LoadedModel
 from neurodial.control.pruning.saving import save_pruned
@@ -22,7 +22,7 @@ from neurodial.interpret.distillation.parts import Part, Texts, gather_parts, sp
 from neurodial.interpret.distillation.recipe import Recipe
 from neurodial.interpret.distillation.speed import measure_speed, size_of
 from neurodial.interpret.distillation.steps import Fitted, choose, fit, is_good, select_neurons, try_layers, try_sizes
-from neurodial.interpret.pruning.job import checkpoint_dtype
+from neurodial.interpret.training.descent import checkpoint_dtype
 from neurodial.interpret.versions import PACKAGES, package_versions
 
 Array = np.ndarray[Any, Any]
@@ -46,9 +46,18 @@ class Outcome:
     dtype: torch.dtype
 
     def save(self, folder: Path) -> None:
-        """Writes checkpoint and classifier into an empty folder; the model in memory has the dtype from then on."""
-        self.classifier.loaded.model.to(self.dtype)  # type: ignore[arg-type]
+        """Writes checkpoint and classifier into an empty folder, every tensor in the original's dtype if that is exact.
+
+        Positions that the original computes when it is loaded, and does not store, stay as they are.
+        """
+        model = self.classifier.loaded.model
+        before = model.dtype
+        for parameter in model.parameters():
+            stored = parameter.data.to(self.dtype)
+            if torch.equal(stored.to(parameter.dtype), parameter.data):
+                parameter.data = stored
         save_pruned(self.classifier.loaded, folder)
+        model.to(before)  # type: ignore[arg-type]
         save_head(self.classifier.head, folder, self.classifier.loaded.fingerprint)
 
 
@@ -148,7 +157,7 @@ def _classifier(
     places = [(site, fitted.columns[fitted.columns // width == layer] % width) for layer, site in enumerate(sites)]
     neurons = tuple(Neurons(s, tuple(int(n) for n in loaded.original(s, p.tolist()))) for s, p in places if len(p))
     center = train.x[:, fitted.columns].mean(axis=0)
-    level = "word" if texts.level == "word" else "sentence"
+    level: TaskLevel = "word" if texts.level == "word" else "sentence"
     arrays = {"weights": fitted.weights, "bias": fitted.bias, "center": center}
     kept = {name: value for name, value in about.items() if name not in ("format_version", "curve", "layers")}
     head = Head(level, recipe.words, recipe.sentences, texts.labels, neurons, about=kept, **arrays)

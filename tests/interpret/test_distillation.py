@@ -11,7 +11,7 @@ import pytest
 
 from neurodial.control.classifier import DistilledClassifier
 from neurodial.control.errors import BadInput, CorpusError, ModelError
-from neurodial.control.loading import LoadedModel
+from neurodial.control.loading import LoadedModel, load_model
 from neurodial.interpret.corpus import Corpus, Example, Sentence
 from neurodial.interpret.distillation.evidence import intervals, judge
 from neurodial.interpret.distillation.job import distil
@@ -250,3 +250,18 @@ def test_the_artifact_says_what_the_report_measured(
 def test_a_model_that_cannot_be_truncated_is_refused_first(loaded: LoadedModel) -> None:
     with pytest.raises(ModelError, match="multimodal"):
         distil(load_tiny("gemma3"), sentences(), QUICK)
+
+
+def test_a_checkpoint_of_half_precision_is_stored_without_loss(tiny_marian_path: Path, tmp_path: Path) -> None:
+    """Marian's positions are computed in float32 when a model is loaded; a checkpoint of ours has to keep them."""
+    half = load_model(tiny_marian_path, dtype="bfloat16")
+    half.model.save_pretrained(tmp_path / "half")
+    half.tokenizer.save_pretrained(tmp_path / "half")
+    outcome = distil(load_model(tmp_path / "half"), sentences(), QUICK, rounds=0)
+    texts = [example.source.text for example in sentences()]
+    expected = outcome.classifier.transform(texts)
+    outcome.save(tmp_path / "made")
+    np.testing.assert_array_equal(outcome.classifier.transform(texts), expected)
+    np.testing.assert_array_equal(DistilledClassifier.load(tmp_path / "made").transform(texts), expected)
+    stored = load_model(tmp_path / "made", dtype="auto").model
+    assert {str(p.dtype) for p in stored.layers.parameters()} == {"torch.bfloat16"}  # type: ignore[operator,union-attr]
