@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from neurodial.control.errors import InternalError
 from neurodial.service.engine.beams import Beams, BeamSearch
 from neurodial.service.engine.choosing import ModelDefaults, RowChooser, is_plain, top_logprobs
 from neurodial.service.engine.primitives import FinishReason, TokenLogprob
 from neurodial.service.engine.sequence import Sequence
-from neurodial.service.engine.stepping import Outcome
+from neurodial.service.engine.stepping import Outcome, not_a_number
 
 Decode = Callable[[Items[int]], str]
 
@@ -69,7 +68,7 @@ class Group:
             decode: makes text of tokens.
         """
         if any(best[row] < 0 for row in rows):
-            return Choice(Outcome(self.sequence, error=self._not_a_number()))
+            return Choice(Outcome(self.sequence, error=not_a_number(self.sequence)))
         if self.search is not None:
             open_rows = list(rows) if self.num_made else [rows[0]]  # at first all beams are the same
             return Choice(Outcome(self.sequence), candidates=tuple(self.search.candidates(logits[open_rows])))
@@ -104,7 +103,3 @@ class Group:
         """A choice whose sequence ends for its length where the model forces an end that was not wanted."""
         is_cut = wanted != token and token in self.defaults.end_ids
         return Choice(Outcome(self.sequence, (token,), logprobs, "length" if is_cut else None), (token,))
-
-    def _not_a_number(self) -> InternalError:
-        what = "under these controls" if self.sequence.request.controls else "without controls"
-        return InternalError(f"the model's output {what} is not a number", hint="a smaller strength or value may help")

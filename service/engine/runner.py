@@ -115,9 +115,6 @@ class ModelRunner:
             return self._prepare_reading(request)
         if self._loaded.family == "encoder-only":
             raise BadInput("this model reads text and does not write any", param="model", hint="choose another model")
-        if request.num_beams > 1 and (request.temperature > 0 or request.logprobs is not None):
-            field = "temperature" if request.temperature > 0 else "logprobs"
-            raise BadInput(f"{field} does not go with beam search", hint="drop it, or num_beams", param=field)
         ids = self._prompts.ids_of(request)
         max_tokens = self._max_tokens(request, len(ids))
         size = self._prompts.vocab_size

@@ -192,6 +192,12 @@ def guarded(sequence: Sequence, work: Callable[[], None]) -> None:
         sequence.fail(failure(error))
 
 
+def not_a_number(sequence: Sequence) -> InternalError:
+    """The error of a sequence whose values overflowed."""
+    where = "under these controls" if sequence.request.controls else "without controls"
+    return InternalError(f"the model's output {where} is not a number", hint="a smaller strength or value may help")
+
+
 def failure(error: Exception) -> NeurodialError:
     """The error that a caller sees for an exception inside a batch: the reason in one line, no traceback."""
     if isinstance(error, NeurodialError):

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -40,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "graceful_shutdown_s": 10,
     }
     text = "\n".join(f"{key}: {json.dumps(value)}" for key, value in config.items())
-    with serving([str(Path(__file__).with_name("faulty_server.py"))], folder, text) as running:
+    with serving(["-m", "tests.deploy.faulty_server"], folder, text) as running:
         yield running
 
 

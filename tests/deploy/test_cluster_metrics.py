@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,7 +16,6 @@ from tests.deploy.serving import Server, serving
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-FAULTY = Path(__file__).with_name("faulty_server.py")
 SECRET = "correcthorsebatterystaple"
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -28,7 +26,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("metrics")
     model = f"{{id: m, path: {folder}, replicas: 2, num_cpus: 0.1, threads: 1}}"
     log = "{format: json, level: info, file: log/neurodial.jsonl}"
-    with serving([str(FAULTY)], folder, f"models: [{model}]\nlogging: {log}\nhealth_check_period_s: 1") as running:
+    config = f"models: [{model}]\nlogging: {log}\nhealth_check_period_s: 1"
+    with serving(["-m", "tests.deploy.faulty_server"], folder, config) as running:
         yield running
 
 
