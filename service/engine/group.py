@@ -15,7 +15,7 @@ from neurodial.service.engine.stepping import Outcome, not_a_number
 Decode = Callable[[Items[int]], str]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)  # not frozen: one is made for every token
 class Choice:
     """What a group makes of its logits; nothing has changed yet.
 
@@ -67,7 +67,7 @@ class Group:
                 not numbers.
             decode: makes text of tokens.
         """
-        if any(best[row] < 0 for row in rows):
+        if min([best[row] for row in rows]) < 0:
             return Choice(Outcome(self.sequence, error=not_a_number(self.sequence)))
         if self.search is not None:
             open_rows = list(rows) if self.num_made else [rows[0]]  # at first all beams are the same
@@ -75,8 +75,9 @@ class Group:
         row = rows[0]
         if self._chooser is not None:
             return self._choose_one(self._chooser, logits[row], decode)
+        token = best[row]
         forced = self.defaults.forced(self.num_made, self.sequence.prepared.max_tokens)
-        return self._choice(best[row], best[row] if forced is None else forced)
+        return self._choice(token, token if forced is None else forced)
 
     def take(self, choice: Choice) -> tuple[Outcome, Beams | None]:
         """Makes the choice count."""
