@@ -28,6 +28,7 @@ from neurodial.service.engine.primitives import (
     Request,
     SetInfo,
 )
+from neurodial.service.engine.projection import speed_up
 from neurodial.service.engine.prompts import Prompts
 from neurodial.service.engine.rows import Rows
 from neurodial.service.engine.sequence import Sequence
@@ -81,6 +82,7 @@ class ModelRunner:
             found.check_model(loaded, allow_changed_weights=allow_changed_weights)
         if calibration is not None:
             calibration.check_model(loaded, allow_changed_weights=allow_changed_weights)
+        speed_up(loaded.model)
         self._loaded, self._sets = loaded, sets
         self._prompts = Prompts(loaded)
         self._defaults = ModelDefaults.of(loaded.model)
