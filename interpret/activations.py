@@ -15,10 +15,11 @@ import torch
 from neurodial.control.addresses import Site, Stack
 from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
+from neurodial.control.pieces import Encoded, encode
+from neurodial.control.pooling import SentencePooling, WordPooling, pooled, sentence_places, word_places
 from neurodial.control.recording import capture
 from neurodial.interpret.blocks import Block, Level, labelled_rows
 from neurodial.interpret.corpus import Example, Sentence, label_differences
-from neurodial.interpret.pieces import Encoded, encode
 
 Array = np.ndarray[Any, Any]
 
@@ -41,8 +42,8 @@ class Extraction:
 
     sites: tuple[Site, ...]
     levels: tuple[Level, ...] = ("word",)
-    words: Literal["first", "last", "mean"] = "last"
-    sentences: Literal["mean", "last", "max"] = "mean"
+    words: WordPooling = "last"
+    sentences: SentencePooling = "mean"
     decoder: Literal["reference", "own"] = "reference"
     align: Literal["predicted", "input"] = "predicted"
     batch_tokens: int = 2048
@@ -144,8 +145,7 @@ def _item(loaded: LoadedModel, example: Example, plan: Extraction) -> _Item:
 
 def max_length(loaded: LoadedModel) -> int:
     """Tokens that fit into the model."""
-    positions = getattr(loaded.model.config, "max_position_embeddings", None) or loaded.tokenizer.model_max_length
-    return int(min(positions, loaded.tokenizer.model_max_length))
+    return loaded.max_length
 
 
 def _padded(rows: list[list[int]], fill: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -195,7 +195,8 @@ def _blocks(
                     rows.append((row, word, shifted))
         if rows:
             how = plan.sentences if level == "sentence" else plan.words if level == "word" else "last"
-            reduced = {site: _reduce(x, rows, how) for site, x in values.items()}
+            where = [(row, places) for row, _, places in rows]
+            reduced = {site: pooled(x, where, how).cpu().numpy() for site, x in values.items()}
             owners = [(batch[row].example, word) for row, word, _ in rows]
             yield labelled_rows(stack, level, owners, reduced, classes, on_target=on_target)
 
@@ -205,29 +206,9 @@ def _places(tokens: Encoded, level: Level, plan: Extraction) -> Iterator[tuple[i
     if level == "piece":
         yield from ((word, [place]) for place, word in enumerate(tokens.words))
     elif level == "word":
-        for word, pieces in enumerate(tokens.pieces):
-            if pieces:
-                yield (
-                    word,
-                    [pieces[0]] if plan.words == "first" else [pieces[-1]] if plan.words == "last" else [*pieces],
-                )
+        yield from word_places(tokens, plan.words)
     else:
-        inside = [place for place, word in enumerate(tokens.words) if word >= 0] or list(range(len(tokens.ids)))
-        yield -1, inside[-1:] if plan.sentences == "last" else inside
-
-
-def _reduce(x: torch.Tensor, rows: list[tuple[int, int, list[int]]], how: str) -> Array:
-    """(n, width): the positions of each row, one of them or their mean or maximum."""
-    batch_rows = torch.tensor([row for row, _, places in rows for _ in places], device=x.device)
-    positions = torch.tensor([p for _, _, places in rows for p in places], device=x.device)
-    picked = x[batch_rows, positions].float()
-    if len(picked) == len(rows):
-        return picked.cpu().numpy()
-    owner = torch.tensor([i for i, (_, _, places) in enumerate(rows) for _ in places], device=x.device)
-    out = torch.zeros(len(rows), x.shape[-1], device=x.device)
-    mode = "amax" if how == "max" else "mean"
-    out = out.scatter_reduce(0, owner[:, None].expand_as(picked), picked, mode, include_self=False)
-    return out.cpu().numpy()
+        yield -1, sentence_places(tokens, plan.sentences)
 
 
 @torch.inference_mode()

@@ -24,7 +24,7 @@ from neurodial.interpret.causal import check_settings, default_patterns, rank_ca
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.evidence.gathering import Finding, gather_evidence
 from neurodial.interpret.evidence.settings import Level
-from neurodial.interpret.gather import check_gathered, gather, train_readouts
+from neurodial.interpret.gather import check_gathered, check_labels, gather, train_readouts
 from neurodial.interpret.maps import explained
 from neurodial.interpret.readout import ReadOutSettings
 from neurodial.interpret.registry import CausalMethod, RankingMethod, make_ranker
@@ -194,16 +194,11 @@ def _ranked_causally(
 
 
 def _check_corpus(corpus: Corpus, method: RankingMethod | CausalMethod) -> None:
-    if not corpus.labels:
-        raise CorpusError(f"{corpus.name}: it has no labels", hint="discovery needs a labelled corpus or minimal pairs")
+    check_labels(corpus)
     if isinstance(method, RankingMethod) and method.streams == "pairs" and not corpus.paired:
         raise CorpusError(
             f"{corpus.name}: {method.slug} needs minimal pairs",
             hint="use pairs:FILE, contrast:FILE or grammar:tense, or --method probeless",
-        )
-    if len(corpus.labels) == 1 and not corpus.word_labels:
-        raise CorpusError(
-            f"{corpus.name}: all sentences have the label {corpus.labels[0]!r}, nothing to contrast it with"
         )
 
 

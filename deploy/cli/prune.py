@@ -1,5 +1,10 @@
 """`neurodial prune`: a smaller checkpoint, and a report of what that costs and gains."""
 
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,10 +18,12 @@ if TYPE_CHECKING:
     from neurodial.control.loading import LoadedModel
     from neurodial.interpret.corpus import Corpus
     from neurodial.interpret.pruning.job import Outcome
+    from neurodial.interpret.pruning.recovery import Recovery
     from neurodial.interpret.pruning.sweep import Point, Way
 
 CHOICES = {"what": ("ffn", "heads", "both"), "to": ("zero", "mean")}
 REPORT_FOLDER = "pruning"
+DEV_TEXTS = 300  # that recovery chooses its weights on
 
 
 @one_line_errors
@@ -48,6 +55,17 @@ def prune(
     calibration: Annotated[Path | None, typer.Option(help="Means of the neurons, from neurodial calibrate.")] = None,
     sweep: Annotated[str | None, typer.Option(help="More shares to measure, such as 0.9,0.8,0.7.")] = None,
     rounds: Annotated[int, typer.Option(min=0, help="Of the measurement of speed; 0 leaves it out.")] = 30,
+    recover: Annotated[
+        bool, typer.Option("--recover", help="Distil what is left back from the original, on text without labels.")
+    ] = False,
+    recover_corpus: Annotated[str | None, typer.Option(help="That text; the --corpus if it is left out.")] = None,
+    recover_limit: Annotated[int, typer.Option(min=1, help="Texts to recover on.")] = 50_000,
+    minutes: Annotated[float, typer.Option(help="Of training, for each share.")] = 10.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of training at most, for each share.")] = None,
+    beams: Annotated[int, typer.Option(min=1, help="Of the original's translations; 1 is greedy.")] = 1,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for translations and checkpoints, to go on from; OUT.work if left out.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of random scores and of the examples that are drawn.")] = 0,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of stopping.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that Neurodial made.")] = False,
@@ -71,13 +89,22 @@ def prune(
     keeps = check_keeps([keep, *_shares(sweep)])
     way = Way(by, what, "uniform" if uniform else "adaptive", to, round_to, encoder, seed)  # type: ignore[arg-type]
     named_ranking(by)  # refused before anything slow happens
-    scoring, testing = _corpora(corpus, test_corpus, limit, test_limit, seed, skip_bad)
-    with new_folder(out, overwrite=overwrite) as beside:
+    scoring, testing = _corpora(corpus, test_corpus, limit, test_limit, seed, skip_bad, recover)
+    recovery = None
+    if not recover and (recover_corpus or work):
+        raise BadInput("--recover-corpus and --work are for recovery", hint="add --recover")
+    if recover:
+        texts = (recover_corpus or corpus, recover_limit, seed, skip_bad)
+        recovery = _recovery(*texts, minutes, steps, beams, work or out.with_name(f"{out.name}.work"))
+    with _going_on(recovery), new_folder(out, overwrite=overwrite) as beside:
         loaded = load_model(checkpoint(model), device=device, dtype=dtype)
         held_at = _calibration(loaded, model, way, calibration, scoring)
-        job = Job(way, keep, keeps, scoring, testing, held_at, rounds)
+        job = Job(way, keep, keeps, scoring, testing, held_at, rounds, recovery)
         outcome = run_job(loaded, job, (lambda point: None) if as_json else _say)
+        outcome.report["command"] = shlex.join(["neurodial", *sys.argv[1:]])
         _write(outcome, beside)
+    if recovery is not None and work is None:
+        recovery.clean()  # a folder that was named keeps its translations
     if as_json:
         print_json(outcome.report)
     else:
@@ -94,11 +121,22 @@ def _shares(text: str | None) -> list[float]:
         raise BadInput(f"--sweep {text}: not numbers with commas between", hint="write --sweep 0.9,0.8,0.7") from None
 
 
+@contextmanager
+def _going_on(recovery: "Recovery | None") -> Iterator[None]:
+    """Says, where recovery is interrupted, how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if recovery is not None and recovery.work is not None and recovery.work.exists():
+            typer.echo(f"stopped: the same command goes on with what is in {recovery.work}", err=True)
+        raise
+
+
 def _corpora(
-    corpus: str | None, test_corpus: str | None, limit: int, test_limit: int, seed: int, skip_bad: bool
+    corpus: str | None, test_corpus: str | None, limit: int, test_limit: int, seed: int, skip_bad: bool, recover: bool
 ) -> "tuple[Corpus | None, Corpus | None]":
     """What scores are taken on, and what quality is measured on: never the same examples."""
-    from neurodial.interpret.corpus import SPLITS
+    from neurodial.interpret.corpus import SPLITS, Split
     from neurodial.interpret.pruning.report import check_plotting
     from neurodial.interpret.readers import open_corpus
 
@@ -109,7 +147,25 @@ def _corpora(
     scoring = opened.drawn(limit, seed, SPLITS if apart else ("train",)) if opened else None
     if apart:
         return scoring, apart.drawn(test_limit, seed)
-    return scoring, opened.drawn(test_limit, seed, ("dev", "test")) if opened else None
+    held_out: tuple[Split, ...] = ("test",) if recover else ("dev", "test")  # recovery chooses its weights on dev
+    return scoring, opened.drawn(test_limit, seed, held_out) if opened else None
+
+
+def _recovery(
+    corpus: str | None, limit: int, seed: int, skip_bad: bool,
+    minutes: float, steps: int | None, beams: int, work: Path,
+) -> "Recovery":  # fmt: skip
+    """What recovery trains on, and how."""
+    from neurodial.interpret.pruning.recovery import SETTINGS, Recovery
+    from neurodial.interpret.readers import open_corpus
+
+    if corpus is None:
+        raise BadInput("--recover needs text", hint="give --recover-corpus, or a --corpus")
+    settings = replace(SETTINGS, minutes=minutes, steps=steps, seed=seed)
+    settings.check()
+    opened = open_corpus(corpus, skip_bad=skip_bad)
+    text, dev = opened.drawn(limit, seed, ("train",)), opened.drawn(min(limit, DEV_TEXTS), seed, ("dev",))
+    return Recovery(text, dev, settings, beams, work)
 
 
 def _calibration(
@@ -130,17 +186,21 @@ def _calibration(
 def _write(outcome: "Outcome", folder: Path) -> None:
     """Checkpoint, ranking and report into a folder."""
     from neurodial.control.pruning.saving import save_pruned
-    from neurodial.interpret.pruning.report import write_report
+    from neurodial.interpret.pruning.report import card_of, write_report
+    from neurodial.interpret.training.descent import CARD, card
 
     save_pruned(outcome.pruned, folder)
     (folder / REPORT_FOLDER).mkdir()
     outcome.ranking.save(folder / REPORT_FOLDER / "ranking.csv")
     write_report(folder / REPORT_FOLDER, outcome.report)
+    (folder / CARD).write_text(card(outcome.pruned, *card_of(outcome.report)), encoding="utf-8")
 
 
 def _say(point: "Point") -> None:
     """One line on stderr for each share that was measured."""
     figures = [f"{name} {value:.2f}" for name, value in point.get("quality", {}).items()]
+    if "recovered" in point:
+        figures += [f"recovered: {name} {value:.2f}" for name, value in point["recovered"].get("quality", {}).items()]
     figures += [f"{s} ×{point['speed'][s]['speedup']:.2f}" for s in ("encode", "step") if s in point.get("speed", {})]
     typer.echo(f"keep {point['keep']:g}: {', '.join(figures) or 'pruned'}", err=True)
 

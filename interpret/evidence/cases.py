@@ -18,13 +18,13 @@ import torch
 
 from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
+from neurodial.control.words import differing_words, split_words, word_spans
 from neurodial.interpret.activations import max_length
 from neurodial.interpret.agreement import generate_agreement
 from neurodial.interpret.corpus import Corpus, Example, Sentence
 from neurodial.interpret.generation import generate_ids
 from neurodial.interpret.losses import TokenRow, loss_batch
 from neurodial.interpret.tasks import Batch, next_tokens
-from neurodial.interpret.words import differing_words, split_words, word_spans
 
 ROWS = 32  # of a batch
 PHRASES = ("simple", "thing", "prepositional", "thing_prepositional", "two_prepositional")  # no verb before the verb

@@ -23,6 +23,7 @@ from neurodial.interpret.ranking_file import Ranked, Ranking, rank_by
 from neurodial.interpret.salience import MEASURES, Array, Scores, is_measure, salience
 
 Point = dict[str, Any]
+Recover = Callable[[LoadedModel, float], tuple[LoadedModel, dict[str, Any]]]
 WHAT: dict[str, tuple[Part, ...]] = {"ffn": ("ffn",), "heads": ("heads",), "both": ("ffn", "heads")}
 
 
@@ -184,6 +185,7 @@ def sweep(
     calibration: Calibration | None = None,
     quality: Quality | None = None,
     rounds: int = 0,
+    recover: Recover | None = None,
     done: Callable[[Point], None] = lambda point: None,
 ) -> list[Point]:
     """Prunes really to each keep ratio, and measures the result.
@@ -196,11 +198,17 @@ def sweep(
         calibration: for `to="mean"`.
         quality: what is measured; None leaves it out.
         rounds: of the measurement of speed; 0 leaves it out.
+        recover: trains a pruned model back; the result is measured beside it.
         done: is called with each point.
     """
     points = []
     for keep in keeps:
-        points.append(measure_point(loaded, prune_to(loaded, scores, keep, way, calibration), keep, quality, rounds))
+        pruned = prune_to(loaded, scores, keep, way, calibration)
+        points.append(measure_point(loaded, pruned, keep, quality, rounds))
+        if recover is not None:
+            trained, figures = recover(pruned, keep)
+            measured = {"quality": quality.measure(trained)} if quality is not None else {}
+            points[-1]["recovered"] = {"training": figures, **measured}
         done(points[-1])
     return points
 

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from neurodial.control.pieces import character_spans, encode
 from neurodial.interpret.corpus import Sentence
-from neurodial.interpret.pieces import character_spans, encode
 
 SPECIAL = {"</s>", "<pad>"}
 

@@ -1,0 +1,46 @@
+"""From the activations of tokens to those of words and sentences: the same for discovery and for serving."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+
+from neurodial.control.pieces import Encoded
+
+WordPooling = Literal["first", "last", "mean"]
+SentencePooling = Literal["mean", "last", "max"]
+
+
+def word_places(tokens: Encoded, how: WordPooling) -> Iterator[tuple[int, list[int]]]:
+    """(word, token positions) of every word that tokens spell."""
+    for word, pieces in enumerate(tokens.pieces):
+        if pieces:
+            yield word, [pieces[0]] if how == "first" else [pieces[-1]] if how == "last" else [*pieces]
+
+
+def sentence_places(tokens: Encoded, how: SentencePooling) -> list[int]:
+    """The positions of a whole text: its words' tokens, without special ones."""
+    inside = [place for place, word in enumerate(tokens.words) if word >= 0] or list(range(len(tokens.ids)))
+    return inside[-1:] if how == "last" else inside
+
+
+def pooled(x: torch.Tensor, rows: Sequence[tuple[int, Sequence[int]]], how: str) -> torch.Tensor:
+    """One vector for several tokens each: that token's, their mean or their maximum.
+
+    Args:
+        x: (batch, tokens, width) activations.
+        rows: place in the batch and token positions of each.
+        how: `max`; else the mean, which of one token is that token's.
+
+    Returns:
+        (rows, width) float32, on the device of `x`.
+    """
+    batch_rows = torch.tensor([row for row, places in rows for _ in places], device=x.device)
+    positions = torch.tensor([p for _, places in rows for p in places], device=x.device)
+    picked = x[batch_rows, positions].float()
+    if len(picked) == len(rows):
+        return picked
+    owner = torch.tensor([i for i, (_, places) in enumerate(rows) for _ in places], device=x.device)
+    out = torch.zeros(len(rows), x.shape[-1], device=x.device)
+    mode = "amax" if how == "max" else "mean"
+    return out.scatter_reduce(0, owner[:, None].expand_as(picked), picked, mode, include_self=False)
