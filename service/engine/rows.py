@@ -80,8 +80,8 @@ class Rows:
         """The next pass of some groups, and where each one's rows are in it."""
         rows = [row for group in groups for row in group.rows]
         if len(rows) == self._cache.num_rows:
-            tokens = torch.tensor(self._tokens, device=self._device)
-            return Step(None, tuple(self._slots), tokens, self._lengths, self._steps), [g.rows for g in groups]
+            fed = torch.tensor(self._tokens, device=self._device)
+            return Step(None, tuple(self._slots), fed, self._lengths, self._steps), [group.rows for group in groups]
         slots, tokens, steps = ([values[row] for row in rows] for values in (self._slots, self._tokens, self._steps))
         places = {row: place for place, row in enumerate(rows)}
         step = Step(rows, tuple(slots), torch.tensor(tokens, device=self._device), self._lengths[rows], steps)
