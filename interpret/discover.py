@@ -24,6 +24,7 @@ from neurodial.interpret.causal import check_settings, default_patterns, rank_ca
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.evidence.gathering import Finding, gather_evidence
 from neurodial.interpret.evidence.settings import Level
+from neurodial.interpret.executors import Executor
 from neurodial.interpret.gather import check_gathered, check_labels, gather, train_readouts
 from neurodial.interpret.maps import explained
 from neurodial.interpret.readout import ReadOutSettings
@@ -93,6 +94,7 @@ def discover(
     other: Corpus | None = None,
     store: ActivationStore | None = None,
     watch: Watch | None = None,
+    executor: Executor | None = None,
 ) -> NeuronSet:
     """Finds a concept's neurons and writes down what controls need to know about them.
 
@@ -103,6 +105,7 @@ def discover(
         other: text on which the evidence measures what the set's neurons cost off target; None for the built-in one.
         store: the corpus's activations, read instead of running the model over it.
         watch: is shown the method after each fit, with the sites whose neurons it has ranked.
+        executor: runs the pass over the corpus; by default it is run here, with the same result.
 
     Raises:
         CorpusError: if the corpus has no labels, one that is too rare, or nothing to contrast it with.
@@ -115,7 +118,7 @@ def discover(
     if job.top < 1:
         raise BadInput(f"top={job.top}: a set has at least one neuron", param="top")
     _check_corpus(corpus, method)
-    data = gather(loaded, corpus, sites, job, store)
+    data = gather(loaded, corpus, sites, job, store, executor)
     check_gathered(corpus, data)
     measured: dict[str, Any] = {}
     if isinstance(method, RankingMethod):

@@ -12,6 +12,7 @@ from neurodial.interpret.activations import Extraction
 from neurodial.interpret.assemble import Gathered
 from neurodial.interpret.blocks import Level
 from neurodial.interpret.corpus import Corpus
+from neurodial.interpret.executors import Executor
 from neurodial.interpret.readout import MIN_ROWS_OF_A_CLASS, calibrate, check_classes, fit_readout, score_readout
 from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, Sink, stream
 from neurodial.interpret.store import ActivationStore
@@ -24,9 +25,14 @@ MIN_LABELLED = 8  # words (or sentences) of a label in the training part
 
 
 def gather(
-    loaded: LoadedModel, corpus: Corpus, sites: tuple[Site, ...], job: "Discovery", store: ActivationStore | None = None
+    loaded: LoadedModel,
+    corpus: Corpus,
+    sites: tuple[Site, ...],
+    job: "Discovery",
+    store: ActivationStore | None = None,
+    executor: Executor | None = None,
 ) -> Gathered:
-    """One pass over the corpus, or over its stored activations, with all sinks."""
+    """One pass over the corpus, here or by an executor, or over its stored activations, with all sinks."""
     classes = (NONE_CLASS, *corpus.labels)
     level: Literal["word", "sentence"] = "word" if corpus.word_labels else "sentence"
     statistics = LabelStatistics(classes, level=level)
@@ -51,7 +57,7 @@ def gather(
         *([pairs, held_out] if with_pairs else []),
     ]
     if store is None:
-        stream(loaded, corpus, plan, sinks)
+        stream(loaded, corpus, plan, sinks, executor)
     else:
         store.check_plan(plan)
         for block in store.blocks(sites, plan.levels):

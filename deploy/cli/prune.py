@@ -36,7 +36,12 @@ def prune(
         ),
     ],
     keep: Annotated[float, typer.Option(help="Share of the neurons (or heads) that is kept.")],
-    out: Annotated[Path, typer.Option(help="New folder: the checkpoint, with the report in its folder pruning/.")],
+    out: Annotated[
+        Path | None, typer.Option(help="New folder: the checkpoint, with the report in its folder pruning/.")
+    ] = None,
+    as_set: Annotated[
+        Path | None, typer.Option(help="Instead: a neuron set (.safetensors) that prunes the same neurons per request.")
+    ] = None,
     what: Annotated[str, typer.Option(help="ffn, heads or both.")] = "ffn",
     uniform: Annotated[
         bool, typer.Option("--uniform/--adaptive", help="The same width in every layer, or widths by score.")
@@ -84,31 +89,40 @@ def prune(
     from neurodial.interpret.pruning.job import Job, run_job
     from neurodial.interpret.pruning.sweep import Way, check_keeps, named_ranking
 
+    target = out or as_set
+    if target is None or (out and as_set):
+        raise BadInput("give either --out, for a smaller checkpoint, or --as-set, for a set that requests name")
     if keep == 1.0:
         raise BadInput("--keep 1: nothing would be removed", hint="0.6 keeps 60 % and removes 40 %")
     keeps = check_keeps([keep, *_shares(sweep)])
     way = Way(by, what, "uniform" if uniform else "adaptive", to, round_to, encoder, seed)  # type: ignore[arg-type]
     named_ranking(by)  # refused before anything slow happens
     scoring, testing = _corpora(corpus, test_corpus, limit, test_limit, seed, skip_bad, recover)
+    if as_set is not None:
+        if recover:
+            raise BadInput("--recover trains a smaller checkpoint", hint="leave --as-set out")
+        loaded = load_model(checkpoint(model), device=device, dtype=dtype)
+        _mask(loaded, model, way, keep, scoring, testing, calibration, target, as_json)
+        return
     recovery = None
     if not recover and (recover_corpus or work):
         raise BadInput("--recover-corpus and --work are for recovery", hint="add --recover")
     if recover:
         texts = (recover_corpus or corpus, recover_limit, seed, skip_bad)
-        recovery = _recovery(*texts, minutes, steps, beams, work or out.with_name(f"{out.name}.work"))
-    with _going_on(recovery), new_folder(out, overwrite=overwrite) as beside:
+        recovery = _recovery(*texts, minutes, steps, beams, work or target.with_name(f"{target.name}.work"))
+    with _going_on(recovery), new_folder(target, overwrite=overwrite) as beside:
         loaded = load_model(checkpoint(model), device=device, dtype=dtype)
         held_at = _calibration(loaded, model, way, calibration, scoring)
         job = Job(way, keep, keeps, scoring, testing, held_at, rounds, recovery)
         outcome = run_job(loaded, job, (lambda point: None) if as_json else _say)
         outcome.report["command"] = shlex.join(["neurodial", *sys.argv[1:]])
-        _write(outcome, beside)
+        write_outcome(outcome, beside)
     if recovery is not None and work is None:
         recovery.clean()  # a folder that was named keeps its translations
     if as_json:
         print_json(outcome.report)
     else:
-        _print(outcome.report, out)
+        _print(outcome.report, target)
 
 
 command = prune
@@ -183,8 +197,42 @@ def _calibration(
     return calibrate_model(loaded, corpus, tokens="words") if way.to == "mean" and corpus is not None else None
 
 
-def _write(outcome: "Outcome", folder: Path) -> None:
-    """Checkpoint, ranking and report into a folder."""
+def _mask(
+    loaded: "LoadedModel", model: str, way: "Way", keep: float, scoring: "Corpus | None", testing: "Corpus | None",
+    calibration: Path | None, file: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Ranks, measures and writes a task mask."""
+    from neurodial.interpret.calibration import calibrate_model
+    from neurodial.interpret.pruning.masking import mask_set, measured
+    from neurodial.interpret.pruning.quality import quality_on
+    from neurodial.interpret.pruning.sweep import rank_units
+    from neurodial.interpret.training.settings import described
+
+    held_at = _calibration(loaded, model, way, calibration, scoring)
+    if held_at is None and scoring is None:
+        raise BadInput("--as-set needs text, or a calibration", hint="give --corpus")
+    held_at = held_at or calibrate_model(loaded, scoring, tokens="words")  # type: ignore[arg-type]
+    scores = rank_units(loaded, way, corpus=scoring, calibration=held_at).scores
+    qualities = {testing.name: quality_on(loaded, testing, seed=way.seed)} if testing else {}
+    found = mask_set(
+        loaded, scores, keep, way, held_at, concept=file.stem,
+        evidence={"quality": measured(loaded, scores, keep, way, qualities)},
+        corpus=described(scoring) if scoring else {},
+    )  # fmt: skip
+    found.save(file)
+    if as_json:
+        print_json({"set": found.short, "neurons": found.num_neurons, "evidence": found.evidence})
+        return
+    typer.echo(f"{found.short}: {found.num_neurons} neurons that {found.concept} can do without, written to {file}")
+    for name, figures in found.evidence["quality"].items():
+        shown = ", ".join(
+            f"{what} {figures['masked'][what]:.2f} instead of {v:.2f}" for what, v in figures["original"].items()
+        )
+        typer.echo(f"{name}: {shown}")
+
+
+def write_outcome(outcome: "Outcome", folder: Path) -> None:
+    """Checkpoint, card, ranking and report into a folder."""
     from neurodial.control.pruning.saving import save_pruned
     from neurodial.interpret.pruning.report import card_of, write_report
     from neurodial.interpret.training.descent import CARD, card

@@ -93,7 +93,7 @@ class _Recovering:
         """The recovered model and its training's figures."""
         recovered = recover(pruned, self._teacher, self._data, self._recovery, dtype=self._dtype)
         self.made[keep] = recovered.loaded
-        return recovered.loaded, recovered.outcome.document
+        return recovered.loaded, recovered.training
 
 
 def _report(

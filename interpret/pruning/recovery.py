@@ -4,15 +4,18 @@ Of an encoder–decoder the original writes the targets before training begins (
 that text in the source language is enough; the other families are taught on the text itself.
 """
 
+import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from neurodial.control.loading import LoadedModel
 from neurodial.interpret.activations import max_length
@@ -22,10 +25,10 @@ from neurodial.interpret.losses import TokenRow, token_rows
 from neurodial.interpret.progress import progress
 from neurodial.interpret.training.descent import descendant
 from neurodial.interpret.training.settings import Settings, TrainingData, described
-from neurodial.interpret.training.trainer import Outcome, train
+from neurodial.interpret.training.trainer import train
 
 SETTINGS = Settings(minutes=10.0, learning_rate=1e-3, hidden=1.0)
-TARGETS, RUNS = "targets", "run-"  # what is in a work folder
+TARGETS, RUNS, DONE = "targets", "run-", "trained-"  # what is in a work folder
 SHARD = 2048  # texts that the original translates between two files
 
 
@@ -61,7 +64,7 @@ class Recovery:
         """Removes translations and checkpoints, and the folder if nothing else is in it."""
         if self.work is None or not self.work.is_dir():
             return
-        for made in (self.work / TARGETS, *self.work.glob(f"{RUNS}*")):
+        for made in (self.work / TARGETS, *self.work.glob(f"{RUNS}*"), *self.work.glob(f"{DONE}*")):
             shutil.rmtree(made, ignore_errors=True)
         if not any(self.work.iterdir()):
             self.work.rmdir()
@@ -69,10 +72,10 @@ class Recovery:
 
 @dataclass(frozen=True, eq=False)
 class Recovered:
-    """A recovered model and its training."""
+    """A recovered model, and its training's figures (`Outcome.document`)."""
 
     loaded: LoadedModel
-    outcome: Outcome
+    training: dict[str, Any]
 
 
 def teaching(teacher: LoadedModel, recovery: Recovery) -> TrainingData:
@@ -83,8 +86,8 @@ def teaching(teacher: LoadedModel, recovery: Recovery) -> TrainingData:
         recovery: its text.
     """
     cache = recovery.work / TARGETS if recovery.work else None
-    parts = [_taught(teacher, corpus, recovery.beams, cache) for corpus in (recovery.text, recovery.dev)]
-    return TrainingData(*parts, corpora={"train": described(recovery.text), "dev": described(recovery.dev)})
+    text, dev = (_taught(teacher, corpus, recovery.beams, cache) for corpus in (recovery.text, recovery.dev))
+    return TrainingData(text, dev, {"train": described(recovery.text), "dev": described(recovery.dev)})
 
 
 def _taught(teacher: LoadedModel, corpus: Corpus, beams: int, cache: Path | None) -> list[TokenRow]:
@@ -137,11 +140,39 @@ def recover(
         pruned: from `prune_model`; it stays as it is.
         teacher: the original.
         data: from `teaching`.
-        recovery: the settings, and the folder to go on from.
+        recovery: the settings, and the folder to go on from; a training that is finished there is not repeated.
         dtype: of the checkpoint that will be written; the weights are rounded to it.
     """
-    work = recovery.work / f"{RUNS}{pruned.fingerprint[7:19]}" if recovery.work else None
-    outcome = train(pruned, data, recovery.settings, teacher=teacher, work=work)
-    step = {"kind": "recovered", "teacher": teacher.fingerprint, **recovery.document, "steps": outcome.steps}
-    child = descendant(pruned, outcome.model, step, dtype=dtype)
-    return Recovered(child, replace(outcome, model=child.model))
+    identity = json.dumps([pruned.fingerprint, teacher.fingerprint, data.digest, recovery.settings.document])
+    name = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    done = recovery.work / f"{DONE}{name}" if recovery.work else None
+    if done is not None and done.is_dir():
+        model, training = _finished(pruned, done)
+    else:
+        work = recovery.work / f"{RUNS}{name}" if recovery.work else None
+        outcome = train(pruned, data, recovery.settings, teacher=teacher, work=work)
+        model, training = outcome.model, outcome.document
+        if done is not None:
+            _finish(model, training, done)
+    step = {"kind": "recovered", "teacher": teacher.fingerprint, **recovery.document, "steps": training["steps"]}
+    return Recovered(descendant(pruned, model, step, dtype=dtype), training)
+
+
+def _finish(model: PreTrainedModel, training: Mapping[str, Any], folder: Path) -> None:
+    """Keeps what was trained until the whole command is done; the folder is there whole or not at all."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, part / "weights.safetensors")
+    (part / "training.json").write_text(json.dumps(training), encoding="utf-8")
+    part.rename(folder)
+
+
+def _finished(pruned: LoadedModel, folder: Path) -> tuple[PreTrainedModel, dict[str, Any]]:
+    model = copy.deepcopy(pruned.model).float()
+    known = load_file(folder / "weights.safetensors")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(known[name])
+    training: dict[str, Any] = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    return model, training

@@ -111,7 +111,7 @@ def table(report: Report) -> tuple[list[str], list[list[str]]]:
         left = "; ".join(f"{name} {_widths(widths)}" for name, widths in point["left"].items())
         cells = [f"{100 * point['keep']:g} %", left, *_cost_cells(point["cost"], before["cost"])]
         cells += _numbers(point, qualities)
-        cells += _recovered(point, before, qualities) if trained else []
+        cells += _recovered(point, before, report["quality"]["higher_is_better"]) if trained else []
         cells += [c for s in stages for c in _speed_cells(point["speed"][s])] if "speed" in point else blank
         rows.append(cells)
     return headings, rows
@@ -133,10 +133,14 @@ def _numbers(point: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return [f"{point['quality'][name]:.2f}" if "quality" in point else "" for name in names]
 
 
-def _recovered(point: Mapping[str, Any], before: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Quality after recovery, with its share of the original's."""
-    found, original = point["recovered"]["quality"], before["quality"]
-    return [f"{found[n]:.2f}" + (f" ({100 * found[n] / original[n]:.1f} %)" if original[n] else "") for n in names]
+def _recovered(point: Mapping[str, Any], before: Mapping[str, Any], higher_is_better: bool) -> list[str]:
+    """Quality after recovery, with its share of the original's where more is better."""
+    cells = []
+    for name, original in before["quality"].items():
+        found = point["recovered"]["quality"][name]
+        share = f" ({100 * found / original:.1f} %)" if higher_is_better and original else ""
+        cells.append(f"{found:.2f}{share}")
+    return cells
 
 
 def _speed_cells(stage: Mapping[str, Any]) -> tuple[str, str]:

@@ -99,6 +99,20 @@ def named_ranking(by: str, loaded: LoadedModel | None = None) -> Ranking | None:
     return Ranking.load(by, loaded)
 
 
+def kept_by(loaded: LoadedModel, scores: Scores, keep: float, way: Way) -> dict[Site, tuple[int, ...]]:
+    """The best share of a model's neurons or heads, by original number; sites that keep everything are left out.
+
+    Raises:
+        PruningError: if nothing or everything would go.
+    """
+    numbered = {site: _by_original_number(loaded, site, values) for site, values in scores.items()}
+    kept: dict[Site, tuple[int, ...]] = {}
+    for sites, share in _budgets(scores, keep, way.encoder):
+        part = {site: numbered[site] for site in sites}
+        kept |= choose_kept(loaded, part, share, mode=way.mode, round_to=way.round_to)
+    return kept
+
+
 def prune_to(
     loaded: LoadedModel, scores: Scores, keep: float, way: Way, calibration: Calibration | None = None
 ) -> LoadedModel:
@@ -108,11 +122,7 @@ def prune_to(
         PruningError: if the architecture cannot be cut in this way.
         CalibrationError: if the mean is wanted and the calibration has not measured the neurons.
     """
-    numbered = {site: _by_original_number(loaded, site, values) for site, values in scores.items()}
-    kept: dict[Site, tuple[int, ...]] = {}
-    for sites, share in _budgets(scores, keep, way.encoder):
-        part = {site: numbered[site] for site in sites}
-        kept |= choose_kept(loaded, part, share, mode=way.mode, round_to=way.round_to)
+    kept = kept_by(loaded, scores, keep, way)
     means = means_of(loaded, calibration, kept) if way.to == "mean" else None
     return prune_model(
         loaded, kept, mode=way.mode, to=way.to, means=means, settings={"keep": keep} | way.settings

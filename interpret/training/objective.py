@@ -52,13 +52,18 @@ class Objective(nn.Module):
         predicted = batch.labels != IGNORED
         outputs = self._run(self.model, batch)
         logits, wanted = _logits(outputs, predicted), batch.labels[predicted]
-        loss = settings.ce * functional.cross_entropy(logits, wanted, label_smoothing=settings.label_smoothing)
+        own = logits.log_softmax(dim=-1)  # the largest product: worked out once for both losses
+        loss = settings.ce * functional.nll_loss(own, wanted)
+        if settings.label_smoothing:
+            even = -own.mean(dim=-1).mean()
+            loss = (1 - settings.label_smoothing) * loss + settings.ce * settings.label_smoothing * even
         if teacher is not None:
             with torch.no_grad():
                 taught = self._run(teacher.model, batch)
                 other = _logits(taught, predicted)
             if settings.kl:
-                loss = loss + settings.kl * _divergence(logits, other, settings.temperature)
+                shown = own if settings.temperature == 1 else (logits / settings.temperature).log_softmax(dim=-1)
+                loss = loss + settings.kl * _divergence(shown, other, settings.temperature)
             if settings.hidden:
                 loss = loss + settings.hidden * self._distance(outputs, taught, batch)
         return {"loss": loss, "tokens": predicted.sum()}
@@ -77,7 +82,7 @@ class Objective(nn.Module):
                 parts.append((x - y).square().sum() / (y - y.mean(dim=0)).square().sum().clamp(min=1e-6))
         return torch.stack(parts).mean()
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The trained parameters by name."""
         return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
 
@@ -100,9 +105,9 @@ def _logits(outputs: Any, predicted: torch.Tensor) -> torch.Tensor:
 
 
 def _divergence(own: torch.Tensor, other: torch.Tensor, temperature: float) -> torch.Tensor:
-    """T² KL(other ‖ own), the mean over (tokens, vocabulary) logits."""
-    p, q = ((x / temperature).log_softmax(dim=-1) for x in (own, other))
-    return functional.kl_div(p, q, reduction="batchmean", log_target=True) * temperature**2
+    """T² KL(other ‖ own), the mean over tokens: of log-probabilities at T, and of (tokens, vocabulary) logits."""
+    taught = (other / temperature).log_softmax(dim=-1)
+    return functional.kl_div(own, taught, reduction="batchmean", log_target=True) * temperature**2
 
 
 def check_teacher(loaded: LoadedModel, teacher: LoadedModel | None, settings: Settings) -> None:
@@ -113,7 +118,8 @@ def check_teacher(loaded: LoadedModel, teacher: LoadedModel | None, settings: Se
     """
     if teacher is None:
         return
-    sizes = [m.model.get_input_embeddings().weight.shape for m in (loaded, teacher)]  # type: ignore[union-attr]
+    embeddings: list[Any] = [m.model.get_input_embeddings() for m in (loaded, teacher)]
+    sizes = [embedding.weight.shape for embedding in embeddings]
     if loaded.family != teacher.family or sizes[0][0] != sizes[1][0]:
         raise BadInput(
             f"{teacher.name} cannot teach {loaded.name}: another architecture or vocabulary",

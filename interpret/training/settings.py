@@ -118,8 +118,8 @@ class TrainingData:
         Raises:
             CorpusError: if targets are wanted that the corpus has not.
         """
-        rows = [token_rows(loaded, list(text), decoder_input(loaded, text, decoder)) for text in (train, dev)]
-        return cls(*rows, corpora={"train": described(train), "dev": described(dev)})
+        first, second = (token_rows(loaded, list(c), decoder_input(loaded, c, decoder)) for c in (train, dev))
+        return cls(first, second, {"train": described(train), "dev": described(dev)})
 
     def check(self) -> None:
         """Refuses data that cannot be trained on.

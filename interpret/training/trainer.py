@@ -195,8 +195,8 @@ class _Trainer(Trainer):
             model=objective,
             args=_arguments(settings, folder, copied.model.device.type == "cpu"),
             data_collator=self._collate,
-            train_dataset=batches,  # type: ignore[arg-type]
-            eval_dataset=self._dev,  # type: ignore[arg-type]
+            train_dataset=batches,
+            eval_dataset=self._dev,
             callbacks=[Course(budget, advance), *stopping],
         )
         self.remove_callback(PrinterCallback)
@@ -206,7 +206,8 @@ class _Trainer(Trainer):
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         """The rate follows the budget, whatever its steps are."""
-        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda _: self.budget.rate())
+        stepped: Any = optimizer or self.optimizer
+        self.lr_scheduler = LambdaLR(stepped, lambda _: self.budget.rate())
         self._created_lr_scheduler = True
         return self.lr_scheduler
 

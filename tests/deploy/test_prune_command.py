@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from neurodial.control.loading import load_model
+from neurodial.control.neuron_set import NeuronSet
 from neurodial.deploy.cli.inspect import inspect_
 from neurodial.deploy.cli.prune import prune
 from neurodial.interpret.ranking_file import Ranking
@@ -185,5 +186,26 @@ def test_an_interrupted_recovery_goes_on(
     assert [p.name for p in tmp_path.iterdir()] == ["half.work"]  # nothing but what the next call goes on with
     with monkeypatch.context() as patch:
         patch.setattr("neurodial.interpret.pruning.recovery.generate_ids", stop)  # not asked for again
+        patch.setattr("neurodial.deploy.cli.prune.write_outcome", stop)
+        assert run(prune, *options).exit_code == 130
+    assert [p.name for p in tmp_path.iterdir()] == ["half.work"]
+    with monkeypatch.context() as patch:
+        patch.setattr("neurodial.interpret.pruning.recovery.train", stop)  # nor is what was trained trained again
         assert run(prune, *options).exit_code == 0
     assert [p.name for p in tmp_path.iterdir()] == ["half"]
+
+
+def test_a_mask_is_a_set_that_prunes(tiny_marian_path: Path, parallel: str, tmp_path: Path) -> None:
+    file = tmp_path / "short.safetensors"
+    options = ("--model", tiny_marian_path, "--by", "activation", "--keep", 0.5, "--corpus", parallel, *SHORT)
+    result = run(prune, *options, "--as-set", file)
+    assert result.exit_code == 0, result.output
+    assert "128 neurons that short can do without" in result.stdout
+    found = NeuronSet.load(file)
+    assert (found.recommended.op, found.recommended.where, found.num_neurons) == ("prune", "all", 128)
+    (figures,) = found.evidence["quality"].values()
+    assert set(figures) == {"original", "masked"}
+    assert found.provenance["corpus"]["size"] == 20
+    for wrong in ((), ("--as-set", file, "--out", tmp_path / "x"), ("--as-set", file, "--recover")):
+        assert run(prune, *options, *wrong).exit_code == 2
+    assert list(tmp_path.iterdir()) == [file]

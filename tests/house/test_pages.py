@@ -12,6 +12,11 @@ from tests.house.test_readme import ROOT, folder, matches_text, run_bash, run_py
 
 PAGES = {  # page → what is shortened in its snippets
     "baking": {},
+    "recovery": {
+        "count=2000": "count=120",
+        "--recover --minutes 10": "--recover --minutes 0.05 --recover-limit 60 --limit 40 --test-limit 10 --rounds 1",
+        "--as-set": "--limit 40 --test-limit 10 --as-set",
+    },
     "evidence": {
         "grammar:tense --concept tense --evidence quick": "grammar:tense?count=100 --concept tense --evidence none",
         "count=1500": "count=100 --method probeless --examples 2",

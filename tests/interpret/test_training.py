@@ -111,7 +111,12 @@ def test_the_losses_are_what_they_say(loaded: LoadedModel, data: TrainingData) -
     with torch.no_grad():
         expected = loaded.model(**batch.inputs, labels=batch.labels).loss
     assert loss(ce=1.0) == pytest.approx(float(expected), rel=1e-5)
-    assert loss(kl=1.0) == pytest.approx(0.0, abs=1e-6)
+    smooth = torch.nn.functional.cross_entropy(
+        loaded.model(**batch.inputs).logits[batch.labels != -100], batch.labels[batch.labels != -100],
+        label_smoothing=0.2,
+    )  # fmt: skip
+    assert loss(ce=1.0, label_smoothing=0.2) == pytest.approx(float(smooth), rel=1e-5)
+    assert loss(kl=1.0) == loss(kl=1.0, temperature=2.0) == pytest.approx(0.0, abs=1e-6)
     assert loss(hidden=1.0) == 0.0
 
 
