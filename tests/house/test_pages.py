@@ -17,6 +17,7 @@ PAGES = {  # page → what is shortened in its snippets
         '"limit": 300': '"limit": 60',
     },
     "baking": {},
+    "distillation": {"count=2000 --budget 0.05": "count=150 --budget 0.1 --rounds 1 --size 0.1"},
     "recovery": {
         "count=2000": "count=120",
         "--recover --minutes 10": "--recover --minutes 0.05 --recover-limit 60 --limit 40 --test-limit 10 --rounds 1",
