@@ -21,10 +21,10 @@ OFTEN = {  # that handles tell the controller how many requests there are
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """One engine without weights, or two where there are more than two requests for each."""
-    replicas = {"min": 1, "max": 2, "target_ongoing_requests": 2, "upscale_delay_s": 0.5, "downscale_delay_s": 0.5}
+    """One engine without weights, or two where there are more than four requests; asking for its health counts."""
+    replicas = {"min": 1, "max": 2, "target_ongoing_requests": 4, "upscale_delay_s": 0.5, "downscale_delay_s": 0.5}
     model = {"id": "fake", "path": str(tmp_path), "num_cpus": 0.1, "replicas": replicas}
-    limits = {"max_tokens": 4000, "default_max_tokens": 4000, "request_timeout_s": PATIENCE_S}
+    limits = {"max_tokens": 2000, "request_timeout_s": PATIENCE_S}
     config = f"models: [{json.dumps(model)}]\nlimits: {json.dumps(limits)}\ngraceful_shutdown_s: 120"
     with serving([str(Path(__file__).with_name("faulty_server.py"))], tmp_path, config, OFTEN) as running:
         yield running
@@ -39,7 +39,7 @@ def replicas_of(server: Server) -> tuple[int, int]:
 def test_replicas_follow_the_load_and_end_what_they_run(server: Server) -> None:
     """A replica is added under load; when it is taken away, it ends the request that it has by then."""
     assert replicas_of(server) == (1, 1)
-    first, later = words(1000, "f"), words(2500, "l")
+    first, later = words(1000, "f"), words(1900, "l")
     with ThreadPoolExecutor(8) as pool:
         early = [pool.submit(complete, server, first, timeout=PATIENCE_S) for _ in range(6)]
         wait_until(lambda: replicas_of(server) == (2, 2), PATIENCE_S)
