@@ -20,7 +20,7 @@ DEMO_HALF_ID = "en-es-half"
 DEMO_HALF = DEMO_FOLDER / "en-es-half"
 DEMO_LM_ID = "en-lm"
 DEMO_LM = DEMO_FOLDER / "lm"
-DEMO_SETS = {name: DEMO_FOLDER / "sets" / f"{name}.safetensors" for name in ("tense", "number")}
+DEMO_SETS = {name: DEMO_FOLDER / "sets" / f"{name}.safetensors" for name in ("tense", "number", "negation")}
 DEMO_CALIBRATION = DEMO_FOLDER / "calibration" / "en-es.safetensors"
 
 

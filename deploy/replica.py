@@ -72,7 +72,7 @@ class EngineReplica:
     async def stats(self) -> EngineStats:
         """How the engine is doing."""
         if self._failure is not None:
-            return EngineStats("failed", 0, 0, 0.0, 0, 0, num_ready=0)
+            return EngineStats("failed", 0, 0, 0.0, num_ready=0)
         return self._ready().stats()
 
     async def generate(self, requests: tuple[Request, ...]) -> AsyncIterator[Gathered | NeurodialError]:

@@ -26,7 +26,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     model = {"id": "fake", "path": str(tmp_path), "num_cpus": 0.1, "replicas": replicas}
     limits = {"max_tokens": 4000, "default_max_tokens": 4000}
     config = f"models: [{json.dumps(model)}]\nlimits: {json.dumps(limits)}\ngraceful_shutdown_s: 60"
-    with serving([str(Path(__file__).with_name("faulty_server.py"))], tmp_path, config, OFTEN) as running:
+    with serving(["-m", "tests.deploy.faulty_server"], tmp_path, config, OFTEN) as running:
         yield running
 
 
