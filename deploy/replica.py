@@ -38,10 +38,11 @@ class EngineReplica:
         hub: gets what the engine measures.
     """
 
+    _engine: Engine | None = None  # also of one whose construction failed
+    _reporter: Reporter | None = None
+
     def __init__(self, settings: ModelSettings, config: Config, hub: DeploymentHandle[Any] | None = None) -> None:
         logs.set_up(config.logging)
-        self._engine: Engine | None = None
-        self._reporter: Reporter | None = None
         self._failure: NeurodialError | None = None
         self._started = time.monotonic()
         try:
