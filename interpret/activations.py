@@ -5,7 +5,8 @@ blocks of rows (tokens, words or sentences) that are handed on and forgotten.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
 from typing import Any, Literal
 
@@ -91,10 +92,17 @@ def extract_window(
         window = _with_own_output(loaded, window, plan)
     items = [_item(loaded, example, plan) for example in window]
     for batch in _batches(items, plan.batch_tokens):
-        values = _forward(loaded, batch, plan)
-        for stack in ("encoder", "decoder"):
-            if sites := plan.stack_sites(stack):
-                yield from _blocks(loaded, stack, {site: values[site] for site in sites}, batch, classes, plan)
+        groups = [
+            group
+            for stack in ("encoder", "decoder")
+            if plan.stack_sites(stack)
+            for level in plan.levels
+            if (group := _group(loaded, stack, level, batch, plan)).rows
+        ]
+        _forward(loaded, batch, plan, groups)
+        for group in groups:
+            owners = [(batch[row].example, word) for row, word, _ in group.rows]
+            yield labelled_rows(group.stack, group.level, owners, group.values, classes, on_target=group.on_target)
 
 
 def _wants_decoder(loaded: LoadedModel, plan: Extraction) -> bool:
@@ -156,11 +164,18 @@ def _padded(rows: list[list[int]], fill: int, device: torch.device) -> tuple[tor
 
 
 @torch.inference_mode()
-def _forward(loaded: LoadedModel, batch: list[_Item], plan: Extraction) -> dict[Site, torch.Tensor]:
+def _forward(loaded: LoadedModel, batch: list[_Item], plan: Extraction, groups: "list[_Group]") -> None:
+    """Runs the model over a batch and gives every group of rows its values."""
     model = loaded.model
+
+    def keep(site: Site, x: torch.Tensor) -> None:
+        for group in groups:
+            if group.stack == site.stack:
+                group.values[site] = group.reduced(x)
+
     fill = loaded.tokenizer.pad_token_id or 0
     ids, mask = _padded([list(item.source.ids) for item in batch], fill, model.device)
-    with capture(model, plan.sites, loaded.sites) as recorded:
+    with capture(model, plan.sites, loaded.sites, keep):
         if _wants_decoder(loaded, plan):
             start = int(model.config.decoder_start_token_id)
             shifted = [[start, *(item.target.ids[:-1] if item.target else ())] for item in batch]
@@ -173,31 +188,58 @@ def _forward(loaded: LoadedModel, batch: list[_Item], plan: Extraction) -> dict[
             model.get_encoder()(input_ids=ids, attention_mask=mask)
         else:
             model.base_model(input_ids=ids, attention_mask=mask)
-        return dict(recorded)
 
 
-def _blocks(
-    loaded: LoadedModel,
-    stack: Stack,
-    values: dict[Site, torch.Tensor],
-    batch: list[_Item],
-    classes: tuple[str, ...],
-    plan: Extraction,
-) -> Iterator[Block]:
+@dataclass(frozen=True)
+class _Group:
+    """The rows of one stack and level of a batch.
+
+    Attributes:
+        rows: row of the batch, word, token positions.
+        how: what becomes of several positions.
+        values: site → (rows, width), filled by the forward pass.
+    """
+
+    stack: Stack
+    level: Level
+    on_target: bool
+    how: str
+    rows: list[tuple[int, int, list[int]]]
+    values: dict[Site, Array] = field(default_factory=dict)
+
+    @cached_property
+    def places(self) -> tuple[Array, Array, Array]:
+        """Row of the batch and position of every token that is read, and the row here that it is part of."""
+        flat = [(row, place, owner) for owner, (row, _, places) in enumerate(self.rows) for place in places]
+        batch_rows, places, owners = np.array(flat, dtype=np.int64).T
+        return batch_rows, places, owners
+
+    def reduced(self, x: torch.Tensor) -> Array:
+        """(rows, width): the positions of each row, one of them or their mean or maximum."""
+        batch_rows, places, owners = self.places
+        flat = torch.from_numpy(batch_rows * x.shape[1] + places).to(x.device)
+        picked = x.reshape(-1, x.shape[-1]).index_select(0, flat).float()
+        if len(picked) == len(self.rows):
+            return picked.cpu().numpy()
+        owner = torch.from_numpy(owners).to(x.device)
+        out = torch.zeros(len(self.rows), x.shape[-1], device=x.device)
+        mode = "amax" if self.how == "max" else "mean"
+        out = out.scatter_reduce(0, owner[:, None].expand_as(picked), picked, mode, include_self=False)
+        return out.cpu().numpy()
+
+
+def _group(loaded: LoadedModel, stack: Stack, level: Level, batch: list[_Item], plan: Extraction) -> _Group:
+    """Which tokens make up the rows of a batch."""
     on_target = stack == "decoder" and loaded.family == "encoder-decoder"
-    for level in plan.levels:
-        rows: list[tuple[int, int, list[int]]] = []  # row of the batch, word, positions
-        for row, item in enumerate(batch):
-            tokens = item.target if on_target and item.target else item.source
-            for word, places in _places(tokens, level, plan):
-                shifted = [p + 1 for p in places] if on_target and plan.align == "input" else places
-                if shifted := [p for p in shifted if p < len(tokens.ids)]:
-                    rows.append((row, word, shifted))
-        if rows:
-            how = plan.sentences if level == "sentence" else plan.words if level == "word" else "last"
-            reduced = {site: _reduce(x, rows, how) for site, x in values.items()}
-            owners = [(batch[row].example, word) for row, word, _ in rows]
-            yield labelled_rows(stack, level, owners, reduced, classes, on_target=on_target)
+    rows: list[tuple[int, int, list[int]]] = []
+    for row, item in enumerate(batch):
+        tokens = item.target if on_target and item.target else item.source
+        for word, places in _places(tokens, level, plan):
+            shifted = [p + 1 for p in places] if on_target and plan.align == "input" else places
+            if shifted := [p for p in shifted if p < len(tokens.ids)]:
+                rows.append((row, word, shifted))
+    how = plan.sentences if level == "sentence" else plan.words if level == "word" else "last"
+    return _Group(stack, level, on_target, how, rows)
 
 
 def _places(tokens: Encoded, level: Level, plan: Extraction) -> Iterator[tuple[int, list[int]]]:
@@ -214,20 +256,6 @@ def _places(tokens: Encoded, level: Level, plan: Extraction) -> Iterator[tuple[i
     else:
         inside = [place for place, word in enumerate(tokens.words) if word >= 0] or list(range(len(tokens.ids)))
         yield -1, inside[-1:] if plan.sentences == "last" else inside
-
-
-def _reduce(x: torch.Tensor, rows: list[tuple[int, int, list[int]]], how: str) -> Array:
-    """(n, width): the positions of each row, one of them or their mean or maximum."""
-    batch_rows = torch.tensor([row for row, _, places in rows for _ in places], device=x.device)
-    positions = torch.tensor([p for _, _, places in rows for p in places], device=x.device)
-    picked = x[batch_rows, positions].float()
-    if len(picked) == len(rows):
-        return picked.cpu().numpy()
-    owner = torch.tensor([i for i, (_, _, places) in enumerate(rows) for _ in places], device=x.device)
-    out = torch.zeros(len(rows), x.shape[-1], device=x.device)
-    mode = "amax" if how == "max" else "mean"
-    out = out.scatter_reduce(0, owner[:, None].expand_as(picked), picked, mode, include_self=False)
-    return out.cpu().numpy()
 
 
 @torch.inference_mode()

@@ -13,7 +13,8 @@ from neurodial.interpret.assemble import Gathered
 from neurodial.interpret.blocks import Level
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.readout import calibrate, check_classes, fit_readout, score_readout
-from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, Sink, stream
+from neurodial.interpret.registry import methods
+from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, QuantileStatistics, Sink, stream
 from neurodial.interpret.store import ActivationStore
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ def gather(
     classes = (NONE_CLASS, *corpus.labels)
     level: Literal["word", "sentence"] = "word" if corpus.word_labels else "sentence"
     statistics = LabelStatistics(classes, level=level)
+    sketches = QuantileStatistics(classes, level=level)
+    known = methods().get(job.method)
     samples = Collector(level=level, max_rows=job.max_rows, seed=job.seed)
     positions = Collector(level="piece", max_rows=2 * job.max_rows, seed=job.seed)
     joined: Level = "piece" if corpus.word_labels else "sentence"
@@ -47,6 +50,7 @@ def gather(
     sinks: list[Sink] = [
         statistics,
         samples,
+        *([sketches] if known is not None and known.streams == "quantiles" else []),
         *([positions] if with_words else []),
         *([pairs, held_out] if with_pairs else []),
     ]
@@ -65,6 +69,7 @@ def gather(
         held_out.moments if with_pairs else {},
         {stack: rows for stack in stacks if (rows := samples.rows(stack)) is not None},
         {stack: rows for stack in stacks if (rows := positions.rows(stack)) is not None} if with_words else {},
+        sketches.moments,
     )
 
 
