@@ -21,7 +21,7 @@ INSTALLED = pyproject.toml deploy/constraints.txt
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test contracts check lint format types imports fresh bench soak architectures-table pruning-table prune-sweep train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results
+.PHONY: help serve install test slow contracts check lint format types imports fresh bench soak architectures-table pruning-table prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -33,6 +33,9 @@ install: $(VENV)/.dev ## makes .venv with everything needed for development
 
 test: $(VENV)/.dev ## runs the tests, all but the slow ones and those that need a GPU
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+slow: $(VENV)/.dev ## runs the tests that take longer than a minute; NEURODIAL_EXAMPLES=200 tries more requests
+	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 contracts: $(VENV)/.dev ## runs the contracts of every architecture in full: dtypes, padding sides, modes of generation
 	@$(BIN)/python -m pytest -m contracts $(PYTEST_ARGS)
@@ -95,6 +98,12 @@ evaluate: $(VENV)/.dev need-data ## measures the demo's tense control: DATA=fold
 
 prune-sweep: $(VENV)/.dev need-data ## measures what pruning costs the demo model: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.prune_sweep --data "$(DATA)" $(ARGS)
+
+recover: $(VENV)/.dev need-data ## removes half of the demo's FFN neurons and trains the rest back: DATA=folder
+	@$(QUIET_MEMORY) $(BIN)/python -m neurodial.deploy.demo.recover --data "$(DATA)" $(ARGS)
+
+masks: $(VENV)/.dev need-data ## measures task masks of the demo model: DATA=folder
+	@$(BIN)/python -m neurodial.deploy.demo.masks --data "$(DATA)" $(ARGS)
 
 evaluate-lm: $(VENV)/.dev need-data ## measures the demo language model's facts and agreement: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.lm_evaluate --data "$(DATA)" $(ARGS)

@@ -80,6 +80,11 @@ class Lineage:
             kept={**(parent.kept if parent else {}), **(kept or {})},
         )
 
+    @property
+    def is_truncated(self) -> bool:
+        """Whether layers or a whole stack were removed, so that no language-model head is left."""
+        return any(step.get("kind") == "truncated" for step in self.steps)
+
     def changed_since(self, ancestor: str) -> bool:
         """Whether weights that are left differ from those of one of the ancestors, given by its fingerprint."""
         later = self.steps[len(self.steps) - 1 - self.ancestors.index(ancestor) :]

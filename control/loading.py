@@ -29,7 +29,7 @@ from neurodial.control.addresses import Site
 from neurodial.control.architectures import Family
 from neurodial.control.errors import ModelError
 from neurodial.control.lineage import Lineage
-from neurodial.control.pruning.loader import read_pruned
+from neurodial.control.pruning.loader import read_derived
 from neurodial.control.sites import ModelSites, sites_of
 from neurodial.control.weights import check_weights_can_change
 
@@ -83,6 +83,17 @@ class LoadedModel:
         """The padding token's id; multimodal models keep it in their text part's config."""
         pad: int | None = getattr(self.model.config.get_text_config(), "pad_token_id", None)
         return pad
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model and its tokenizer take at once."""
+        positions = getattr(self.model.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+        return int(min(positions, self.tokenizer.model_max_length))
+
+    @property
+    def writes(self) -> bool:
+        """Whether it generates text: it has a head, as truncated models and plain encoders have not."""
+        return self.family != "encoder-only" and self.model.get_output_embeddings() is not None
 
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "LoadedModel":
@@ -138,8 +149,8 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32",
 
 def _read_model(path: str | Path, dtype: torch.dtype | str) -> PreTrainedModel:
     lineage = Lineage.load(Path(path)) if Path(path).is_dir() else None
-    if lineage is not None and lineage.kept:
-        return read_pruned(Path(path), lineage, dtype)
+    if lineage is not None and (lineage.kept or lineage.is_truncated):
+        return read_derived(Path(path), lineage, dtype)
     config = AutoConfig.from_pretrained(path)
     model: PreTrainedModel = _auto_class(config).from_pretrained(path, dtype=dtype)
     return model
@@ -192,7 +203,7 @@ def fingerprint(model: PreTrainedModel, source: Path | None = None, lineage: Lin
 
 
 def _checkpoint_tensors(model: PreTrainedModel, source: Path | None) -> Iterator[tuple[str, torch.Tensor]]:
-    files = sorted(source.glob("*.safetensors")) if source and source.is_dir() else []
+    files = sorted(source.glob("model*.safetensors")) if source and source.is_dir() else []  # a classifier may be there
     if not files:
         yield from _own_tensors(model)
     for file in files:

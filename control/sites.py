@@ -1,7 +1,7 @@
 """Finding a model's sites: the rows of the architecture table, applied to one model's modules."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import nn
@@ -149,7 +149,8 @@ def sites_of(model: PreTrainedModel) -> ModelSites:
     model_type = model.config.model_type
     row = row_for(model_type, model.config.get_text_config())
     if row is not None:
-        return resolve(model, row)
+        alone = row.family == "encoder-decoder" and not model.config.is_encoder_decoder
+        return resolve(model, encoder_alone(row, model.base_model) if alone else row)
     try:
         return resolve(model, row_from_structure(model), by_structure=True)
     except Ambiguous as reason:
@@ -157,6 +158,19 @@ def sites_of(model: PreTrainedModel) -> ModelSites:
             f"the architecture {model_type!r} is not in the table, and its structure is not clear: {reason}",
             hint=f"add a row (docs/architectures.md): {EXAMPLE.format(model_type=model_type)}",
         ) from None
+
+
+def encoder_alone(row: ArchitectureRow, base: nn.Module) -> ArchitectureRow:
+    """The row of an encoder–decoder's encoder without its decoder, as in a truncated model or a T5EncoderModel.
+
+    Args:
+        row: of the whole architecture.
+        base: the encoder itself, or a module that holds it where the row says.
+    """
+    stack = row.stacks[0]
+    if not hasattr(base, stack.container):
+        stack = replace(stack, container="", layers=stack.layers.removeprefix(f"{stack.container}."))
+    return ArchitectureRow("encoder-only", (stack,), row.when)
 
 
 def resolve(model: PreTrainedModel, row: ArchitectureRow, *, by_structure: bool = False) -> ModelSites:

@@ -16,9 +16,11 @@ DEMO_FOLDER = Path(__file__).parent / "demo"
 DEMO_MODEL_ID = "en-es"
 DEMO_LANGUAGES = ("en", "es")
 DEMO_MODEL = DEMO_FOLDER / "en-es"
+DEMO_HALF_ID = "en-es-half"
+DEMO_HALF = DEMO_FOLDER / "en-es-half"
 DEMO_LM_ID = "en-lm"
 DEMO_LM = DEMO_FOLDER / "lm"
-DEMO_SETS = {"tense": DEMO_FOLDER / "sets" / "tense.safetensors"}
+DEMO_SETS = {name: DEMO_FOLDER / "sets" / f"{name}.safetensors" for name in ("tense", "number")}
 DEMO_CALIBRATION = DEMO_FOLDER / "calibration" / "en-es.safetensors"
 
 
@@ -128,7 +130,7 @@ def load_config(path: str | Path, **overrides: Any) -> Config:
 
 
 def demo_config(**overrides: Any) -> Config:
-    """The bundled English–Spanish model with its tense controls, and the bundled English language model.
+    """The bundled English–Spanish model with its neuron sets, and the bundled English language model.
 
     Raises:
         ConfigError: if the installation lacks the demo.

@@ -4,6 +4,7 @@ import torch
 
 from neurodial.control.calibration import Calibration
 from neurodial.control.catalogue import SetCatalogue, SetSource, StoredSets
+from neurodial.control.distilled import is_distilled, load_head
 from neurodial.control.loading import load_model
 from neurodial.deploy.config import Config
 from neurodial.deploy.settings import ModelSettings
@@ -34,6 +35,7 @@ def build_engine(settings: ModelSettings, config: Config) -> Engine:
         max_prompt_tokens=limits.max_prompt_tokens,
         max_neurons=limits.max_neurons,
         max_set_bytes=limits.max_set_bytes,
+        head=load_head(settings.path, loaded) if is_distilled(settings.path) else None,
     )
     capacity = Capacity(
         max_rows=settings.max_batch,

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
-from types import FrameType
 from typing import Any
 
 from neurodial.control.errors import ConfigError, NeurodialError, Unavailable
 from neurodial.control.neuron_set import NeuronSet
-from neurodial.deploy import proxy
+from neurodial.deploy import environment
+from neurodial.deploy.cluster import interrupt_on_sigterm, prepare
 from neurodial.deploy.config import Config, deployment_name
 from neurodial.deploy.settings import StoreSettings
 from neurodial.service.engine.primitives import EngineInfo
@@ -25,13 +25,6 @@ logger = logging.getLogger(__name__)
 APPLICATION = "neurodial"
 _SENTENCE = "A tall boy is standing at the door."
 _OBJECT_STORE_BYTES = 128 * 1024 * 1024  # requests and answers are small; Ray would take 30 % of the memory
-_QUIET = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_worker_niceness": "0",
-}
-_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 
 
 @dataclass(frozen=True)
@@ -104,18 +97,19 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
         NeurodialError: if the port is taken, or a model or neuron set cannot be loaded.
     """
     check_port(config.host, config.port)
-    _interrupt_on_sigterm()
-    os.environ.update({key: value for key, value in _QUIET.items() if key not in os.environ})
-    os.environ[_CALLBACK] = proxy.CALLBACK
-    _absolute_python_path()
+    interrupt_on_sigterm()
+    prepare()
+    for name in environment.SERVING:  # Serve reads them when it is imported, and this process has no event loop
+        os.environ.pop(name, None)
     import ray
     from ray import serve
 
+    os.environ.update(environment.SERVING)
     is_up = False
     folder = TemporaryDirectory(prefix="neurodial-sets-", ignore_cleanup_errors=True)
     try:
         _start_ray(config, verbose)
-        _interrupt_on_sigterm()  # Ray has installed a handler of its own that prints a stack trace
+        interrupt_on_sigterm()  # Ray has installed a handler of its own that prints a stack trace
         infos, failures = _deploy(_with_store(config, folder.name))
         is_up = True
         yield Running(f"http://{config.host}:{config.port}", infos, failures)
@@ -157,7 +151,7 @@ def _start_ray(config: Config, verbose: bool) -> None:
     if config.ray_address == "local":
         engines = sum(model.num_cpus * model.max_replicas for model in config.models)
         options |= {
-            "num_cpus": max(os.cpu_count() or 1, round(engines + 0.5)),  # a reservation, not a speed
+            "num_cpus": (os.cpu_count() or 1) + round(engines + 0.5),  # reservations, not speed: jobs find room too
             "object_store_memory": _OBJECT_STORE_BYTES,
             "include_dashboard": False,
         }
@@ -191,13 +185,11 @@ def _deploy(config: Config) -> tuple[tuple[EngineInfo, ...], dict[str, Neurodial
 
 
 def _info(handle: Any) -> EngineInfo | NeurodialError:
-    from ray.exceptions import RayError
-
-    from neurodial.deploy.handles import translated
+    from neurodial.deploy.handles import CALL_ERRORS, translated
 
     try:
         info: EngineInfo = handle.info.remote().result(timeout_s=60)
-    except RayError as error:
+    except CALL_ERRORS as error:
         return translated(error)
     return info
 
@@ -208,12 +200,6 @@ def with_threads(config: Config) -> Config:
     share = max(1, (os.cpu_count() or 1) // engines)
     models = tuple(m if m.threads is not None else m.model_copy(update={"threads": share}) for m in config.models)
     return config.model_copy(update={"models": models})
-
-
-def _absolute_python_path() -> None:
-    """Ray's workers inherit PYTHONPATH but start elsewhere."""
-    if path := os.environ.get("PYTHONPATH"):
-        os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(part) for part in path.split(os.pathsep) if part)
 
 
 @contextmanager
@@ -249,13 +235,3 @@ def wait_until_stopped() -> None:
         signal.signal(number, lambda *_: stopped.set())
     while not stopped.wait(0.5):
         pass
-
-
-def _interrupt_on_sigterm() -> None:
-    """Makes SIGTERM an exception as Ctrl-C is, so that what has started by then is taken down."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(_: int, __: FrameType | None) -> None:
-    raise KeyboardInterrupt

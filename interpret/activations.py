@@ -16,10 +16,11 @@ import torch
 from neurodial.control.addresses import Site, Stack
 from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
+from neurodial.control.pieces import Encoded, encode
+from neurodial.control.pooling import Pooling, SentencePooling, WordPooling, sentence_places, word_places
 from neurodial.control.recording import capture
 from neurodial.interpret.blocks import Block, Level, labelled_rows
 from neurodial.interpret.corpus import Example, Sentence, label_differences
-from neurodial.interpret.pieces import Encoded, encode
 
 Array = np.ndarray[Any, Any]
 
@@ -42,8 +43,8 @@ class Extraction:
 
     sites: tuple[Site, ...]
     levels: tuple[Level, ...] = ("word",)
-    words: Literal["first", "last", "mean"] = "last"
-    sentences: Literal["mean", "last", "max"] = "mean"
+    words: WordPooling = "last"
+    sentences: SentencePooling = "mean"
     decoder: Literal["reference", "own"] = "reference"
     align: Literal["predicted", "input"] = "predicted"
     batch_tokens: int = 2048
@@ -152,8 +153,7 @@ def _item(loaded: LoadedModel, example: Example, plan: Extraction) -> _Item:
 
 def max_length(loaded: LoadedModel) -> int:
     """Tokens that fit into the model."""
-    positions = getattr(loaded.model.config, "max_position_embeddings", None) or loaded.tokenizer.model_max_length
-    return int(min(positions, loaded.tokenizer.model_max_length))
+    return loaded.max_length
 
 
 def _padded(rows: list[list[int]], fill: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -171,7 +171,7 @@ def _forward(loaded: LoadedModel, batch: list[_Item], plan: Extraction, groups: 
     def keep(site: Site, x: torch.Tensor) -> None:
         for group in groups:
             if group.stack == site.stack:
-                group.values[site] = group.reduced(x)
+                group.values[site] = group.pooling(x).cpu().numpy()
 
     fill = loaded.tokenizer.pad_token_id or 0
     ids, mask = _padded([list(item.source.ids) for item in batch], fill, model.device)
@@ -208,24 +208,9 @@ class _Group:
     values: dict[Site, Array] = field(default_factory=dict)
 
     @cached_property
-    def places(self) -> tuple[Array, Array, Array]:
-        """Row of the batch and position of every token that is read, and the row here that it is part of."""
-        flat = [(row, place, owner) for owner, (row, _, places) in enumerate(self.rows) for place in places]
-        batch_rows, places, owners = np.array(flat, dtype=np.int64).T
-        return batch_rows, places, owners
-
-    def reduced(self, x: torch.Tensor) -> Array:
-        """(rows, width): the positions of each row, one of them or their mean or maximum."""
-        batch_rows, places, owners = self.places
-        flat = torch.from_numpy(batch_rows * x.shape[1] + places).to(x.device)
-        picked = x.reshape(-1, x.shape[-1]).index_select(0, flat).float()
-        if len(picked) == len(self.rows):
-            return picked.cpu().numpy()
-        owner = torch.from_numpy(owners).to(x.device)
-        out = torch.zeros(len(self.rows), x.shape[-1], device=x.device)
-        mode = "amax" if self.how == "max" else "mean"
-        out = out.scatter_reduce(0, owner[:, None].expand_as(picked), picked, mode, include_self=False)
-        return out.cpu().numpy()
+    def pooling(self) -> Pooling:
+        """Of each row's positions."""
+        return Pooling([(row, places) for row, _, places in self.rows], self.how)
 
 
 def _group(loaded: LoadedModel, stack: Stack, level: Level, batch: list[_Item], plan: Extraction) -> _Group:
@@ -247,15 +232,9 @@ def _places(tokens: Encoded, level: Level, plan: Extraction) -> Iterator[tuple[i
     if level == "piece":
         yield from ((word, [place]) for place, word in enumerate(tokens.words))
     elif level == "word":
-        for word, pieces in enumerate(tokens.pieces):
-            if pieces:
-                yield (
-                    word,
-                    [pieces[0]] if plan.words == "first" else [pieces[-1]] if plan.words == "last" else [*pieces],
-                )
+        yield from word_places(tokens, plan.words)
     else:
-        inside = [place for place, word in enumerate(tokens.words) if word >= 0] or list(range(len(tokens.ids)))
-        yield -1, inside[-1:] if plan.sentences == "last" else inside
+        yield -1, sentence_places(tokens, plan.sentences)
 
 
 @torch.inference_mode()

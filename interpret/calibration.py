@@ -34,6 +34,16 @@ class TokenStatistics:
         for site, x in block.values.items():
             self.moments.setdefault(site, LabelMoments(1, x.shape[1])).update(x, wanted)
 
+    def merge(self, other: "TokenStatistics") -> "TokenStatistics":
+        """Adds what another one has seen."""
+        for site, seen in other.moments.items():
+            self.moments.setdefault(site, LabelMoments(1, seen.mean.shape[1])).merge(seen)
+        return self
+
+    def fresh(self) -> "TokenStatistics":
+        """One with the same settings that has seen nothing."""
+        return TokenStatistics(self._tokens)
+
 
 def calibrate_model(
     loaded: LoadedModel,

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from neurodial.control.errors import BadInput
 from neurodial.control.neuron_set import NONE_CLASS
+from neurodial.control.words import differing_words, join_words, split_words
 from neurodial.interpret import lexicon as lex
 from neurodial.interpret.agreement import NUMBERS, PLURAL, SINGULAR, number_pair
 from neurodial.interpret.corpus import Example, Sentence
 from neurodial.interpret.phrases import Draw, Slot, Words, auxiliary_do, be, finite, have, opening
-from neurodial.interpret.words import differing_words, join_words, split_words
 
 SUBJECT_FIRST = (  # structures whose first noun is the subject, without a clause between it and its verb
     "simple",

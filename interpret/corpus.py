@@ -16,7 +16,7 @@ from typing import Literal
 
 from neurodial.control.errors import CorpusError
 from neurodial.control.neuron_set import NONE_CLASS
-from neurodial.interpret.words import differing_words, split_words, word_spans
+from neurodial.control.words import differing_words, split_words, word_spans
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -63,7 +63,7 @@ class Sentence:
 
     @classmethod
     def of(cls, text: str, labels: dict[int, str] | None = None, *, other: str | None = None) -> "Sentence":
-        """A sentence cut into words by `interpret.words`; `labels` by word number, `other` for the rest."""
+        """A sentence cut into words by `control.words`; `labels` by word number, `other` for the rest."""
         spans = tuple(word_spans(text))
         return cls(text, spans, tuple((labels or {}).get(i, other) for i in range(len(spans))))
 

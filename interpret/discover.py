@@ -24,7 +24,8 @@ from neurodial.interpret.causal import check_settings, default_patterns, rank_ca
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.evidence.gathering import Finding, gather_evidence
 from neurodial.interpret.evidence.settings import Level
-from neurodial.interpret.gather import check_gathered, gather, train_readouts
+from neurodial.interpret.executors import Executor
+from neurodial.interpret.gather import check_gathered, check_labels, gather, train_readouts
 from neurodial.interpret.maps import explained
 from neurodial.interpret.readout import ReadOutSettings
 from neurodial.interpret.registry import CausalMethod, RankingMethod, make_ranker
@@ -94,6 +95,7 @@ def discover(
     other: Corpus | None = None,
     store: ActivationStore | None = None,
     watch: Watch | None = None,
+    executor: Executor | None = None,
 ) -> NeuronSet:
     """Finds a concept's neurons and writes down what controls need to know about them.
 
@@ -104,6 +106,7 @@ def discover(
         other: text on which the evidence measures what the set's neurons cost off target; None for the built-in one.
         store: the corpus's activations, read instead of running the model over it.
         watch: is shown the method after each fit, with the sites whose neurons it has ranked.
+        executor: runs the pass over the corpus; by default it is run here, with the same result.
 
     Raises:
         CorpusError: if the corpus has no labels, one that is too rare, or nothing to contrast it with.
@@ -116,7 +119,7 @@ def discover(
     if job.top < 1:
         raise BadInput(f"top={job.top}: a set has at least one neuron", param="top")
     _check_corpus(corpus, method)
-    data = gather(loaded, corpus, sites, job, store)
+    data = gather(loaded, corpus, sites, job, store, executor)
     check_gathered(corpus, data)
     measured: dict[str, Any] = {}
     if isinstance(method, RankingMethod):
@@ -195,16 +198,11 @@ def _ranked_causally(
 
 
 def _check_corpus(corpus: Corpus, method: RankingMethod | CausalMethod) -> None:
-    if not corpus.labels:
-        raise CorpusError(f"{corpus.name}: it has no labels", hint="discovery needs a labelled corpus or minimal pairs")
+    check_labels(corpus)
     if isinstance(method, RankingMethod) and method.streams == "pairs" and not corpus.paired:
         raise CorpusError(
             f"{corpus.name}: {method.slug} needs minimal pairs",
             hint="use pairs:FILE, contrast:FILE or grammar:tense, or --method probeless",
-        )
-    if len(corpus.labels) == 1 and not corpus.word_labels:
-        raise CorpusError(
-            f"{corpus.name}: all sentences have the label {corpus.labels[0]!r}, nothing to contrast it with"
         )
 
 

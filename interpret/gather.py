@@ -12,7 +12,8 @@ from neurodial.interpret.activations import Extraction
 from neurodial.interpret.assemble import Gathered
 from neurodial.interpret.blocks import Level
 from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.readout import calibrate, check_classes, fit_readout, score_readout
+from neurodial.interpret.executors import Executor
+from neurodial.interpret.readout import MIN_ROWS_OF_A_CLASS, calibrate, check_classes, fit_readout, score_readout
 from neurodial.interpret.registry import methods
 from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, QuantileStatistics, Sink, stream
 from neurodial.interpret.store import ActivationStore
@@ -25,9 +26,14 @@ MIN_LABELLED = 8  # words (or sentences) of a label in the training part
 
 
 def gather(
-    loaded: LoadedModel, corpus: Corpus, sites: tuple[Site, ...], job: "Discovery", store: ActivationStore | None = None
+    loaded: LoadedModel,
+    corpus: Corpus,
+    sites: tuple[Site, ...],
+    job: "Discovery",
+    store: ActivationStore | None = None,
+    executor: Executor | None = None,
 ) -> Gathered:
-    """One pass over the corpus, or over its stored activations, with all sinks."""
+    """One pass over the corpus, here or by an executor, or over its stored activations, with all sinks."""
     classes = (NONE_CLASS, *corpus.labels)
     level: Literal["word", "sentence"] = "word" if corpus.word_labels else "sentence"
     statistics = LabelStatistics(classes, level=level)
@@ -55,7 +61,7 @@ def gather(
         *([pairs, held_out] if with_pairs else []),
     ]
     if store is None:
-        stream(loaded, corpus, plan, sinks)
+        stream(loaded, corpus, plan, sinks, executor)
     else:
         store.check_plan(plan)
         for block in store.blocks(sites, plan.levels):
@@ -73,6 +79,20 @@ def gather(
     )
 
 
+def check_labels(corpus: Corpus) -> None:
+    """Refuses a corpus without labels to tell apart, as far as that is known before the model has read it.
+
+    Raises:
+        CorpusError: saying what it lacks.
+    """
+    if not corpus.labels:
+        raise CorpusError(f"{corpus.name}: it has no labels", hint="give a labelled corpus or minimal pairs")
+    if len(corpus.labels) == 1 and not corpus.word_labels:
+        raise CorpusError(
+            f"{corpus.name}: all sentences have the label {corpus.labels[0]!r}, nothing to contrast it with"
+        )
+
+
 def check_gathered(corpus: Corpus, data: Gathered) -> None:
     """Refuses too few labelled words.
 
@@ -82,6 +102,10 @@ def check_gathered(corpus: Corpus, data: Gathered) -> None:
     if not data.moments:
         raise CorpusError(f"{corpus.name}: no labelled word could be found among the model's tokens")
     for site, moments in data.moments.items():
+        if len(data.contrast) == 2 and 0 in data.contrast and not moments.count[0]:
+            raise CorpusError(
+                f"{corpus.name}: all words have the label {data.classes[1]!r}, nothing to contrast it with"
+            )
         for number in data.contrast:
             if moments.count[number] < MIN_LABELLED:
                 raise CorpusError(
@@ -103,12 +127,27 @@ def train_readouts(
             continue
         x, y = rows.values[site], rows.labels
         train, dev, test = (rows.splits == split for split in (0, 1, 2))
+        _check_tokens(data, y[train])
         readout = fit_readout(site, x[train], y[train], data.classes, settings=job.readout)
         if job.readout.beta > 0 and _has_all(y[dev], data.classes):
             readout = calibrate(readout, x[dev], y[dev], beta=job.readout.beta)
         made.append(readout)
         report[str(site)] = score_readout(readout, x[test], y[test]) if test.any() else {"rows": 0}
     return tuple(made), report
+
+
+def _check_tokens(data: Gathered, y: Array) -> None:
+    """Refuses words without tokens of their own: a gate that was trained on their neighbours' would fire on those.
+
+    Raises:
+        CorpusError: naming the label.
+    """
+    for number in data.contrast:
+        if number and (y == number).sum() < MIN_ROWS_OF_A_CLASS:
+            raise CorpusError(
+                f"of the words labelled {data.classes[number]!r}, {(y == number).sum()} have tokens of their own",
+                hint="the model's tokenizer does not know these words: check that the corpus is in its language",
+            )
 
 
 def _has_all(y: Array, classes: tuple[str, ...]) -> bool:

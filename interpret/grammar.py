@@ -7,9 +7,9 @@ Everything is drawn from `interpret.lexicon`; the same seed writes the same pair
 from dataclasses import dataclass
 
 from neurodial.control.errors import BadInput
+from neurodial.control.words import join_words
 from neurodial.interpret.phrases import Draw, Slot, Words
 from neurodial.interpret.rules import RULES, draw_rule
-from neurodial.interpret.words import join_words
 
 MAX_WORDS = 14  # punctuation and clitics counted as words
 
@@ -23,7 +23,7 @@ class GrammarPair:
         past: the same sentence in the past tense.
         kind: the rule that wrote it, e.g. `question_do`.
         lemma: the lemma of its first finite verb.
-        verbs: positions of the finite verbs among the words (`interpret.words.split_words`), the same on both sides.
+        verbs: positions of the finite verbs among the words (`control.words.split_words`), the same on both sides.
     """
 
     present: str

@@ -222,7 +222,9 @@ def _clustered(
 def _factored(method: Any, loaded: LoadedModel, sites: tuple[Site, ...], corpus: Corpus) -> GroupReport:
     names = _names(loaded, sites)
     chosen = Chosen.parse(loaded, [f"{site}[*]" for site in sites])
-    one = next(iter(observe(loaded, corpus, chosen, limit=1)))
+    one = next(iter(observe(loaded, corpus, chosen, limit=1)), None)
+    if one is None:
+        raise BadInput(f"{corpus.name}: its first text has no words to factorize")
     method.fit(one.values)
     mass = method.tokens_.sum(axis=0) * np.abs(method.neurons_).sum(axis=1)
     groups, notes = [], []

@@ -7,7 +7,7 @@
 | encoder-only | of the tokens that are masked, one in seven, drawn by the seed |
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -79,7 +79,7 @@ def loss_batches(
     draw = torch.Generator().manual_seed(seed)
     for window in _windows(corpus):
         rows = token_rows(loaded, window, decoder)
-        for batch in _groups(sorted(rows, key=lambda row: row.length), batch_tokens):
+        for batch in length_groups(sorted(rows, key=lambda row: row.length), batch_tokens):
             yield loss_batch(loaded, batch, draw), len(batch)
 
 
@@ -109,7 +109,8 @@ def token_rows(
     return [TokenRow(source, tuple(target)) for source, target in zip(sources, targets, strict=True)]
 
 
-def _groups(rows: list[TokenRow], batch_tokens: int) -> Iterator[list[TokenRow]]:
+def length_groups(rows: Iterable[TokenRow], batch_tokens: int) -> Iterator[list[TokenRow]]:
+    """Batches of rows that are sorted by length already; rows times the longest row is at most `batch_tokens`."""
     group: list[TokenRow] = []
     for row in rows:
         if group and (len(group) + 1) * row.length > batch_tokens:

@@ -26,6 +26,7 @@ from neurodial.control.neuron_set import NONE_CLASS
 from neurodial.interpret.activations import Extraction, extract_window, windows
 from neurodial.interpret.blocks import Block, labelled_rows
 from neurodial.interpret.corpus import Corpus, Example
+from neurodial.interpret.hdf5_file import PatientFile
 from neurodial.interpret.progress import progress
 from neurodial.interpret.store import ActivationStore
 from neurodial.interpret.storing import extract_to_store
@@ -204,7 +205,7 @@ def _writer(path: Path) -> Iterator[Write]:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:  # h5py raises both when the disk is full
+    except OSError as error:
         raise StoreError(
             f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}); nothing is left of it",
             hint="make room, or name another disk",
@@ -216,19 +217,22 @@ def _hdf5(path: Path) -> Iterator[Write]:
     import h5py
 
     index: dict[str, str] = {}
-    with h5py.File(path, "w") as file:
+    with PatientFile(str(path)) as raw:
+        with h5py.File(raw, "w") as file:
+            yield lambda number, words, values: _dataset(file, raw, index, number, words, values)
+            file.create_dataset(INDEX, (1,), dtype=h5py.string_dtype())[0] = json.dumps(index)
+        raw.check()
 
-        def write(number: int, words: list[str], values: Array) -> None:
-            file.create_dataset(str(number), values.shape, dtype="float32", data=values)
-            text = name = " ".join(words)
-            count = 1
-            while name in index:
-                count += 1
-                name = f"{text} (Occurrence {count})"
-            index[name] = str(number)
 
-        yield write
-        file.create_dataset(INDEX, (1,), dtype=h5py.string_dtype())[0] = json.dumps(index)
+def _dataset(file: Any, raw: PatientFile, index: dict[str, str], number: int, words: list[str], values: Array) -> None:
+    file.create_dataset(str(number), values.shape, dtype="float32", data=values)
+    raw.check()
+    text = name = " ".join(words)
+    count = 1
+    while name in index:
+        count += 1
+        name = f"{text} (Occurrence {count})"
+    index[name] = str(number)
 
 
 @contextmanager

@@ -85,7 +85,7 @@ class Observations:
 
         Args:
             X: (words of all texts, neurons) activations.
-            texts: in the order of the rows; plain texts are cut into words by `interpret.words`.
+            texts: in the order of the rows; plain texts are cut into words by `control.words`.
             neurons: addresses; by default `neuron 0`, `neuron 1`, …
 
         Raises:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from neurodial.control.words import split_words
 from neurodial.interpret import lexicon as lex
 from neurodial.interpret.lexicon import Subject
 from neurodial.interpret.verbs import VERBS, Verb
-from neurodial.interpret.words import split_words
 
 Choice = TypeVar("Choice")
 

@@ -1,4 +1,7 @@
-"""A progress bar on standard error for what takes more than two seconds, and nothing for what does not."""
+"""How far a long pass has come, on standard error: a bar on terminals, a line now and then in logs.
+
+Nothing appears for what takes less than two seconds, or in a log for what takes less than half a minute.
+"""
 
 import sys
 import time
@@ -9,19 +12,29 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 PATIENCE = 2.0
-_bars: list[Progress] = []  # open ones; a bar inside another is not shown
+LOG_EVERY_S = 30.0
+_open: list[str] = []  # what is shown; what runs inside another is not
 
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function that counts done items; the bar appears after two seconds, on terminals alone."""
-    if _bars or not sys.stderr.isatty():
+    """Yields a function that counts done items."""
+    if _open:
         yield lambda done: None
         return
+    _open.append(description)
+    try:
+        with (_bar if sys.stderr.isatty() else _lines)(description, total) as advance:
+            yield advance
+    finally:
+        _open.remove(description)
+
+
+@contextmanager
+def _bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task(description, total=total)
-    _bars.append(bar)
     begun = time.monotonic()
 
     def advance(done: int) -> None:
@@ -32,5 +45,18 @@ def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
     try:
         yield advance
     finally:
-        _bars.remove(bar)
         bar.stop()
+
+
+@contextmanager
+def _lines(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    so_far, said = 0, time.monotonic()
+
+    def advance(done: int) -> None:
+        nonlocal so_far, said
+        so_far += done
+        if time.monotonic() - said > LOG_EVERY_S:
+            said = time.monotonic()
+            print(f"{description}: {so_far:,} of {total:,}", file=sys.stderr, flush=True)
+
+    yield advance

@@ -66,7 +66,7 @@ def fit_readout(
         max_iter=chosen.max_iterations,
     )
     model.fit((rows - center) / scale, y)
-    weights, bias = _full(model.coef_, model.intercept_)
+    weights, bias = every_class(model.coef_, model.intercept_)
     weights = weights / scale
     bias = bias - weights @ center
     return ReadOut(site, reads.astype(np.int64), weights.astype(np.float32), bias.astype(np.float32), classes)
@@ -87,7 +87,7 @@ def check_classes(y: Array, classes: tuple[str, ...]) -> None:
             )
 
 
-def _full(weights: Array, bias: Array) -> tuple[Array, Array]:
+def every_class(weights: Array, bias: Array) -> tuple[Array, Array]:
     """Two rows where scikit-learn gives one for two classes."""
     if len(weights) > 1:
         return weights, bias

@@ -1,7 +1,8 @@
 """What becomes of streamed blocks: statistics, a bounded sample of rows, paired tokens."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
@@ -9,9 +10,10 @@ import numpy as np
 from neurodial.control.addresses import Site, Stack
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NONE_CLASS
-from neurodial.interpret.activations import Extraction, extract
+from neurodial.interpret.activations import Extraction, extract_window, windows
 from neurodial.interpret.blocks import Block, Level
-from neurodial.interpret.corpus import SPLITS, Corpus, Split
+from neurodial.interpret.corpus import SPLITS, Corpus, Example, Split
+from neurodial.interpret.executors import Executor
 from neurodial.interpret.progress import progress
 from neurodial.interpret.sketches import LabelCovariances, LabelQuantiles
 from neurodial.interpret.statistics import LabelMoments, PairMoments
@@ -21,21 +23,70 @@ MAX_VALUES = 50_000_000  # numbers that a sample of rows may hold: 200 MB
 
 
 class Sink(Protocol):
-    """Takes blocks, one after the other."""
+    """Takes blocks, one after the other, and what another one has taken."""
 
     def add(self, block: Block) -> None:
         """Takes one block; it must not be kept whole."""
 
+    def merge(self, other: Self) -> Self:
+        """Adds what another one has seen, of later examples and the same settings."""
 
-def stream(loaded: LoadedModel, corpus: Corpus, plan: Extraction, sinks: Iterable[Sink]) -> None:
-    """Runs the model over a corpus once and hands every block to every sink."""
+    def fresh(self) -> Self:
+        """One with the same settings that has seen nothing."""
+
+
+def stream(
+    loaded: LoadedModel, corpus: Corpus, plan: Extraction, sinks: Iterable[Sink], executor: Executor | None = None
+) -> None:
+    """Runs the model over a corpus once; every block reaches every sink.
+
+    Each window of the corpus fills sinks of its own, which are merged in the order of the corpus. The windows follow
+    from the corpus and the plan, so that sums are rounded in the same way wherever and by how many they are run.
+
+    Args:
+        loaded: the model.
+        corpus: any corpus.
+        plan: sites, levels and aggregation.
+        sinks: to be filled.
+        executor: runs the windows; by default they are run here.
+    """
     takers = list(sinks)
+    classes = (NONE_CLASS, *corpus.labels)
+    fill = partial(_filled, empty=[sink.fresh() for sink in takers], classes=classes, plan=plan)
+    parts: Iterable[_Filled]
     with progress("Activations", len(corpus) * len(plan.levels)) as advance:
-        for block in extract(loaded, corpus, (NONE_CLASS, *corpus.labels), plan):
-            for sink in takers:
-                sink.add(block)
-            if block.stack == plan.sites[-1].stack:
-                advance(len(np.unique(block.examples)))
+        cut = windows(corpus, plan.window)
+        if executor is None:
+            parts = (fill(loaded, window, advance=advance) for window in cut)
+        else:
+            parts = executor.map(fill, cut)
+        for filled, examples in parts:
+            for sink, seen in zip(takers, filled, strict=True):
+                sink.merge(seen)
+            if executor is not None:
+                advance(examples * len(plan.levels))
+
+
+_Filled = tuple[list[Sink], int]
+
+
+def _filled(
+    loaded: LoadedModel,
+    window: list[Example],
+    *,
+    empty: list[Sink],
+    classes: tuple[str, ...],
+    plan: Extraction,
+    advance: Callable[[int], None] = lambda done: None,
+) -> _Filled:
+    """Sinks with what one window gives, and the number of its examples."""
+    sinks = [sink.fresh() for sink in empty]
+    for block in extract_window(loaded, window, classes, plan):
+        for sink in sinks:
+            sink.add(block)
+        if block.stack == plan.sites[-1].stack:
+            advance(len(np.unique(block.examples)))
+    return sinks, len(window)
 
 
 Summary = TypeVar("Summary", LabelMoments, LabelCovariances, LabelQuantiles)
@@ -50,7 +101,12 @@ class _ByLabel(Generic[Summary]):
         self.classes = classes
         self.level = level
         self.moments: dict[Site, Summary] = {}
-        self._splits = [SPLITS.index(split) for split in splits]
+        self._splits = splits
+        self._numbers = [SPLITS.index(split) for split in splits]
+
+    def fresh(self) -> Self:
+        """One with the same settings that has seen nothing."""
+        return type(self)(self.classes, level=self.level, splits=self._splits)
 
     def _empty(self, width: int) -> Summary:
         raise NotImplementedError
@@ -58,7 +114,7 @@ class _ByLabel(Generic[Summary]):
     def add(self, block: Block) -> None:
         """Takes the labelled rows of its level and splits."""
         if block.level == self.level:
-            mask = np.isin(block.splits, self._splits)
+            mask = np.isin(block.splits, self._numbers)
             for site, x in block.values.items():
                 if site not in self.moments:
                     self.moments[site] = self._empty(x.shape[1])
@@ -110,6 +166,10 @@ class Collector:
         self.labelled = labelled
         self._parts: dict[Stack, list[Block]] = {}
         self._held: dict[Stack, int] = {}
+
+    def fresh(self) -> "Collector":
+        """One with the same settings that holds nothing."""
+        return Collector(level=self.level, max_rows=self.max_rows, seed=self.seed, labelled=self.labelled)
 
     def add(self, block: Block) -> None:
         """Takes the rows of its level."""
@@ -190,15 +250,26 @@ class PairedTokens:
         self.labels = labels
         self.moments: dict[Site, PairMoments] = {}
         self._sites = tuple(sites)
-        self._splits = [SPLITS.index(split) for split in splits]
+        self._splits = splits
+        self._numbers = [SPLITS.index(split) for split in splits]
         self._waiting: dict[tuple[Stack, int], tuple[int, dict[int, Block]]] = {}
+
+    def fresh(self) -> "PairedTokens":
+        """One with the same settings that has seen nothing."""
+        return PairedTokens(self._sites, self.labels, level=self.level, splits=self._splits)
+
+    def merge(self, other: "PairedTokens") -> "PairedTokens":
+        """Adds what another one has seen; both sentences of a pair must have come to the same one."""
+        for site, seen in other.moments.items():
+            self.moments.setdefault(site, PairMoments.empty(seen.width)).merge(seen)
+        return self
 
     def add(self, block: Block) -> None:
         """Takes the labelled pieces of minimal pairs."""
         wanted = [site for site in self._sites if site in block.values]
         if block.level != self.level or not wanted:
             return
-        mask = np.isin(block.labels, self.labels) & (block.pairs >= 0) & np.isin(block.splits, self._splits)
+        mask = np.isin(block.labels, self.labels) & (block.pairs >= 0) & np.isin(block.splits, self._numbers)
         rows = block.where(mask)
         found: list[tuple[Block, int, Block, int]] = []
         for example in np.unique(rows.examples).tolist():

@@ -4,8 +4,10 @@ See `interpret.store` for what lies on the disk.
 """
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +22,7 @@ from neurodial.control.set_file import write_atomically
 from neurodial.interpret.activations import Extraction, extract_window, windows
 from neurodial.interpret.blocks import Block, Level
 from neurodial.interpret.corpus import Corpus, Example
+from neurodial.interpret.executors import Executor
 from neurodial.interpret.progress import progress
 from neurodial.interpret.sinks import join_blocks
 from neurodial.interpret.store import COLUMNS, CORPUS_FIELDS, MANIFEST, ActivationStore
@@ -42,6 +45,7 @@ def extract_to_store(
     tokens: Tokens = "all",
     produce: Produce | None = None,
     origin: str = "model",
+    executor: Executor | None = None,
 ) -> ActivationStore:
     """Writes a corpus's activations, or goes on where an earlier run with the same settings stopped.
 
@@ -54,6 +58,7 @@ def extract_to_store(
         tokens: `all` rows, those that are part of `words`, or those that carry one of the corpus's labels (`labelled`).
         produce: gives the blocks of a window of examples; by default the model is run.
         origin: where they come from, part of the settings.
+        executor: runs the model over the windows; by default it is run here, with the same result.
 
     Raises:
         StoreError: if the folder holds something else, the disk is full or cannot be written, or a value is too large
@@ -64,8 +69,13 @@ def extract_to_store(
         raise StoreError(f"{dtype!r} cannot be stored", hint=f"one of {', '.join(STORED)}")
     chosen = {"tokens": tokens, "stored_in": dtype, "origin": origin}
     store, is_new = _begun(loaded, corpus, plan, Path(folder), chosen)
-    classes = (NONE_CLASS, *corpus.labels)
-    made = produce or (lambda window: extract_window(loaded, window, classes, plan))
+    run = partial(_produced, classes=(NONE_CLASS, *corpus.labels), plan=plan, tokens=tokens)
+
+    def made(todo: Iterator[list[Example]]) -> Iterator[Iterable[Block]]:
+        if produce is not None:
+            return map(produce, todo)
+        return executor.map(run, todo) if executor is not None else (run(loaded, window) for window in todo)
+
     try:
         if is_new:
             store.folder.mkdir(parents=True, exist_ok=True)
@@ -116,22 +126,35 @@ def _begun(
     return known, False
 
 
-def _extend(corpus: Corpus, size: int, produce: Produce, store: ActivationStore) -> ActivationStore:
-    """Runs the windows that are not done, and writes each down before the next begins."""
+def _produced(
+    loaded: LoadedModel, window: list[Example], *, classes: tuple[str, ...], plan: Extraction, tokens: Tokens
+) -> Iterator[Block]:
+    """The rows of a window that are kept."""
+    return (_filtered(block, tokens) for block in extract_window(loaded, window, classes, plan))
+
+
+def _extend(
+    corpus: Corpus,
+    size: int,
+    produce: Callable[[Iterator[list[Example]]], Iterator[Iterable[Block]]],
+    store: ActivationStore,
+) -> ActivationStore:
+    """Runs the windows that are not done, and writes them down one after the other."""
     _remove_unlisted(store.folder)
+    todo, ahead = tee(islice(windows(corpus, size), store.windows, None))
     with progress("Activations", len(corpus)) as advance:
-        for number, window in enumerate(windows(corpus, size)):
-            if number >= store.windows:
-                parts = _written(store, produce(window))
-                store = replace(
-                    store, parts=store.parts | parts, examples=store.examples + len(window), windows=number + 1
-                )
-                store.save()
+        advance(store.examples)
+        for window, blocks in zip(todo, produce(ahead), strict=True):
+            parts = _written(store, blocks)
+            store = replace(
+                store, parts=store.parts | parts, examples=store.examples + len(window), windows=store.windows + 1
+            )
+            store.save()
             advance(len(window))
     return store
 
 
-def _written(store: ActivationStore, blocks: Iterator[Block]) -> dict[str, tuple[Stack, Level, int]]:
+def _written(store: ActivationStore, blocks: Iterable[Block]) -> dict[str, tuple[Stack, Level, int]]:
     """Writes a window's blocks as parts of one stack and level each."""
     waiting: dict[tuple[Stack, Level], list[Block]] = {}
     sizes: dict[tuple[Stack, Level], int] = {}

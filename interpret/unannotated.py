@@ -19,10 +19,10 @@ from pathlib import Path
 
 from neurodial.control.errors import CorpusError
 from neurodial.control.neuron_set import NONE_CLASS
+from neurodial.control.words import split_words
 from neurodial.interpret.corpus import BadRow, Example, Rows, Sentence
 from neurodial.interpret.lines import numbered_lines
 from neurodial.interpret.specs import Spec, label_columns, table_rows
-from neurodial.interpret.words import split_words
 
 Labels = dict[int, str]  # number of a word → its label
 Read = tuple[Callable[[], Rows], tuple[str, ...]]

@@ -5,7 +5,7 @@ from fastapi import FastAPI
 from neurodial.service import admission, body, errors, openapi
 from neurodial.service.auth import Authenticated
 from neurodial.service.observing import Observed
-from neurodial.service.routes import catalogue, controls, generation, operations, reading, translation
+from neurodial.service.routes import catalogue, classifying, controls, generation, operations, reading, translation
 from neurodial.service.services import Services
 from neurodial.service.version import package_version
 
@@ -30,7 +30,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(admission.HeaderGuard)
     app.add_middleware(Observed, metrics=services.http_metrics, echo_request_id=services.echo_request_id)
     errors.install_handlers(app)
-    for routes in (generation, translation, reading, catalogue, controls, operations):
+    for routes in (generation, translation, reading, classifying, catalogue, controls, operations):
         routes.add(app, services)
     openapi.install(app)
     return app

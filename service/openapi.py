@@ -11,13 +11,20 @@ from neurodial.service.schemas.base import ErrorAnswer
 from neurodial.service.schemas.catalogue import ValidationRequest
 from neurodial.service.schemas.chat import ChatChunk, ChatRequest
 from neurodial.service.schemas.completions import CompletionRequest
-from neurodial.service.schemas.reading import ActivationRequest, DetokenizeRequest, EmbeddingRequest, TokenizeRequest
+from neurodial.service.schemas.reading import (
+    ActivationRequest,
+    ClassifyRequest,
+    DetokenizeRequest,
+    EmbeddingRequest,
+    TokenizeRequest,
+)
 from neurodial.service.schemas.translations import LibreRequest, TranslationRequest
 
 _REFERENCE = "#/components/schemas/{model}"
 _BODIES: tuple[type[BaseModel], ...] = (
     ActivationRequest,
     ChatRequest,
+    ClassifyRequest,
     CompletionRequest,
     DetokenizeRequest,
     EmbeddingRequest,

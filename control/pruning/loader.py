@@ -1,9 +1,11 @@
-"""Loading pruned checkpoints: transformers' own class, subclassed at load time so that its layers have their widths.
+"""Loading pruned and truncated checkpoints: transformers' own class, with the widths and the parts that are left.
 
 What the widths are is in `neurodial.json` (`neurodial.control.lineage`). There is no remote code: the class is the one
-that transformers has for the config, and the subclass only takes rows out of freshly made matrices.
+that transformers has for the config, and a subclass of it only takes rows out of freshly made matrices.
 """
 
+import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,14 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoConfig, PreTrainedModel
 
 from neurodial.control.errors import ModelError, NeurodialError
 from neurodial.control.lineage import FILE_NAME, Lineage
 from neurodial.control.pruning.cuts import apply_cut, cut_of
 from neurodial.control.sites import sites_of
 
-_DAMAGED = "the folder is damaged or incomplete: prune again"
+_DAMAGED = "the folder is damaged or incomplete: make it again"
 
 
 def plain_class(kind: type[PreTrainedModel]) -> type[PreTrainedModel]:
@@ -56,8 +58,8 @@ def fit(model: PreTrainedModel, lineage: Lineage) -> None:
         apply_cut(cut)
 
 
-def read_pruned(folder: Path, lineage: Lineage, dtype: torch.dtype | str) -> PreTrainedModel:
-    """Reads the weights of a pruned checkpoint into a model of its widths.
+def read_derived(folder: Path, lineage: Lineage, dtype: torch.dtype | str) -> PreTrainedModel:
+    """Reads the weights of a pruned or truncated checkpoint into a model of its shape.
 
     Args:
         folder: as `save_pruned` wrote it.
@@ -70,16 +72,18 @@ def read_pruned(folder: Path, lineage: Lineage, dtype: torch.dtype | str) -> Pre
     """
     try:
         config = AutoConfig.from_pretrained(folder)
-        loader: Any = fitted_class(_class_of(config, folder), lineage)
-        read, report = loader.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        kind = _class_of(config, folder)
+        bare = {"add_pooling_layer": False} if lineage.is_truncated and _may_pool(kind) else {}
+        loader: Any = fitted_class(kind, lineage)
+        read, report = loader.from_pretrained(folder, dtype=dtype, output_loading_info=True, **bare)
     except NeurodialError as error:
         raise ModelError(f"{folder}: {error.message}", hint=error.hint or _DAMAGED) from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{folder}: cannot load the pruned model ({line})", hint=_DAMAGED) from error
-    wrong = [
-        str(key) for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in sorted(report[kind])
-    ]
+        what = "pruned" if lineage.kept else "truncated"
+        raise ModelError(f"{folder}: cannot load the {what} model ({line})", hint=_DAMAGED) from error
+    sorts = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    wrong = [str(key) for sort in sorts for key in sorted(report[sort])]
     if wrong:
         shown = ", ".join(wrong[:3])
         raise ModelError(f"{folder}: the weights do not fit config and {FILE_NAME}: {shown}", hint=_DAMAGED)
@@ -87,10 +91,21 @@ def read_pruned(folder: Path, lineage: Lineage, dtype: torch.dtype | str) -> Pre
     return model
 
 
+def _may_pool(kind: type[PreTrainedModel]) -> bool:
+    """Whether the class makes a pooling layer unless it is told not to."""
+    return "add_pooling_layer" in inspect.signature(kind.__init__).parameters
+
+
 def _class_of(config: Any, folder: Path) -> type[PreTrainedModel]:
-    """The class that the checkpoint was saved from, by the name in its config."""
+    """The class that the checkpoint was saved from, by the name in its config.
+
+    An encoder that stands alone is not among transformers' public names, but beside its architecture's base model.
+    """
     name = (config.architectures or [""])[0]
-    kind = getattr(transformers, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, PreTrainedModel)):
-        raise ModelError(f"{folder / 'config.json'}: {name!r} is not a model of transformers", hint=_DAMAGED)
-    return kind
+    base: Any = MODEL_MAPPING.get(type(config), None)
+    places = [transformers, *([sys.modules[base.__module__]] if isinstance(base, type) else [])]
+    for place in places:
+        kind = getattr(place, name, None)
+        if isinstance(kind, type) and issubclass(kind, PreTrainedModel):
+            return kind
+    raise ModelError(f"{folder / 'config.json'}: {name!r} is not a model of transformers", hint=_DAMAGED)

@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neurodial.control.errors import BadInput
+from neurodial.control.errors import BadInput, NeurodialError
+from neurodial.deploy.cli.job import executor
 from neurodial.deploy.cli.output import one_line_errors, print_json
+from neurodial.deploy.publishing import KEY_VARIABLE, Destination, published_lines
 
 if TYPE_CHECKING:
     from neurodial.control.neuron_set import NeuronSet
     from neurodial.interpret.corpus import Corpus
+    from neurodial.interpret.evidence.thresholds import Thresholds
 
+PANEL = "Publishing"
 DEMO_MODELS = {"demo": "en-es", "demo-lm": "lm"}
 CHOICES = {
     "decoder": ("reference", "own"),
@@ -25,6 +29,7 @@ CHOICES = {
 
 @one_line_errors
 def discover(
+    ctx: typer.Context,
     model: Annotated[str, typer.Option(help="Checkpoint folder, demo or demo-lm.")],
     concept: Annotated[str, typer.Option(help="Name of the concept, such as tense.")],
     out: Annotated[Path, typer.Option(help="Neuron set to write, such as tense.safetensors.")],
@@ -65,6 +70,35 @@ def discover(
     other: Annotated[
         str | None, typer.Option(help="Corpus of other text, on which the evidence measures the cost off target.")
     ] = None,
+    publish: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Server that gets the set if its evidence suffices.", rich_help_panel=PANEL),
+    ] = None,
+    publish_as: Annotated[
+        str | None, typer.Option(help="What requests will call it; its concept where absent.", rich_help_panel=PANEL)
+    ] = None,
+    publish_model: Annotated[
+        str | None, typer.Option(help="The model's id there; not needed where it has one.", rich_help_panel=PANEL)
+    ] = None,
+    key_env: Annotated[
+        str, typer.Option(help="Environment variable with the admin key.", rich_help_panel=PANEL)
+    ] = KEY_VARIABLE,
+    min_gain: Annotated[
+        float, typer.Option(help="Least held-out accuracy above the most frequent label.", rich_help_panel=PANEL)
+    ] = 0.05,
+    min_selectivity: Annotated[
+        float, typer.Option(help="Least held-out accuracy above the control task.", rich_help_panel=PANEL)
+    ] = 0.0,
+    min_effect: Annotated[
+        float,
+        typer.Option(help="Least effect of the control, lower end of 95 %, nats per token.", rich_help_panel=PANEL),
+    ] = 0.0,
+    max_p: Annotated[
+        float, typer.Option(help="Largest share of random sets that do as much.", rich_help_panel=PANEL)
+    ] = 0.2,
+    max_cost: Annotated[
+        float, typer.Option(help="Largest perplexity ratio of other text under the control.", rich_help_panel=PANEL)
+    ] = 2.0,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of stopping.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
@@ -81,10 +115,16 @@ def discover(
         raise BadInput("there is nothing to learn from", hint="give --corpus, or --store with extracted activations")
     if experts is not None and method != "expert-units":
         raise BadInput(f"--experts {experts}: {method} has no expert units", hint="use --method expert-units")
+    if store is not None and ctx.obj is not None:
+        raise BadInput("--store: a job has no pass over the corpus to share then", hint="run neurodial discover")
+    if publish is not None and evidence == "none":
+        raise BadInput("--publish needs evidence", hint="leave --evidence none out")
+    destination = None if publish is None else Destination.of(publish, key_env, publish_as, publish_model)
     params = method_params(param or [])
 
     from neurodial.control.loading import load_model
     from neurodial.interpret.discover import Discovery, discover
+    from neurodial.interpret.evidence.thresholds import Thresholds
     from neurodial.interpret.experts import Watcher
     from neurodial.interpret.readers import open_corpus
     from neurodial.interpret.registry import make_ranker
@@ -104,14 +144,19 @@ def discover(
         decoder=decoder, words=words, sentences=sentences, ridge=ridge, op=op, strength=strength,  # type: ignore[arg-type]
         evidence=evidence, tuning=TuningSettings(steps=tune) if tune else None,  # type: ignore[arg-type]
     )  # fmt: skip
-    found = discover(loaded, opened, job, other=elsewhere, store=stored, watch=watcher)
+    workers = executor(ctx, model, loaded, device, dtype)
+    found = discover(loaded, opened, job, other=elsewhere, store=stored, watch=watcher, executor=workers)
     try:
         found.save(out)
         if watcher is not None and experts is not None:
             watcher.table().save(experts)
     except OSError as error:
         raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from None
-    _report(found, opened, out, as_json)
+    sent = None
+    if destination is not None:
+        thresholds = Thresholds(min_gain, min_selectivity, min_effect, max_p, max_cost)
+        sent = _published(found, out, destination, thresholds)
+    _report(found, opened, out, sent, as_json)
 
 
 command = discover
@@ -144,7 +189,27 @@ def method_params(items: list[str]) -> dict[str, Any]:
     return params
 
 
-def _report(found: "NeuronSet", corpus: "Corpus", out: Path, as_json: bool) -> None:
+def _published(
+    found: "NeuronSet", out: Path, destination: Destination, thresholds: "Thresholds"
+) -> tuple[int, dict[str, Any]]:
+    """What the server answers.
+
+    Raises:
+        NeurodialError: if the evidence does not suffice; the set stays where it was written.
+    """
+    from neurodial.interpret.evidence.thresholds import shortfalls
+
+    if lacking := shortfalls(found.evidence, thresholds):
+        raise NeurodialError(
+            f"not published: {'; '.join(lacking)}",
+            hint=f"{out} holds the set and its evidence; neurodial publish publishes it all the same",
+        )
+    return destination.send(out.read_bytes())
+
+
+def _report(
+    found: "NeuronSet", corpus: "Corpus", out: Path, sent: tuple[int, dict[str, Any]] | None, as_json: bool
+) -> None:
     if as_json:
         print_json(
             {
@@ -156,6 +221,7 @@ def _report(found: "NeuronSet", corpus: "Corpus", out: Path, as_json: bool) -> N
                 "sites": {str(s.site): len(s.indices) for s in found.sites},
                 "skipped_rows": corpus.num_problems,
                 "evidence": found.evidence,
+                "published": None if sent is None else sent[1],
             }
         )
         return
@@ -167,3 +233,5 @@ def _report(found: "NeuronSet", corpus: "Corpus", out: Path, as_json: bool) -> N
 
     print_set(found, top=10)
     typer.echo(f"wrote {out} ({found.short})")
+    for line in published_lines(*sent) if sent is not None else ():
+        typer.echo(line)

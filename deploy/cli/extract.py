@@ -7,6 +7,7 @@ import typer
 
 from neurodial.control.errors import BadInput
 from neurodial.deploy.cli.discover import checkpoint
+from neurodial.deploy.cli.job import executor
 from neurodial.deploy.cli.output import one_line_errors, print_json
 
 CHOICES = {
@@ -22,6 +23,7 @@ NEUROX = (".hdf5", ".json")
 
 @one_line_errors
 def extract(
+    ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="Checkpoint folder, or demo.")],
     corpus: Annotated[str, typer.Argument(help="Corpus, such as conllu:FILE or grammar:tense?count=3000.")],
     out: Annotated[Path, typer.Option(help="Folder of the store; or a file (.hdf5, .json) as NeuroX writes it.")],
@@ -56,6 +58,8 @@ def extract(
     for name, value in [*given.items(), *(("level", one) for one in level or ())]:
         if value not in CHOICES[name]:
             raise BadInput(f"--{name} {value}: not known", hint=f"one of {', '.join(CHOICES[name])}")
+    if ctx.obj is not None and (neurox is not None or out.suffix in NEUROX):
+        raise BadInput("a job writes stores alone", hint="run neurodial extract for NeuroX's files")
     if neurox is not None and (out.suffix in NEUROX or site or level):
         raise BadInput(
             "--from fills a store with all that the file holds", hint="name a folder, and no sites or levels"
@@ -85,7 +89,8 @@ def extract(
             _say(as_json, {"path": str(out), "sentences": count, "layers": layers, "neurons": width},
                  f"wrote {out}: {count:,} sentences, {layers} layers of {width} neurons")  # fmt: skip
             return
-        made = extract_to_store(loaded, opened, plan, out, dtype=stored, tokens=tokens)  # type: ignore[arg-type]
+        chosen = {"dtype": stored, "tokens": tokens, "executor": executor(ctx, model, loaded, device, dtype)}
+        made = extract_to_store(loaded, opened, plan, out, **chosen)
     size = sum(file.stat().st_size for file in out.iterdir())
     rows = ", ".join(f"{count:,} {name}s" for name, count in made.rows.items())
     _say(

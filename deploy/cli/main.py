@@ -16,6 +16,7 @@ COMMANDS = {  # command → (module, one-line help); modules define `command`
     "extract": ("neurodial.deploy.cli.extract", "Write a corpus's activations to disk, or take NeuroX's over."),
     "group": ("neurodial.deploy.cli.group", "Group neurons by what they do together, or compare models."),
     "inspect": ("neurodial.deploy.cli.inspect", "Show a model's sites or a neuron set's top neurons."),
+    "job": ("neurodial.deploy.cli.job", "Run discover or extract on a Ray cluster, with several workers."),
     "methods": ("neurodial.deploy.cli.methods", "List the methods with their properties in the survey's table."),
     "prune": ("neurodial.deploy.cli.prune", "Make a model smaller: remove FFN neurons and attention heads for good."),
     "publish": ("neurodial.deploy.cli.publish", "Give a running server a neuron set."),
@@ -38,12 +39,14 @@ class LazyGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is called, imported now."""
         name, found, rest = super().resolve_command(ctx, args)
-        return name, _load(name) if name in COMMANDS else found, rest
+        return name, load_command(name) if name in COMMANDS else found, rest
 
 
-def _load(name: str) -> Any:
+def load_command(name: str) -> Any:
+    """A command, imported now; its module may define `SETTINGS` of its context."""
     single = typer.Typer(add_completion=False)
-    single.command(name)(importlib.import_module(COMMANDS[name][0]).command)
+    module = importlib.import_module(COMMANDS[name][0])
+    single.command(name, context_settings=getattr(module, "SETTINGS", None))(module.command)
     return typer.main.get_command(single)
 
 

@@ -13,6 +13,7 @@ from neurodial.control.errors import BadInput, NeurodialError, NotFound
 
 EXIT_FAILURE = 1  # something of ours, or of the machine, failed
 EXIT_USAGE = 2  # the user can mend it
+EXIT_INTERRUPTED = 130  # as shells say of a program that Ctrl-C has ended
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -32,7 +33,8 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
             code = EXIT_USAGE if isinstance(error, BadInput | NotFound) else EXIT_FAILURE
             raise typer.Exit(code) from None
         except KeyboardInterrupt:
-            raise typer.Exit(130) from None
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(EXIT_INTERRUPTED) from None
 
     return guarded
 

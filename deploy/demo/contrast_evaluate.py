@@ -18,6 +18,7 @@ from neurodial.control.compiling import compile_controls
 from neurodial.control.controls import Control
 from neurodial.control.loading import LoadedModel, load_model
 from neurodial.control.neuron_set import NeuronSet
+from neurodial.deploy.demo.contrast_page import PARTS, write_page
 from neurodial.deploy.demo.contrast_scores import ContrastScorer
 from neurodial.deploy.demo.contrast_sets import DEMO, unseen_word
 from neurodial.deploy.demo.evaluate import permuted
@@ -26,8 +27,7 @@ from neurodial.interpret.corpus import split_of
 from neurodial.interpret.generation import generate_texts
 
 Scores = dict[str, Any]
-RESULTS = DEMO.parents[1] / "tests" / "benchmarks" / "results" / "contrasts.json"
-PARTS = ("seen words", "unseen words")
+ROOT = DEMO.parents[1]
 CURVE = (10, 30)
 SEEDS = range(3)
 WRITTEN = 12_000  # pairs from which the held-out ones are taken; more than any set was made of
@@ -141,7 +141,8 @@ def main(
         [DEMO / "sets" / "number.safetensors", DEMO / "sets" / "negation.safetensors"], help="the sets; repeatable"
     ),
     count: int = typer.Option(300, help="pairs of each part"),
-    out: Path = typer.Option(RESULTS, help="receives the figures, for the results page"),
+    out: Path = typer.Option(ROOT / "tests" / "benchmarks" / "results" / "contrasts.json", help="receives the figures"),
+    page: Path = typer.Option(ROOT / "docs" / "contrasts.md", help="receives the page"),
 ) -> None:
     """Evaluates the demo model's number and negation controls."""
     loaded, console = load_model(model), Console(width=170)
@@ -153,7 +154,8 @@ def main(
             console.print(table(results[found.concept], part))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    console.print(f"written to {out}")
+    write_page(results, page)
+    console.print(f"written to {page} and {out}")
 
 
 if __name__ == "__main__":

@@ -47,15 +47,17 @@ def contrast_corpus(loaded: LoadedModel, concept: str, count: int, seed: int = 0
     return Corpus.of(f"grammar:{concept}?count={count}&seed={seed}, as the model knows it", examples, labels=labels)
 
 
-def settings(concept: str, site: str, steps: int, pairs: int, top: int, evidence: Level) -> Discovery:
+def settings(
+    concept: str, sites: tuple[str, ...], tuning: TuningSettings, pairs: int, top: int, evidence: Level
+) -> Discovery:
     """The discovery of one set."""
     return Discovery(
         concept=concept,
-        sites=(site,),
+        sites=sites,
         top=top,
         max_rows=30_000,
         readout=ReadOutSettings(strength=1.0, beta=2.0),
-        tuning=TuningSettings(steps=steps, nested=(5, 10, 30)),
+        tuning=tuning,
         tuning_pairs=pairs,
         evidence=evidence,
     )
@@ -66,13 +68,15 @@ def main(
     model: Path = typer.Option(DEMO / "en-es", help="checkpoint"),
     out: Path | None = typer.Option(None, help="receives the set; by default the demo's"),
     count: int = typer.Option(4000, help="minimal pairs to write"),
-    site: str = typer.Option("encoder.2.resid", help="where to look"),
+    site: list[str] = typer.Option(["encoder.2.resid"], help="where to look; repeatable"),
     steps: int = typer.Option(300, help="of fitting the maps"),
+    batch: int = typer.Option(48, help="examples of a step"),
     top: int = typer.Option(100, help="neurons of the set"),
     evidence: str = typer.Option("quick", help="quick, full or none"),
 ) -> None:
     """Discovers, tunes and writes one of the demo's sets."""
-    job = settings(concept, site, steps, count, top, cast(Level, evidence))
+    tuning = TuningSettings(steps=steps, batch=batch, nested=(5, 10, 30))
+    job = settings(concept, tuple(site), tuning, count, top, cast(Level, evidence))
     loaded = load_model(model)
     found = discover(loaded, contrast_corpus(loaded, concept, count), job)
     target = out or DEMO / "sets" / f"{concept}.safetensors"

@@ -71,7 +71,9 @@ class Evaluation:
         scores: Scores = {}
         for to, source in DIRECTIONS:
             control = Control(set="tense", to=to, **settings)
-            compiled = compile_controls(self.loaded, [control], SetCatalogue({"tense": found}))
+            compiled = compile_controls(
+                self.loaded, [control], SetCatalogue({"tense": found}), allow_changed_weights=True
+            )
             outputs = generate_texts(self.loaded, [getattr(p, f"en_{source}") for p in self.suite.pairs], compiled)
             scores[f"to_{to}"] = {"pairs": self.pair_scores(outputs, to, source)}
             if with_sentences:

@@ -8,6 +8,7 @@ the numbers as JSON.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,9 @@ from neurodial.deploy.demo.corpora import read_tsv
 from neurodial.deploy.demo.paired import tense_corpus
 from neurodial.deploy.demo.results_page import write_page
 from neurodial.deploy.demo.results_probes import erased, layers, overlap, redundancy
+from neurodial.deploy.demo.results_single import single_neurons
+from neurodial.deploy.demo.results_tuned import TASK, fine_tuned
+from neurodial.interpret.assemble import Gathered
 from neurodial.interpret.contrasts import LABELS, generate_contrasts
 from neurodial.interpret.corpus import Corpus, Example, Sentence
 from neurodial.interpret.discover import Discovery
@@ -28,15 +32,19 @@ from neurodial.interpret.evaluation.ground import Evaluation
 from neurodial.interpret.evaluation.report import to_html
 from neurodial.interpret.evaluation.suite import evaluate
 from neurodial.interpret.gather import gather
+from neurodial.interpret.ranking_file import Ranking
 from neurodial.interpret.readers import open_corpus
 
 DEMO = Path(__file__).parent
+LM = DEMO / "lm"
 ROOT = DEMO.parents[1]
 CLASSES = ("NOUN", "VERB", "ADJ", "ADV", "PRON", "DET", "ADP", "AUX")
 UPOS = f"label=upos&labels={','.join(CLASSES)}"
 CONCEPTS = ("tense", "number", "negation", "part of speech")
+RELATIONS = ("nsubj", "obj", "obl", "nmod", "amod", "advmod", "conj", "xcomp")
+SYNTAX = f"label=deprel&labels={','.join(RELATIONS)}"
+KINDS = ("embed", "resid", "ffn")
 COMPARED = {"encoder": "encoder.2.resid", "decoder": "decoder.1.resid"}  # where the methods are compared
-CONTROL = ROOT / "tests" / "benchmarks" / "results" / "contrasts.json"  # written by contrast_evaluate
 CURVE = (1, 5, 20, 50, 100)  # neurons
 Results = dict[str, Any]
 
@@ -68,9 +76,11 @@ def corpus_of(concept: str, stack: str, data: Path, limit: int) -> Corpus:
         labels = LABELS[concept]
         examples = [example for n, pair in enumerate(pairs) for example in pair.examples(n, labels)]
         return Corpus.of(f"grammar:{concept}?count={limit}", examples, labels=labels)
-    if stack == "encoder":
-        return open_corpus(f"conllu:{data / 'ud' / 'en_ewt.train.conllu.gz'}?{UPOS}").drawn(limit)
-    return _translated_treebank(data)
+    return _english_treebank(data, UPOS, limit) if stack == "encoder" else _translated_treebank(data)
+
+
+def _english_treebank(data: Path, label: str, limit: int) -> Corpus:
+    return open_corpus(f"conllu:{data / 'ud' / 'en_ewt.train.conllu.gz'}?{label}").drawn(limit)
 
 
 def _translated_treebank(data: Path) -> Corpus:
@@ -90,14 +100,16 @@ def _translated_treebank(data: Path) -> Corpus:
 class Run:
     """One run: measures each concept in each stack, keeping what is done in a folder."""
 
-    def __init__(self, loaded: LoadedModel, data: Path, sizes: Sizes, folder: Path) -> None:
-        self.loaded, self.data, self.sizes, self.folder = loaded, data, sizes, folder
+    def __init__(self, model: Path, data: Path, sizes: Sizes, folder: Path) -> None:
+        self.model, self.data, self.sizes, self.folder = model, data, sizes, folder
+        self.loaded, self.language_model = load_model(model), load_model(LM)
         self.console = Console(stderr=True)
 
     def kept(self, name: str, make: Callable[[], Results]) -> Results:
         """A step's figures, from the folder or made now."""
         path = self.folder / f"{name}.json"
-        key = [self.loaded.fingerprint, self.sizes.pairs, self.sizes.rows, self.sizes.examples]
+        models = [self.loaded.fingerprint, self.language_model.fingerprint]
+        key = [*models, self.sizes.pairs, self.sizes.rows, self.sizes.examples]
         if path.is_file() and (stored := json.loads(path.read_text(encoding="utf-8")))["key"] == key:
             result: Results = stored["result"]
             return result
@@ -124,19 +136,51 @@ class Run:
         return found | {"methods": report}
 
     def _layers(self, corpus: Corpus, stack: str, job: Discovery) -> Results:
-        sites = tuple(s for s in self.loaded.sites.sites if s.stack == stack and s.kind in ("embed", "resid", "ffn"))
-        data = gather(self.loaded, corpus, sites, job)
+        data, sites = _gathered(self.loaded, corpus, stack, job)
         return {
             "corpus": {"name": corpus.name, "labels": corpus.counts},
             "layers": layers(data, sites, job.seed),
             "redundancy": redundancy(data, Site.parse(COMPARED[stack]), job.seed),
         }
 
+    def only_layers(self, loaded: LoadedModel, corpus: Corpus, stack: str, concept: str) -> Results:
+        """Where a concept is in another model, or of what is no concept of the page's."""
+        job = Discovery(concept, max_rows=self.sizes.rows)
+        data, sites = _gathered(loaded, corpus, stack, job)
+        return layers(data, sites, job.seed)
+
+    def other_model(self, concept: str) -> Results:
+        """The layers of the language model."""
+        corpus = corpus_of(concept, "encoder", self.data, self.sizes.pairs)
+        return self.only_layers(self.language_model, corpus, "decoder", concept)
+
+    def tuned(self) -> Results:
+        """Part of speech in a copy of the encoder that was fine-tuned on a sentence task."""
+        loaded, accuracy = fine_tuned(self.model, self.data)
+        corpus = corpus_of("part of speech", "encoder", self.data, self.sizes.pairs)
+        return {"task": TASK, "accuracy": accuracy, "layers": self.only_layers(loaded, corpus, "encoder", "upos")}
+
+    def single(self) -> Results:
+        """Single neurons for what the survey lists."""
+        sites = [s for s in self.loaded.sites.sites if s.stack == "encoder" and s.kind in KINDS]
+        return single_neurons(self.loaded, _english_treebank(self.data, UPOS, self.sizes.pairs // 2), sites)
+
+    def syntax(self) -> Results:
+        """Where dependency relations are."""
+        corpus = _english_treebank(self.data, SYNTAX, self.sizes.pairs)
+        return self.only_layers(self.loaded, corpus, "encoder", "relations")
+
+
+def _gathered(loaded: LoadedModel, corpus: Corpus, stack: str, job: Discovery) -> tuple[Gathered, tuple[Site, ...]]:
+    sites = tuple(s for s in loaded.sites.sites if s.stack == stack and s.kind in KINDS)
+    return gather(loaded, corpus, sites, job), sites
+
 
 def survey(data: Path, size: str, folder: Path, model: Path) -> Results:
     """All figures."""
-    loaded, sizes = load_model(model), SIZES[size]
-    run = Run(loaded, data, sizes, folder / size)
+    sizes = SIZES[size]
+    run = Run(model, data, sizes, folder / size)
+    loaded = run.loaded
     concepts = {c: {stack: run.concept(c, stack) for stack in ("encoder", "decoder")} for c in CONCEPTS}
     tops = {
         concept: [name for name, _ in _ranking(run.folder / f"{concept}-encoder".replace(" ", "-"))]
@@ -150,14 +194,15 @@ def survey(data: Path, size: str, folder: Path, model: Path) -> Results:
         "overlap": overlap(tops, loaded.sites.info(Site.parse(COMPARED["encoder"])).width),
         "erased": run.kept("erased", lambda: erased(loaded, tops["part of speech"], rows)),
         "sentences": len(rows),
-        "control": json.loads(CONTROL.read_text(encoding="utf-8")) if CONTROL.is_file() else {},
+        "relations": run.kept("relations", run.syntax),
+        "language_model": {c: run.kept(f"{c}-lm".replace(" ", "-"), partial(run.other_model, c)) for c in CONCEPTS},
+        "fine_tuned": run.kept("fine-tuned", run.tuned),
+        "single": run.kept("single-neurons", run.single),
     }
 
 
 def _ranking(folder: Path) -> list[tuple[str, float]]:
     """Addresses and scores by probeless, best first."""
-    from neurodial.interpret.ranking_file import Ranking
-
     return list(Ranking.load(folder / "rankings" / "probeless.csv").rows)
 
 

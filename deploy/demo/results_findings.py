@@ -19,11 +19,9 @@ def findings(results: Results) -> list[tuple[str, str, str]]:
         _lower_ffn(results),
         _agree(results),
         _erasing(results),
-        (
-            "Fine-tuning pushes core linguistic knowledge to lower layers; auto-encoders and generative models differ",
-            "not measured: one model of one kind, not fine-tuned",
-            "–",
-        ),
+        _fine_tuning(results),
+        _kinds(results),
+        _single(results),
     ]
 
 
@@ -65,20 +63,20 @@ def _polysemous(results: Results) -> tuple[str, str, str]:
 
 
 def _core_first(results: Results) -> tuple[str, str, str]:
-    places = {}
-    for concept, both in results["concepts"].items():
-        sites = both["encoder"]["layers"]["sites"]
-        resid = [v["accuracy"] for site, v in sites.items() if site.endswith(("embed", "resid"))]
-        places[concept] = int(np.argmax(np.array(resid) >= max(resid) - 0.01))
-    text = "first of encoder.embed, 0, 1, 2 within a point of the best: " + ", ".join(
-        f"{concept} {('embed', '0', '1', '2')[place]}" for concept, place in places.items()
+    found = {c: both["encoder"]["layers"]["sites"] for c, both in results["concepts"].items()}
+    places = {c: _first_good(sites) for c, sites in found.items()}
+    places["relation"] = _first_good(results["relations"]["sites"])
+    text = "first of the embedding and layers 0, 1, 2 of the encoder within a point of the best: " + ", ".join(
+        f"{concept} {('embedding', '0', '1', '2')[place]}" for concept, place in places.items()
     )
-    said = "Core linguistic knowledge lies in lower layers, syntax in higher ones"
-    return (
-        said,
-        text,
-        _verdict(places["part of speech"] < places["number"], places["part of speech"] <= places["number"]),
-    )
+    low, high = places["part of speech"], places["relation"]
+    return "Core linguistic knowledge lies in lower layers, syntax in higher ones", text, _verdict(low < high)
+
+
+def _first_good(sites: Results) -> int:
+    """The first residual site whose accuracy is within a point of the best one's."""
+    resid = [v["accuracy"] for site, v in sites.items() if site.endswith(("embed", "resid"))]
+    return int(np.argmax(np.array(resid) >= max(resid) - 0.01))
 
 
 def _lower_ffn(results: Results) -> tuple[str, str, str]:
@@ -121,6 +119,51 @@ def _erasing(results: Results) -> tuple[str, str, str]:
     )
     said = "Erasing the top tenth costs 15 to 20 BLEU, the bottom tenth 2 to 3"
     return said, text, _verdict(lost["top"] >= 15 and lost["bottom"] <= 3, lost["top"] > lost["bottom"])
+
+
+def _fine_tuning(results: Results) -> tuple[str, str, str]:
+    before, tuned = results["concepts"]["part of speech"]["encoder"]["layers"]["sites"], results["fine_tuned"]
+    after = tuned["layers"]["sites"]
+    lost = [
+        100 * (before[f"encoder.{n}.resid"]["accuracy"] - after[f"encoder.{n}.resid"]["accuracy"]) for n in range(3)
+    ]
+    low, high = (100 * sites["encoder.0.ffn"]["salient"] for sites in (before, after))
+    text = (
+        f"a copy of the encoder, fine-tuned on {tuned['task']} of sentences ({percent(tuned['accuracy'])} % right), "
+        f"loses in part of speech {', '.join(f'{x:.1f}' for x in lost)} points in layers 0, 1, 2; layer 0 holds "
+        f"{high:.1f} % of the salient FFN neurons, {low:.1f} % before"
+    )
+    top, down = lost[-1] > lost[0] + 1, high > low + 1
+    return "Fine-tuning pushes core linguistic knowledge to lower layers", text, _verdict(top and down, top or down)
+
+
+def _kinds(results: Results) -> tuple[str, str, str]:
+    parts = []
+    for concept, here in results["language_model"].items():
+        encoder = results["concepts"][concept]["encoder"]["layers"]["sites"]
+        depths = [_depth(sites) for sites in (encoder, here["sites"])]
+        parts.append((depths, f"{concept} {depths[0]:.0%} / {depths[1]:.0%}"))
+    apart = sum(abs(a - b) > 1 / 3 for (a, b), _ in parts)
+    text = (
+        "depth of the first residual site within a point of the best, translation encoder / causal language model: "
+        f"{', '.join(said for _, said in parts)}; neither model is an auto-encoder"
+    )
+    return "Auto-encoders and generative models differ", text, _verdict(False, apart >= len(parts) / 2)
+
+
+def _depth(sites: Results) -> float:
+    return _first_good(sites) / (sum(site.endswith(("embed", "resid")) for site in sites) - 1)
+
+
+def _single(results: Results) -> tuple[str, str, str]:
+    found = results["single"]
+    areas = {name: max(v["area"], 1 - v["area"]) for name, v in found["properties"].items()}
+    place = abs(found["position"]["correlation"])
+    shown = ", ".join(f"{name} {area:.2f}" for name, area in areas.items())
+    text = f"held-out area under the ROC curve of the best neuron: {shown}; position, rank correlation: {place:.2f}"
+    good = sum(area >= 0.9 for area in areas.values()) + (place >= 0.9)
+    said = "Single neurons know negation, intensification, semantics, phrases, position, parentheses, causativity"
+    return said, text, _verdict(good == len(areas) + 1, good > 0)
 
 
 def _verdict(holds: bool, partly: bool = False) -> str:

@@ -17,7 +17,8 @@ def write_page(results: Results, page: Path) -> None:
     """Writes the page and its two figures beside it."""
     figure_layers(results, page.with_name("results-layers.png"))
     figure_methods(results, page.with_name("results-methods.png"))
-    parts = [_opening(results), _layers(results), _methods(results), _control(results), _findings(results)]
+    make = (_opening, _layers, _methods, _single, _others, _findings)
+    parts = [part(results) for part in make]
     page.write_text("\n\n".join(part.strip() for part in parts if part) + "\n", encoding="utf-8")
 
 
@@ -82,7 +83,8 @@ def _opening(results: Results) -> str:
 
 Tense, number, negation and part of speech in encoder and decoder of the demo translation model, which methods find
 them, and which of the survey's findings hold there. `make results DATA=…` makes this page and its figures; the numbers
-lie in `tests/benchmarks/results/discovery.json`. [evidence.md](evidence.md) says what each measure is.
+lie in `tests/benchmarks/results/discovery.json`. [evidence.md](evidence.md) says what each measure is;
+[tense.md](tense.md) and [contrasts.md](contrasts.md) what controls of tense, number and negation do.
 
 | Concept | Stack | Corpus | Labels |
 |---|---|---|---|
@@ -163,38 +165,53 @@ def _method_cells(result: Results, top: str) -> list[str]:
     ]
 
 
-def _control(results: Results) -> str:
-    """What the demo's number and negation sets do, where that was measured."""
-    rows = []
-    for concept, measured in results.get("control", {}).items():
-        for part in ("seen words", "unseen words"):
-            for name, both in measured[part].items():
-                cells = " | ".join(_switch_cells(scores) for scores in both.values())
-                rows.append(f"| {concept}, {part} | {name} | {cells} |")
-    if not rows:
-        return ""
-    table = "\n".join(rows)
+def _single(results: Results) -> str:
+    found = results["single"]
+    rows = "\n".join(
+        f"| {name} | `{v['neuron']}` | {max(v['area'], 1 - v['area']):.3f} | {percent(v['share'])} |"
+        for name, v in found["properties"].items()
+    )
+    place = found["position"]
     return f"""
-## Control of number and negation
+## Single neurons
 
-`make evaluate-contrasts DATA=…` on pairs of the grammars that no set was made with: unseen sentences of *seen words*,
-and pairs about *unseen words* (nouns for number, verbs for negation). Number has switched where the output's subject
-and verb both have the other number, negation where *no* is there, or not, with the same verb lemma. *Able*: the pairs
-of which the model's own translation of the other sentence does that; it often translates a plural as a singular. The
-columns give the share to the first label (singular, affirmative) and to the second, with 95 % intervals. Published for
-number: 37 %.
+Of {found["neurons"]:,} neurons of the encoder, the one that tells the marked words of UD EWT from the others best on
+half of the sentences ({found["words"]:,} words in all), and how well it does on the other half. Area: under the ROC
+curve, of the neuron or its negative; 0.5 is chance.
 
-| Concept | Control | switched % | of able % | as direct % | switched % | of able % | as direct % |
-|---|---|---|---|---|---|---|---|
-{table}
+| Words | Neuron | area | % of the words |
+|---|---|---|---|
+{rows}
+
+The place in the sentence: `{place["neuron"]}`, held-out rank correlation {place["correlation"]:+.2f}.
 """
 
 
-def _switch_cells(scores: Results) -> str:
-    low, high = scores["switched_95"]
-    able = "–" if scores["switched_of_able"] is None else percent(scores["switched_of_able"])
-    switched = f"{percent(scores['switched'])} [{100 * low:.0f}–{100 * high:.0f}]"
-    return f"{switched} | {able} | {percent(scores['as_direct'])}"
+def _others(results: Results) -> str:
+    """The language model, and the fine-tuned copy, beside the encoder."""
+    rows = []
+    for concept, here in results["language_model"].items():
+        for site, v in here["sites"].items():
+            if not site.endswith("ffn"):
+                cells = (percent(v["accuracy"]), percent(here["majority"]), signed(v["selectivity"]))
+                rows.append(f"| language model, {concept} | {site} | {' | '.join(cells)} |")
+    tuned, relations = results["fine_tuned"]["layers"], results["relations"]
+    for name, here in (("encoder, dependency relation", relations), ("fine-tuned encoder, part of speech", tuned)):
+        for site, v in here["sites"].items():
+            if not site.endswith("ffn"):
+                cells = (percent(v["accuracy"]), percent(here["majority"]), signed(v["selectivity"]))
+                rows.append(f"| {name} | {site} | {' | '.join(cells)} |")
+    table = "\n".join(rows)
+    return f"""
+## Other models
+
+The same probes in the demo language model, which is causal, for dependency relations, and in a copy of the encoder that
+was fine-tuned on {results["fine_tuned"]["task"]} of whole sentences.
+
+| Model, concept | Site | accuracy | most frequent label | selectivity |
+|---|---|---|---|---|
+{table}
+"""
 
 
 def _findings(results: Results) -> str:

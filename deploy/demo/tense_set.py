@@ -3,15 +3,23 @@
 The settings below were chosen on the dev pairs and on `split=valid` (`make evaluate DATA=… ARGS="--split dev"`).
 """
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import typer
 
-from neurodial.control.loading import load_model
+from neurodial.control.errors import BadInput
+from neurodial.control.loading import LoadedModel, load_model
+from neurodial.control.neuron_set import NeuronSet
 from neurodial.deploy.demo.evaluate import DEMO
 from neurodial.deploy.demo.paired import tense_corpus
+from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.discover import Discovery, discover
+from neurodial.interpret.evidence.gathering import Finding, gather_evidence
+from neurodial.interpret.gather import gather
 from neurodial.interpret.readout import ReadOutSettings
+from neurodial.interpret.registry import make_ranker
 from neurodial.interpret.tuning import TuningSettings
 
 SETTINGS = Discovery(
@@ -25,14 +33,32 @@ SETTINGS = Discovery(
 )
 
 
+def renewed(loaded: LoadedModel, corpus: Corpus, found: NeuronSet) -> NeuronSet:
+    """The same neurons, gate and maps, with the evidence that is gathered today.
+
+    Raises:
+        BadInput: if the set was not made of this corpus.
+    """
+    if found.provenance["corpus"]["digest"] != corpus.digest:
+        raise BadInput(f"{found.short} was made of another corpus", hint="give the --limit that it was made with")
+    chosen = {part.site: part.indices for part in found.sites}
+    data = gather(loaded, corpus, tuple(chosen), SETTINGS)
+    method = make_ranker(SETTINGS.method, **SETTINGS.params)
+    finding = Finding(loaded, corpus, data, method, chosen, found.readouts, SETTINGS.seed)
+    evidence = gather_evidence(finding, found, SETTINGS.evidence)
+    return replace(found, evidence=found.evidence | evidence, created=datetime.now(UTC).isoformat(timespec="seconds"))
+
+
 def main(
     data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder"),
     model: Path = typer.Option(DEMO / "en-es", help="checkpoint"),
     out: Path = typer.Option(DEMO / "sets" / "tense.safetensors", help="receives the set"),
     limit: int = typer.Option(14_000, help="minimal pairs to use"),
+    renew: bool = typer.Option(False, "--renew", help="keep the set that is there and gather its evidence anew"),
 ) -> None:
     """Discovers, tunes and writes the demo's tense set."""
-    found = discover(load_model(model), tense_corpus(data, limit), SETTINGS)
+    loaded, corpus = load_model(model), tense_corpus(data, limit)
+    found = renewed(loaded, corpus, NeuronSet.load(out)) if renew else discover(loaded, corpus, SETTINGS)
     found.save(out)
     print(f"{found.short}: {found.num_neurons} neurons, written to {out}")
 

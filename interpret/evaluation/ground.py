@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from neurodial.control.addresses import Neurons, Site
-from neurodial.control.errors import BadInput, CorpusError, NeurodialError
+from neurodial.control.errors import BadInput, NeurodialError
 from neurodial.control.lineage import check_origin
 from neurodial.control.loading import LoadedModel
 from neurodial.interpret.assemble import Gathered, Ranked, choose
@@ -17,7 +17,7 @@ from neurodial.interpret.evidence.cases import Cases, concept_cases
 from neurodial.interpret.evidence.causal import Intervener, Measurement, unchanged
 from neurodial.interpret.evidence.matching import matched_neurons
 from neurodial.interpret.evidence.probes import Rows, control_labels, probe_accuracy
-from neurodial.interpret.gather import gather, train_readouts
+from neurodial.interpret.gather import check_gathered, check_labels, gather, train_readouts
 from neurodial.interpret.ranking_file import Ranking
 
 Array = np.ndarray[Any, Any]
@@ -111,12 +111,12 @@ def prepare(loaded: LoadedModel, corpus: Corpus, job: Evaluation) -> Ground:
     sites = match_sites(loaded, job.sites)
     if len({site.stack for site in sites}) > 1:
         raise BadInput("methods are compared on the sites of one stack", hint="choose them with --site 'encoder.*'")
-    if not corpus.labels:
-        raise CorpusError(f"{corpus.name}: it has no labels", hint="give a labelled corpus or minimal pairs")
+    check_labels(corpus)
     discovery = Discovery(
         job.concept, sites=job.sites, seed=job.seed, max_rows=job.max_rows, decoder=job.decoder, words=job.words
     )  # fmt: skip
     data = gather(loaded, corpus, sites, discovery)
+    check_gathered(corpus, data)
     rows = Rows.of(data.samples[sites[0].stack], data.contrast)
     if not rows.testable:
         raise BadInput(f"{corpus.name}: too few held-out words to compare methods on", hint="give a larger corpus")

@@ -18,13 +18,13 @@ import torch
 
 from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
+from neurodial.control.words import differing_words, split_words, word_spans
 from neurodial.interpret.activations import max_length
 from neurodial.interpret.agreement import generate_agreement
 from neurodial.interpret.corpus import Corpus, Example, Sentence
 from neurodial.interpret.generation import generate_ids
 from neurodial.interpret.losses import TokenRow, loss_batch
 from neurodial.interpret.tasks import Batch, next_tokens
-from neurodial.interpret.words import differing_words, split_words, word_spans
 
 ROWS = 32  # of a batch
 PHRASES = ("simple", "thing", "prepositional", "thing_prepositional", "two_prepositional")  # no verb before the verb
@@ -136,10 +136,9 @@ def _output_cases(
     loaded: LoadedModel, labels: Sequence[str], pairs: Sequence[tuple[Example, Example]], limit: int
 ) -> Cases:
     """Sentences with the model's own outputs for themselves and for their other sentence."""
-    some = pairs[: 2 * limit]
-    texts = [example.source.text for both in some for example in both]
-    sources = [tuple(ids) for ids in loaded.tokenizer(texts)["input_ids"]] if texts else []
-    outputs = [tuple(ids) for ids in generate_ids(loaded, texts)]
+    longest = max_length(loaded)
+    texts, sources = _that_fit(loaded, pairs[: 2 * limit], longest)
+    outputs = [tuple(ids) for ids in generate_ids(loaded, texts, max_new_tokens=min(64, longest - 1))]
     switching = [i for i in range(0, len(texts), 2) if outputs[i] != outputs[i + 1]][:limit]
     if not switching:
         raise BadInput("the model says the same of both sentences of every held-out pair")
@@ -152,6 +151,19 @@ def _output_cases(
         )
         parts[label] = [Part(*both) for both in zip(own, other, strict=True)]
     return Cases(OUTPUT, parts, paired=True)
+
+
+def _that_fit(
+    loaded: LoadedModel, pairs: Sequence[tuple[Example, Example]], longest: int
+) -> tuple[list[str], list[tuple[int, ...]]]:
+    """Texts and tokens of the pairs neither of whose sentences is longer than the model reads."""
+    texts, sources = [], []
+    for both in pairs:
+        tokens = [tuple(ids) for ids in loaded.tokenizer([example.source.text for example in both])["input_ids"]]
+        if max(map(len, tokens)) <= longest:
+            texts += [example.source.text for example in both]
+            sources += tokens
+    return texts, sources
 
 
 def _word_cases(

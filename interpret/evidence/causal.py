@@ -128,16 +128,18 @@ class Measurement:
         still = scores(self.make.loaded, self.other, None) if self.other else None
         effects: dict[str, dict[str, Any]] = {"ablate": {}, "move": {}}
         costs: dict[str, Any] = {"ablate": {}, "move": {}}
-        with progress("causal effect", 2 * len(labels) * (1 + len(self.randoms))) as advance:
+        sets = 1 + len(self.randoms)
+        steps = 2 * len(labels) * sets + ((1 + len(labels)) * sets if still is not None else 0)
+        with progress("causal effect", steps) as advance:
             for label in labels:
                 reading = [label]
                 effects["ablate"][label] = self._effect(neurons, self.make.ablate, reading, base, advance)
                 reading = self._others(label)
                 effects["move"][label] = self._effect(neurons, self._mover(label), reading, base, advance)
                 if still is not None:
-                    costs["move"][label] = self._cost(neurons, self._mover(label), still)
-        if still is not None:
-            costs["ablate"] = self._cost(neurons, self.make.ablate, still)
+                    costs["move"][label] = self._cost(neurons, self._mover(label), still, advance)
+            if still is not None:
+                costs["ablate"] = self._cost(neurons, self.make.ablate, still, advance)
         if found is not None and found.recommended.op != "prune":
             effects["control"], costs["control"] = self._control(found, labels, base, still)
         return effects | ({"off_target": costs} if still is not None else {})
@@ -179,9 +181,18 @@ class Measurement:
         way = -float(base[there].mean()) - float(base[reading[0]].mean())
         return {"share": round(moved / way, 4)} if way > 0 else {}
 
-    def _cost(self, neurons: Neurons, change: Callable[[Neurons], CompiledControls], still: Array) -> dict[str, float]:
+    def _cost(
+        self,
+        neurons: Neurons,
+        change: Callable[[Neurons], CompiledControls],
+        still: Array,
+        advance: Callable[[int], None],
+    ) -> dict[str, float]:
         """Perplexity of the model's own output of other text, relative to that without the intervention."""
-        ratios = [self._ratio(change(some), still) for some in (neurons, *self.randoms)]
+        ratios = []
+        for some in (neurons, *self.randoms):
+            ratios.append(self._ratio(change(some), still))
+            advance(1)
         random = {"random": round(float(np.mean(ratios[1:])), 4)} if self.randoms else {}
         return {"set": ratios[0]} | random
 

@@ -20,6 +20,7 @@ import numpy as np
 from scipy.stats import false_discovery_control
 
 from neurodial.interpret.evidence.exchange import Exchange
+from neurodial.interpret.progress import progress
 
 Array = np.ndarray[Any, Any]
 LEVEL = 0.05  # false discovery rate
@@ -56,7 +57,11 @@ def significance(X: Array, exchange: Exchange, *, permutations: int, seed: int) 
     x = x / np.where(deviation > 1e-6 * max(float(deviation.max()), 1e-12), deviation, np.inf)
     share = _between(x, exchange.y[None])[0]
     permuted = np.stack(list(exchange.permuted(permutations, seed)))
-    null = np.concatenate([_between(x, permuted[start : start + CHUNK]) for start in range(0, permutations, CHUNK)])
+    null = np.empty((permutations, x.shape[1]))
+    with progress("significance", permutations) as advance:
+        for start in range(0, permutations, CHUNK):
+            null[start : start + CHUNK] = _between(x, permuted[start : start + CHUNK])
+            advance(len(null[start : start + CHUNK]))
     center, spread = null.mean(axis=0), null.std(axis=0)
     spread = np.where(spread > 1e-12, spread, np.inf)
     pooled = np.sort(((null - center) / spread).ravel())

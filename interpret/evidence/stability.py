@@ -8,6 +8,7 @@ from scipy.stats import spearmanr
 from neurodial.control.errors import BadInput
 from neurodial.interpret.blocks import Block
 from neurodial.interpret.evidence.exchange import resampled_pairs
+from neurodial.interpret.progress import progress
 from neurodial.interpret.registry import RankingMethod
 
 Array = np.ndarray[Any, Any]
@@ -41,11 +42,13 @@ def stability(method: RankingMethod, rows: Block, top: int, *, resamples: int, s
     try:
         whole = _sizes(method, X[use], rows.labels[use], unit)
         again = []
-        for _ in range(resamples):
-            drawn = draw.integers(0, len(places), len(places))
-            picked = np.concatenate([places[unit_] for unit_ in drawn])
-            copies = np.repeat(np.arange(len(drawn)), [len(places[unit_]) for unit_ in drawn])
-            again.append(_sizes(method, X[use][picked], rows.labels[use][picked], copies))
+        with progress("stability", resamples) as advance:
+            for _ in range(resamples):
+                drawn = draw.integers(0, len(places), len(places))
+                picked = np.concatenate([places[unit_] for unit_ in drawn])
+                copies = np.repeat(np.arange(len(drawn)), [len(places[unit_]) for unit_ in drawn])
+                again.append(_sizes(method, X[use][picked], rows.labels[use][picked], copies))
+                advance(1)
     except BadInput as error:
         return {"note": f"the ranking could not be made again on a sample ({error.message})"}
     best = set(np.argsort(-whole, kind="stable")[:top].tolist())

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from neurodial.control.errors import BadInput
+from neurodial.control.words import join_words
 from neurodial.interpret.corpus import Annotation
 from neurodial.interpret.explaining import ExplanationMethod
 from neurodial.interpret.explanations import Concept, Explanation
 from neurodial.interpret.observations import Observation, Observations
 from neurodial.interpret.registry import Properties, register
 from neurodial.interpret.responding import NeuronModel
-from neurodial.interpret.words import join_words
 
 Array = np.ndarray[Any, Any]
 CHUNK = 512  # texts that the model is asked about at a time

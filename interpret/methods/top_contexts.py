@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from neurodial.control.errors import BadInput
+from neurodial.control.words import join_words
 from neurodial.interpret.explaining import ExplanationMethod
 from neurodial.interpret.explanations import Concept, Context, Explanation
 from neurodial.interpret.observations import Observation, Observations, WordSample, cut_context
 from neurodial.interpret.registry import Properties, register
 from neurodial.interpret.responding import NeuronModel
-from neurodial.interpret.words import join_words
 
 Array = np.ndarray[Any, Any]
 SAMPLE = 20_000  # words that mutual information is measured on

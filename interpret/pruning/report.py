@@ -1,18 +1,20 @@
 """The report of a sweep: JSON, Markdown, a plot, and a page of HTML that holds them all."""
 
 import base64
-import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from neurodial.control.errors import ConfigError
+from neurodial.interpret import html
 
 FORMAT_VERSION = 1
 Report = Mapping[str, Any]
 PLOT, PAGE = "sweep.png", "report.html"
+STAGES = {"encode": "read", "step": "written"}  # what is timed, and what its tokens are called
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,22 @@ class Curve:
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Writes `report.json`, `report.md` and, where quality was measured, `sweep.png` and `report.html`."""
+    """Writes `report.json`, `report.md` and `report.html`, and `sweep.png` where quality was measured."""
     text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    has_plot = "quality" in report
-    if has_plot:
+    plot = folder / PLOT if "quality" in report else None
+    if plot is not None:
         name = report["quality"]["name"]
-        points = tuple((p["keep"], p["quality"][name]) for p in report["points"])
-        original = float(report["original"]["quality"][name])
-        draw([Curve(str(report["way"]["by"]), points)], original, report["quality"], folder / PLOT)
-        (folder / PAGE).write_text(page(report, (folder / PLOT).read_bytes()), encoding="utf-8")
-    (folder / "report.md").write_text(markdown(report, PLOT if has_plot else None), encoding="utf-8")
+        draw(_curves(report, name), float(report["original"]["quality"][name]), report["quality"], plot)
+    (folder / PAGE).write_text(page(report, plot.read_bytes() if plot else None), encoding="utf-8")
+    (folder / "report.md").write_text(markdown(report, PLOT if plot else None), encoding="utf-8")
+
+
+def _curves(report: Report, name: str) -> list[Curve]:
+    points = report["points"]
+    curves = [Curve(str(report["way"]["by"]), tuple((p["keep"], p["quality"][name]) for p in points))]
+    trained = tuple((p["keep"], p["recovered"]["quality"][name]) for p in points if "recovered" in p)
+    return curves + ([Curve("recovered", trained)] if trained else [])
 
 
 def check_plotting() -> None:
@@ -90,16 +97,23 @@ def draw(curves: Sequence[Curve], original: float, quality: Mapping[str, Any], p
 def table(report: Report) -> tuple[list[str], list[list[str]]]:
     """Headings and rows: the original first, then every point."""
     qualities = list(report["original"].get("quality", {}))
-    stages = [s for s in ("encode", "step") if any(s in p.get("speed", {}) for p in report["points"])]
-    headings = ["kept", "left in each layer", "parameters", "MB", "MFLOPs a token", *(n.upper() for n in qualities)]
-    headings += [f"{stage} ms" for stage in stages]
-    before = report["original"]
-    rows = [["all", "", *_cost_cells(before["cost"], None), *_numbers(before, qualities), *("" for _ in stages)]]
+    trained = bool(qualities) and any("recovered" in p for p in report["points"])
+    stages = [s for s in STAGES if any(s in p.get("speed", {}) for p in report["points"])]
+    headings = ["kept", "left in each layer", "parameters", "MB", "MFLOPs a token"]
+    headings += [name.upper() for name in qualities]
+    headings += [f"{name.upper()} recovered" for name in qualities if trained]
+    for stage in stages:
+        headings += [f"{stage} ms", f"{STAGES[stage]} tokens/s"]
+    before, blank = report["original"], [""] * (2 * len(stages))
+    rows = [["all", "", *_cost_cells(before["cost"], None), *_numbers(before, qualities)]]
+    rows[0] += [""] * (len(qualities) * trained) + blank
     for point in report["points"]:
         left = "; ".join(f"{name} {_widths(widths)}" for name, widths in point["left"].items())
-        speeds = [_speed_cell(point["speed"][stage]) if "speed" in point else "" for stage in stages]
-        cells = [*_cost_cells(point["cost"], before["cost"]), *_numbers(point, qualities), *speeds]
-        rows.append([f"{100 * point['keep']:g} %", left, *cells])
+        cells = [f"{100 * point['keep']:g} %", left, *_cost_cells(point["cost"], before["cost"])]
+        cells += _numbers(point, qualities)
+        cells += _recovered(point, before, report["quality"]["higher_is_better"]) if trained else []
+        cells += [c for s in stages for c in _speed_cells(point["speed"][s])] if "speed" in point else blank
+        rows.append(cells)
     return headings, rows
 
 
@@ -119,10 +133,22 @@ def _numbers(point: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     return [f"{point['quality'][name]:.2f}" if "quality" in point else "" for name in names]
 
 
-def _speed_cell(stage: Mapping[str, Any]) -> str:
+def _recovered(point: Mapping[str, Any], before: Mapping[str, Any], higher_is_better: bool) -> list[str]:
+    """Quality after recovery, with its share of the original's where more is better."""
+    cells = []
+    for name, original in before["quality"].items():
+        found = point["recovered"]["quality"][name]
+        share = f" ({100 * found / original:.1f} %)" if higher_is_better and original else ""
+        cells.append(f"{found:.2f}{share}")
+    return cells
+
+
+def _speed_cells(stage: Mapping[str, Any]) -> tuple[str, str]:
     original, pruned = stage["original_ms"]["median"], stage["pruned_ms"]["median"]
     ffn = f"; FFN ×{stage['ffn_speedup']:.2f} of ×{stage['ffn_ideal']:.2f}" if "ffn_speedup" in stage else ""
-    return f"{pruned:.2f} instead of {original:.2f} (×{stage['speedup']:.2f}{ffn})"
+    rates = stage["tokens_per_s"]
+    times = f"{pruned:.2f} instead of {original:.2f} (×{stage['speedup']:.2f}{ffn})"
+    return times, f"{rates['pruned']:,.0f} instead of {rates['original']:,.0f}"
 
 
 def summary(report: Report) -> list[str]:
@@ -138,6 +164,8 @@ def summary(report: Report) -> list[str]:
             f"The ranking names {ranked['named']:,} of {ranked['total']:,}; the others came after them, by magnitude."
         )
     lines += [f"{what}: {corpus['name']}." for what, corpus in corpora.items()]
+    if report.get("recovery"):
+        lines.append(_recovery_line(report))
     speeds = [p["speed"] for p in report["points"] if "speed" in p]
     if speeds:
         lines.append(
@@ -145,6 +173,23 @@ def summary(report: Report) -> list[str]:
             f"{speeds[0]['threads']} threads. FFN: measured speed-up beside the ideal by its widths."
         )
     return lines
+
+
+def _recovery_line(report: Report) -> str:
+    runs = [p["recovered"]["training"] for p in report["points"] if "recovered" in p]
+    settings, beams = report["recovery"]["settings"], report["recovery"]["beams"]
+    taught = f"; the original's translations by {f'{beams} beams' if beams > 1 else 'greedy search'}"
+    spent = ", ".join(f"{run['steps']:,} steps in {run['seconds'] / 60:.1f} minutes" for run in runs)
+    parts = f"cross-entropy {settings['ce']:g}, KL {settings['kl']:g}, residual streams {settings['hidden']:g}"
+    return f"Recovered by distillation from the original ({parts}{taught}): {spent} ({settings['clock']} clock)."
+
+
+def card_of(report: Report) -> tuple[str, list[str], list[tuple[str, str]]]:
+    """Title, paragraphs and figures of the card of the model that was made."""
+    headings, rows = table(report)
+    made = next(row for row, point in zip(rows[1:], report["points"], strict=True) if point["keep"] == report["keep"])
+    figures = [(h, cell) for h, cell in zip(headings, made, strict=True) if cell]
+    return f"{report['model']['name']}, {100 * report['keep']:g} % kept", summary(report), figures
 
 
 def markdown(report: Report, plot: str | None) -> str:
@@ -161,20 +206,33 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def page(report: Report, plot: bytes) -> str:
+def page(report: Report, plot: bytes | None) -> str:
     """The same as one HTML file that needs no other."""
     headings, rows = table(report)
-
-    def cells(tag: str, texts: Sequence[str]) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(text)}</{tag}>" for text in texts) + "</tr>"
-
-    body = [f"<p>{html.escape(text)}</p>" for text in summary(report)]
-    body += ["<table>", cells("th", headings), *(cells("td", row) for row in rows), "</table>"]
-    picture = base64.b64encode(plot).decode("ascii")
-    body.append(f'<img alt="Quality by share kept" src="data:image/png;base64,{picture}">')
-    style = (
-        "body{font:15px system-ui;max-width:75em;margin:2em auto;padding:0 1em}td,th{padding:.3em .6em;text-align:left}"
+    body = ["<h1>Pruning report</h1>", *(f"<p>{escape(text)}</p>" for text in summary(report))]
+    cells = [[escape(cell) for cell in row] for row in rows]
+    body.append(
+        f"<section>{html.table([escape(h) for h in headings], cells, numbers=range(2, len(headings)))}</section>"
     )
-    style += "table{border-collapse:collapse}tr{border-bottom:1px solid #ddd}img{max-width:100%}"
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Pruning report</title><style>{style}</style>'
-    return head + "<body><h1>Pruning report</h1>" + "\n".join(body) + "</body></html>\n"
+    if plot is not None:
+        picture = base64.b64encode(plot).decode("ascii")
+        image = f'<img alt="Quality by share kept" style="max-width:100%" src="data:image/png;base64,{picture}">'
+        body.append(f"<section>{image}</section>")
+    body.append("<section><h2>How it was made</h2>" + html.table(["", ""], _made(report)) + "</section>")
+    return html.page("Pruning report", body)
+
+
+def _made(report: Report) -> list[list[str]]:
+    """Command, fingerprints, corpora and settings, for those who want to make it again."""
+    rows = {"Command": report.get("command"), "Original": report["model"]["fingerprint"]}
+    rows["Checkpoint"] = report.get("out", {}).get("fingerprint")
+    rows |= {what: f"{c['name']}, {c['size']:,} examples, {c['digest']}" for what, c in report["corpora"].items()}
+    rows |= {"Pruning": _settings(report["way"]), "Made": report.get("created")}
+    if report.get("recovery"):
+        rows["Training"] = _settings(report["recovery"]["settings"])
+    rows["Versions"] = _settings(report.get("versions", {}))
+    return [[escape(what), f"<code>{escape(str(value))}</code>"] for what, value in rows.items() if value]
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)

@@ -37,7 +37,7 @@ def measure_speed(
     Returns:
         `rows`, `threads`, and for each stage `original_ms`, `pruned_ms`, their FFNs' `original_ffn_ms` and
         `pruned_ffn_ms` (median and quartiles), `speedup`, `ffn_speedup`, the FFN's `ffn_ideal` by its widths and
-        `ffn_efficiency`, their ratio.
+        `ffn_efficiency`, their ratio; and `tokens_per_s` of both, by the medians.
     """
     models = {"original": original, "pruned": pruned}
     rounds = min(rounds, max(1, (_positions(original) - tokens) // 2 - WARM_UP))  # each round makes two steps
@@ -53,7 +53,9 @@ def measure_speed(
                 if number >= WARM_UP:
                     times[f"{name}_ms"].append(1000 * whole)
                     times[f"{name}_ffn_ms"].append(1000 * sum(ffn))
-        report[stage] = _summary(times) | _ffn_ratio(original, pruned, STAGES[stage], times)
+        done = rows * tokens if stage == "encode" else rows  # tokens of a round
+        rates = {name: round(1000 * done / max(float(np.median(times[f"{name}_ms"])), 1e-6), 1) for name in models}
+        report[stage] = _summary(times) | _ffn_ratio(original, pruned, STAGES[stage], times) | {"tokens_per_s": rates}
     return report
 
 

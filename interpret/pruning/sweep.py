@@ -23,6 +23,7 @@ from neurodial.interpret.ranking_file import Ranked, Ranking, rank_by
 from neurodial.interpret.salience import MEASURES, Array, Scores, is_measure, salience
 
 Point = dict[str, Any]
+Recover = Callable[[LoadedModel, float], tuple[LoadedModel, dict[str, Any]]]
 WHAT: dict[str, tuple[Part, ...]] = {"ffn": ("ffn",), "heads": ("heads",), "both": ("ffn", "heads")}
 
 
@@ -98,6 +99,20 @@ def named_ranking(by: str, loaded: LoadedModel | None = None) -> Ranking | None:
     return Ranking.load(by, loaded)
 
 
+def kept_by(loaded: LoadedModel, scores: Scores, keep: float, way: Way) -> dict[Site, tuple[int, ...]]:
+    """The best share of a model's neurons or heads, by original number; sites that keep everything are left out.
+
+    Raises:
+        PruningError: if nothing or everything would go.
+    """
+    numbered = {site: _by_original_number(loaded, site, values) for site, values in scores.items()}
+    kept: dict[Site, tuple[int, ...]] = {}
+    for sites, share in _budgets(scores, keep, way.encoder):
+        part = {site: numbered[site] for site in sites}
+        kept |= choose_kept(loaded, part, share, mode=way.mode, round_to=way.round_to)
+    return kept
+
+
 def prune_to(
     loaded: LoadedModel, scores: Scores, keep: float, way: Way, calibration: Calibration | None = None
 ) -> LoadedModel:
@@ -107,11 +122,7 @@ def prune_to(
         PruningError: if the architecture cannot be cut in this way.
         CalibrationError: if the mean is wanted and the calibration has not measured the neurons.
     """
-    numbered = {site: _by_original_number(loaded, site, values) for site, values in scores.items()}
-    kept: dict[Site, tuple[int, ...]] = {}
-    for sites, share in _budgets(scores, keep, way.encoder):
-        part = {site: numbered[site] for site in sites}
-        kept |= choose_kept(loaded, part, share, mode=way.mode, round_to=way.round_to)
+    kept = kept_by(loaded, scores, keep, way)
     means = means_of(loaded, calibration, kept) if way.to == "mean" else None
     return prune_model(
         loaded, kept, mode=way.mode, to=way.to, means=means, settings={"keep": keep} | way.settings
@@ -184,6 +195,7 @@ def sweep(
     calibration: Calibration | None = None,
     quality: Quality | None = None,
     rounds: int = 0,
+    recover: Recover | None = None,
     done: Callable[[Point], None] = lambda point: None,
 ) -> list[Point]:
     """Prunes really to each keep ratio, and measures the result.
@@ -196,11 +208,17 @@ def sweep(
         calibration: for `to="mean"`.
         quality: what is measured; None leaves it out.
         rounds: of the measurement of speed; 0 leaves it out.
+        recover: trains a pruned model back; the result is measured beside it.
         done: is called with each point.
     """
     points = []
     for keep in keeps:
-        points.append(measure_point(loaded, prune_to(loaded, scores, keep, way, calibration), keep, quality, rounds))
+        pruned = prune_to(loaded, scores, keep, way, calibration)
+        points.append(measure_point(loaded, pruned, keep, quality, rounds))
+        if recover is not None:
+            trained, figures = recover(pruned, keep)
+            measured = {"quality": quality.measure(trained)} if quality is not None else {}
+            points[-1]["recovered"] = {"training": figures, **measured}
         done(points[-1])
     return points
 

@@ -9,7 +9,7 @@ from neurodial.control.errors import NeurodialError
 
 FinishReason = Literal["stop", "length", "cancelled"]
 EngineState = Literal["ready", "failed", "stuck", "dead", "unreachable"]
-Task = Literal["generate", "encode", "activations"]
+Task = Literal["generate", "encode", "classify", "activations"]
 
 NOTHING_APPLIED: Mapping[str, Any] = {"digest": None, "controls": []}
 
@@ -42,7 +42,8 @@ class Request:
         num_beams: 1 is greedy or sampling.
         stream: deliver `Tokens` on the way, not only `Finished`.
         field: the prompt's name in error messages, such as `prompt[3]`.
-        task: `encode` asks for the mean of the last hidden states, `activations` for the values of `neurons`.
+        task: `encode` asks for the mean of the last hidden states, or a distilled model for its kept neurons,
+            `classify` for the probabilities of its labels, `activations` for the values of `neurons`.
         top_p: smallest set of tokens with this probability is sampled from; 1 is all.
         top_k: so many of the likeliest tokens are sampled from; 0 is all.
         repetition_penalty: divides the logits of tokens that were seen; None is the model's own.
@@ -127,6 +128,19 @@ class SiteActivations:
 
 
 @dataclass(frozen=True)
+class Classified:
+    """What a distilled model says of a text, or of one of its words.
+
+    Attributes:
+        span: the word's characters (start, end) in the text; None where the text itself is classified.
+        probabilities: each of the model's labels with its probability, in the model's order.
+    """
+
+    span: tuple[int, int] | None
+    probabilities: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
 class Finished:
     """The end of a request, with the whole output and the proof of what was applied.
 
@@ -137,8 +151,10 @@ class Finished:
         completion_tokens: tokens written, without the end token.
         applied: the controls' report.
         logprobs: of every token, where asked for.
-        pooled: of an `encode` request: the mean over the prompt's tokens of the last hidden states.
+        pooled: of an `encode` request: the mean over the prompt's tokens of the last hidden states; of a distilled
+            model the kept neurons' activations, of words their mean.
         activations: of an `activations` request: one for each stack that its neurons are in.
+        classified: of a `classify` request: the text, or each of its words.
     """
 
     reason: FinishReason
@@ -149,6 +165,7 @@ class Finished:
     logprobs: tuple[TokenLogprob, ...] = ()
     pooled: tuple[float, ...] = ()
     activations: tuple[SiteActivations, ...] = ()
+    classified: tuple[Classified, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,6 +191,7 @@ class Prepared:
         target_ids: of an `activations` request: what the decoder reads.
         neurons: of an `activations` request: the runner's own reading of its addresses.
         num_values: of an `activations` request: numbers in its answer.
+        reading: of a distilled model: the runner's own cutting of the text into what is classified.
         compile_s: seconds that compiling the controls took, next to none where they were remembered.
     """
 
@@ -185,6 +203,7 @@ class Prepared:
     target_ids: tuple[int, ...] = ()
     neurons: Any = None
     num_values: int = 0
+    reading: Any = None
     compile_s: float = 0.0
 
 
@@ -204,6 +223,8 @@ class ModelInfo:
         hidden_size: numbers of a token's state, and of an embedding.
         vocab_size: tokens that a prompt may hold are numbered below it.
         has_chat_template: whether it takes `messages`.
+        classifies: `sentence` or `word`: what a distilled model tells the labels of; None of other models.
+        labels: that it tells apart.
     """
 
     id: str
@@ -217,6 +238,8 @@ class ModelInfo:
     hidden_size: int
     vocab_size: int
     has_chat_template: bool
+    classifies: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from neurodial.control.distilled import Head, Reading
 from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
 from neurodial.service.engine.primitives import Message, Request
@@ -41,6 +42,22 @@ class Prompts:
         if not ids:
             raise BadInput(f"{request.field} has no tokens", param=request.field)
         return ids
+
+    def read(self, request: Request, head: Head) -> Reading:
+        """A request's prompt as a distilled model's classifier reads it.
+
+        Raises:
+            BadInput: if it was given as tokens, which are no words.
+        """
+        if request.token_ids is not None:
+            raise BadInput(
+                f"{request.field}: this model reads words, not tokens", hint="send text", param=request.field
+            )
+        with self._lock:
+            reading = head.read(self._tokenizer, request.prompt)
+        if not reading.ids:
+            raise BadInput(f"{request.field} has no tokens", param=request.field)
+        return reading
 
     def target_ids(self, target: str, start: int, end_ids: frozenset[int]) -> tuple[int, ...]:
         """What a decoder reads to write `target`: the start token and all of its tokens but the end."""

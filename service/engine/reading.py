@@ -1,25 +1,28 @@
-"""Reading texts without writing any, each in one pass, in batches of similar lengths: pooled states and activations."""
+"""Reading texts without writing any, each in one pass, in batches of similar lengths: states, activations, labels."""
 
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Items
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from neurodial.control.addresses import Site, Stack
+from neurodial.control.distilled import Head
 from neurodial.control.errors import InternalError
 from neurodial.control.loading import LoadedModel
 from neurodial.control.recording import capture
 from neurodial.control.rows import ControlledRows
 from neurodial.service.engine.columns import of_stack
 from neurodial.service.engine.padding import padded, padding_token
-from neurodial.service.engine.primitives import SiteActivations
+from neurodial.service.engine.primitives import Classified, SiteActivations
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Outcome
 
 Pieces = Callable[[Items[int]], tuple[str, ...]]
 Tokens = Items[tuple[int, ...]]
+Features = np.ndarray[Any, Any]
 
 _WIDEST = 1.25  # a batch's longest text, as a multiple of its shortest; beyond, padding costs more than a second pass
 _SPARE = 8
@@ -35,9 +38,11 @@ class Reader:
         loaded: the model.
         controls: of its rows.
         pieces: tokens as the vocabulary writes them.
+        head: of a distilled model: its classifier.
     """
 
-    def __init__(self, loaded: LoadedModel, controls: ControlledRows, pieces: Pieces) -> None:
+    def __init__(self, loaded: LoadedModel, controls: ControlledRows, pieces: Pieces, head: Head | None = None) -> None:
+        self._loaded, self._head = loaded, head
         self._model: Any = loaded.model
         self._controls = controls
         self._pieces = pieces
@@ -47,7 +52,7 @@ class Reader:
         self._pad = padding_token(loaded.model)
 
     def read(self, sequences: Items[Sequence], slots: Items[int]) -> list[Outcome]:
-        """What each sequence asks for: the mean of its last hidden states, or the activations of its neurons."""
+        """What each sequence asks for: its pooled states, the activations of its neurons, or a classifier's labels."""
         outcomes: dict[int, Outcome] = {}
         for with_target in (False, True):
             places = [i for i, s in enumerate(sequences) if bool(s.prepared.target_ids) is with_target]
@@ -61,12 +66,35 @@ class Reader:
         prompts = [s.prepared.prompt_ids for s in sequences]
         targets = [s.prepared.target_ids for s in sequences if s.prepared.target_ids]
         sites = {column.site for s in sequences for column in s.prepared.neurons or ()}
+        readings = {row: s.prepared.reading for row, s in enumerate(sequences) if s.prepared.reading is not None}
+        if self._head is not None and readings:
+            sites |= set(self._head.sites)
         with capture(self._model, sites, self._sites) as recorded:
             states, mask = self._read_prompts(prompts, slots)
             if targets:
                 self._read_targets(targets, slots, states, mask)
         pooled = _means(states, mask)
-        return [self._outcome(s, row, pooled[row], recorded) for row, s in enumerate(sequences)]
+        kept = self._head.features(self._loaded, recorded, readings) if self._head is not None and readings else {}
+        return [
+            self._of_head(self._head, s, kept[row])
+            if self._head is not None and row in kept
+            else self._outcome(s, row, pooled[row], recorded)
+            for row, s in enumerate(sequences)
+        ]
+
+    def _of_head(self, head: Head, sequence: Sequence, features: Features) -> Outcome:
+        """What a classifier says of a text's (rows, neurons) features, or the features themselves."""
+        if not np.isfinite(features).all():
+            return Outcome(sequence, error=_not_a_number(sequence))
+        if sequence.request.task == "encode":
+            mean = features.mean(axis=0) if len(features) else head.center
+            return Outcome(sequence, end="stop", pooled=tuple(mean.tolist()))
+        reading = sequence.prepared.reading
+        spans = reading.words if head.level == "word" else (None,)
+        shares = head.probabilities(features).tolist()
+        named = [tuple(zip(head.labels, row, strict=True)) for row in shares]
+        classified = tuple(Classified(span, row) for span, row in zip(spans, named, strict=True))
+        return Outcome(sequence, end="stop", classified=classified)
 
     def _read_prompts(self, prompts: Tokens, slots: Items[int]) -> tuple[torch.Tensor, torch.Tensor]:
         ids, mask = padded(prompts, self._pad, self._model.device, left=False)

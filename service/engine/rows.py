@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from neurodial.control.distilled import Head
 from neurodial.control.loading import LoadedModel
 from neurodial.control.rows import ControlledRows
 from neurodial.service.engine.caches import RowCache
@@ -28,6 +29,7 @@ class Rows:
         cache: where keys and values are kept.
         decode: makes text of tokens.
         pieces: tokens as the vocabulary writes them.
+        head: of a distilled model: its classifier.
     """
 
     def __init__(
@@ -38,12 +40,13 @@ class Rows:
         cache: RowCache | None,
         decode: Decode,
         pieces: Pieces,
+        head: Head | None = None,
     ) -> None:
         self._defaults, self._decode = defaults, decode
         self._device = loaded.model.device
         self._controls = ControlledRows(loaded, max_rows)
         self._cache = cache or SlotCache()
-        self._reader = Reader(loaded, self._controls, pieces)
+        self._reader = Reader(loaded, self._controls, pieces, head)
         self._passes: CausalPasses | TranslationPasses = (
             TranslationPasses(loaded, self._controls)
             if defaults.start is not None

@@ -13,6 +13,7 @@ from neurodial.control.calibration import Calibration
 from neurodial.control.catalogue import SetSource
 from neurodial.control.compiling import CompiledControls, compile_controls
 from neurodial.control.controls import Control
+from neurodial.control.distilled import Head, Reading
 from neurodial.control.errors import AddressError, BadInput, ControlError, LimitError, NeuronSetError
 from neurodial.control.loading import LoadedModel
 from neurodial.control.selecting import original_width
@@ -55,6 +56,7 @@ class ModelRunner:
         max_prompt_tokens: tokens of one prompt; as many as the model reads where absent.
         max_neurons: neurons that one request's controls may touch; no limit where absent.
         max_set_bytes: the largest neuron-set file that `check_set` takes.
+        head: of a distilled model: its classifier.
 
     Raises:
         FingerprintError: if a set or the calibration was made for another model.
@@ -75,13 +77,14 @@ class ModelRunner:
         max_prompt_tokens: int | None = None,
         max_neurons: int | None = None,
         max_set_bytes: int = 64 * 1024 * 1024,
+        head: Head | None = None,
     ) -> None:
         named = {name: sets.get(name) for name in sets.names()}
         for found in named.values():
             found.check_model(loaded, allow_changed_weights=allow_changed_weights)
         if calibration is not None:
             calibration.check_model(loaded, allow_changed_weights=allow_changed_weights)
-        self._loaded, self._sets = loaded, sets
+        self._loaded, self._sets, self._head = loaded, sets, head
         self._prompts = Prompts(loaded)
         self._defaults = ModelDefaults.of(loaded.model)
         self._max_positions = _max_positions(loaded)
@@ -99,9 +102,10 @@ class ModelRunner:
                 max_deviations=max_deviations,
             )
         )
-        self._rows = Rows(loaded, self._defaults, max_rows, cache, self.decode, self._prompts.pieces)
+        self._rows = Rows(loaded, self._defaults, max_rows, cache, self.decode, self._prompts.pieces, head)
         cards = tuple(set_info(name, found) for name, found in named.items())
-        self.info = EngineInfo(_model_info(loaded, model_id or loaded.name, self._max_positions, self._prompts), cards)
+        about = _model_info(loaded, model_id or loaded.name, self._max_positions, self._prompts, head)
+        self.info = EngineInfo(about, cards)
 
     def prepare(self, request: Request) -> Prepared:
         """Tokenises a prompt and compiles its controls; see `Runner.prepare`.
@@ -113,7 +117,7 @@ class ModelRunner:
         """
         if request.task != "generate":
             return self._prepare_reading(request)
-        if self._loaded.family == "encoder-only":
+        if not self._loaded.writes:
             raise BadInput("this model reads text and does not write any", param="model", hint="choose another model")
         if request.num_beams > 1 and (request.temperature > 0 or request.logprobs is not None):
             field = "temperature" if request.temperature > 0 else "logprobs"
@@ -197,7 +201,8 @@ class ModelRunner:
 
     def _prepare_reading(self, request: Request) -> Prepared:
         """A request that is read in one pass: its tokens, those of its target, and the neurons that it asks for."""
-        ids = self._prompts.ids_of(request)
+        reading = self._reading_of(request)
+        ids = self._prompts.ids_of(request) if reading is None else reading.ids
         self._check_length(len(ids), request.field)
         columns: tuple[Column, ...] = ()
         if request.task == "activations":
@@ -212,7 +217,16 @@ class ModelRunner:
         took = time.perf_counter() - started
         if plan is not None:
             self._check_acts(plan, has_target=bool(target))
-        return Prepared(ids, 0, plan, target_ids=target, neurons=columns, num_values=num_values, compile_s=took)
+        asked: dict[str, Any] = {"target_ids": target, "neurons": columns, "num_values": num_values, "reading": reading}
+        return Prepared(ids, 0, plan, compile_s=took, **asked)
+
+    def _reading_of(self, request: Request) -> Reading | None:
+        """What a distilled model classifies in a text; None where the model's own states are asked for."""
+        if self._head is None and request.task == "classify":
+            raise BadInput("this model does not classify", hint="models made by neurodial distill do", param="model")
+        if self._head is None or request.task == "activations":
+            return None
+        return self._prompts.read(request, self._head)
 
     def _target_ids(self, request: Request, columns: tuple[Column, ...]) -> tuple[int, ...]:
         start = self._defaults.start
@@ -276,7 +290,9 @@ def _max_positions(loaded: LoadedModel) -> int:
     return next((int(number) for number in known if isinstance(number, int) and number > 0), _UNLIMITED_POSITIONS)
 
 
-def _model_info(loaded: LoadedModel, model_id: str, max_positions: int, prompts: Prompts) -> ModelInfo:
+def _model_info(
+    loaded: LoadedModel, model_id: str, max_positions: int, prompts: Prompts, head: Head | None
+) -> ModelInfo:
     model = loaded.model
     return ModelInfo(
         id=model_id,
@@ -290,4 +306,6 @@ def _model_info(loaded: LoadedModel, model_id: str, max_positions: int, prompts:
         hidden_size=int(model.config.get_text_config().hidden_size),
         vocab_size=prompts.vocab_size,
         has_chat_template=prompts.has_chat_template,
+        classifies=head.level if head else None,
+        labels=head.labels if head else (),
     )

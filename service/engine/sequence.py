@@ -7,6 +7,7 @@ from neurodial.control.errors import NeurodialError
 from neurodial.service.engine.handle import Handle
 from neurodial.service.engine.primitives import (
     NOTHING_APPLIED,
+    Classified,
     Failed,
     Finished,
     FinishReason,
@@ -86,6 +87,7 @@ class Sequence:
         *,
         pooled: tuple[float, ...] = (),
         activations: tuple[SiteActivations, ...] = (),
+        classified: tuple[Classified, ...] = (),
     ) -> None:
         """Delivers the end, once."""
         if self.is_finished:
@@ -95,7 +97,8 @@ class Sequence:
         self.state = "finished"
         num_prompt, num_written = len(self.prepared.prompt_ids), len(self.ids)
         logprobs = tuple(self.logprobs)
-        self.end = Finished(reason, text, num_prompt, num_written, dict(applied), logprobs, pooled, activations)
+        found = pooled, activations, classified
+        self.end = Finished(reason, text, num_prompt, num_written, dict(applied), logprobs, *found)
         self.handle.deliver(self.end)
 
     def fail(self, error: NeurodialError) -> None:

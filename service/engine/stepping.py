@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from neurodial.control.controls import Control
 from neurodial.control.errors import InternalError, NeurodialError, Unavailable
 from neurodial.service.engine.primitives import (
+    Classified,
     EngineInfo,
     FinishReason,
     Message,
@@ -41,6 +42,7 @@ class Outcome:
         error: why it failed instead.
         pooled: of an `encode` request.
         activations: of an `activations` request.
+        classified: of a `classify` request.
     """
 
     sequence: Sequence
@@ -50,6 +52,7 @@ class Outcome:
     error: NeurodialError | None = None
     pooled: tuple[float, ...] = ()
     activations: tuple[SiteActivations, ...] = ()
+    classified: tuple[Classified, ...] = ()
 
 
 class Runner(Protocol):
@@ -158,7 +161,8 @@ class Stepper:
                 break
         if reason is not None:
             applied = self._runner.applied(sequence)
-            sequence.finish(reason, applied, pooled=outcome.pooled, activations=outcome.activations)
+            found = {name: getattr(outcome, name) for name in ("pooled", "activations", "classified")}
+            sequence.finish(reason, applied, **found)
 
     def _give_up(self, sequence: Sequence) -> None:
         """Ends what was cancelled or ran out of time."""

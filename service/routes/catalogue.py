@@ -56,5 +56,7 @@ def _card(info: EngineInfo, name: str | None = None, control: Control | None = N
         hidden_size=model.hidden_size,
         vocab_size=model.vocab_size,
         has_chat_template=model.has_chat_template,
+        classifies=model.classifies,
+        labels=list(model.labels),
         **variant,
     )

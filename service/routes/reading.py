@@ -54,7 +54,7 @@ def add(app: FastAPI, services: Services) -> None:
             Embedding(index=index, embedding=_encoded(r.pooled, request.encoding_format), applied=applied_of(r))
             for index, r in enumerate(results)
         ]
-        return body.answer(Embeddings(data=data, model=request.model, usage=_usage_of(results)))
+        return body.answer(Embeddings(data=data, model=request.model, usage=usage_of(results)))
 
     @app.post(
         "/v1/activations",
@@ -77,7 +77,7 @@ def add(app: FastAPI, services: Services) -> None:
             created=int(time.time()),
             model=request.model,
             data=[_activations_of(index, result) for index, result in enumerate(results)],
-            usage=_usage_of(results),
+            usage=usage_of(results),
         )
         return body.answer(answer)
 
@@ -178,7 +178,8 @@ def _stack_of(found: SiteActivations) -> StackActivations:
     )
 
 
-def _usage_of(results: list[Finished]) -> ReadingUsage:
+def usage_of(results: list[Finished]) -> ReadingUsage:
+    """Tokens that were read."""
     count = sum(result.prompt_tokens for result in results)
     return ReadingUsage(prompt_tokens=count, total_tokens=count)
 

@@ -23,6 +23,8 @@ class ModelCard(BaseModel):
     hidden_size: int
     vocab_size: int
     has_chat_template: bool
+    classifies: str | None = Field(default=None, description="sentence or word: what a distilled model labels")
+    labels: list[str] = Field(default=[], description="that a distilled model tells apart")
     parent: str | None = Field(default=None, description="of base:set=label, the model that it is a control of")
     controls: list[dict[str, str]] = Field(default=[], description="of base:set=label, what it stands for")
 

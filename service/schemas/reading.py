@@ -1,4 +1,4 @@
-"""`/v1/embeddings`, `/v1/activations`, `/tokenize` and `/detokenize`."""
+"""`/v1/embeddings`, `/v1/classify`, `/v1/activations`, `/tokenize` and `/detokenize`."""
 
 from typing import Any, ClassVar, Literal
 
@@ -24,7 +24,7 @@ class EmbeddingRequest(ModelRequest):
 
 
 class Embedding(BaseModel):
-    """The mean of the last hidden states over one text's tokens."""
+    """The mean of the last hidden states over one text's tokens; of a distilled model its kept neurons."""
 
     object: Literal["embedding"] = "embedding"
     index: int
@@ -45,6 +45,50 @@ class Embeddings(BaseModel):
     object: Literal["list"] = "list"
     data: list[Embedding]
     model: str
+    usage: ReadingUsage
+
+
+class ClassifyRequest(ModelRequest):
+    """`POST /v1/classify`."""
+
+    input: str | list[str] = Field(description="a text or several")
+    user: str | None = Field(default=None, description="accepted and without effect")
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts as a list."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+
+class ClassifiedWord(BaseModel):
+    """One word of a text."""
+
+    text: str
+    start: int = Field(description="its first character in the text")
+    end: int
+    label: str
+    probabilities: dict[str, float]
+
+
+class Classification(BaseModel):
+    """What a distilled model says of one text, under the request's controls."""
+
+    object: Literal["classification"] = "classification"
+    index: int
+    label: str | None = Field(default=None, description="the likeliest; null where the model labels words")
+    probabilities: dict[str, float] | None = Field(default=None, description="of every label")
+    words: list[ClassifiedWord] | None = Field(default=None, description="where the model labels words")
+    applied: Applied
+
+
+class Classifications(BaseModel):
+    """Answer of `/v1/classify`."""
+
+    id: str
+    object: Literal["list"] = "list"
+    created: int
+    model: str
+    data: list[Classification]
     usage: ReadingUsage
 
 

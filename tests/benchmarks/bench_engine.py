@@ -4,8 +4,8 @@ Two models (the demo and a random Llama of 8 layers and width 512), two workload
 for all. *together*: 1, 8 and 32 requests of one output length arrive at once, where nobody can beat a static batch.
 *arriving*: 200 requests arrive over time with output lengths from 4 to 64 tokens, at the rate (× `--load`) at which
 static batches of 32 equal outputs would have been served; those who cannot join running batches form static ones of up
-to 32 from the queue. Tokens count from when they are there, also within a static batch. Variants take turns, round by
-round, and a ratio is the median over rounds; transformers' continuous batching and the peers follow one after another.
+to 32 from the queue. Tokens count from when they are there, also within a static batch. All variants take turns, round
+by round, the peers in processes of their own that wait meanwhile; a ratio is the median over rounds.
 
 Peers run in environments of their own, which the variables name; one that is not there is skipped (nnsight and pyvene
 as in bench_control):
@@ -21,7 +21,8 @@ import os
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from logging import CRITICAL, getLogger
 from pathlib import Path
@@ -38,7 +39,17 @@ from transformers.utils import logging
 from neurodial.control import LoadedModel
 from tests.benchmarks import serving_page
 from tests.benchmarks.bench_control import ROOT
-from tests.benchmarks.engine_load import Job, Served, agreement, arriving, as_data, figures, in_batches, together
+from tests.benchmarks.engine_load import (
+    Job,
+    Serve,
+    Served,
+    agreement,
+    arriving,
+    as_data,
+    figures,
+    in_batches,
+    together,
+)
 from tests.benchmarks.engine_variants import (
     SHIFT,
     decoder_ffn,
@@ -46,7 +57,6 @@ from tests.benchmarks.engine_variants import (
     neurons_of,
     random_llama,
     variants,
-    with_continuous_batching,
     with_generate,
 )
 
@@ -57,13 +67,58 @@ STATIC, NONE, SHARED, EACH = (
     "engine, a control per request",
 )
 SEQUENTIAL, PACKED = "sequential", "continuous batching with hooks"
-PEERS = {"nnsight": "controlled", "pyvene": "controlled", "ctranslate2": "no control"}
+PEERS = {"nnsight": EACH, "pyvene": EACH, "ctranslate2": NONE}  # whose outputs theirs must equal
 Rounds = dict[str, list[Served]]
 
 
-def measure(loaded: LoadedModel, jobs: list[Job], rounds: int, num_sequential: int) -> Rounds:
-    """Every variant of this process on one workload, taking turns, and what takes long once."""
-    chosen, taken = variants(loaded), Rounds()
+class PeerFailed(Exception):
+    """A peer that cannot be measured, and why."""
+
+
+class Peer:
+    """A peer in a process of its own.
+
+    Args:
+        name: of the package.
+        python: interpreter that has it; "" where there is none.
+        folder: the model and the controls.
+
+    Raises:
+        PeerFailed: if it is not there or does not start.
+    """
+
+    def __init__(self, name: str, python: str, folder: Path) -> None:
+        if not python:
+            raise PeerFailed("not installed")
+        command = [python, "-m", "tests.benchmarks.engine_peers", str(folder), name]
+        self._errors = (folder / f"{name}.log").open("w+", encoding="utf-8")
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
+        self._process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
+        self.version = str(self._answer())
+
+    def serve(self, jobs: Sequence[Job]) -> Served:
+        """A round."""
+        assert self._process.stdin is not None
+        print(json.dumps(as_data(jobs)), file=self._process.stdin, flush=True)
+        answer = self._answer()
+        return Served(*({int(number): found for number, found in answer[key].items()} for key in ("stamps", "tokens")))
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.communicate()
+        self._errors.close()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        if line := self._process.stdout.readline():
+            return json.loads(line)
+        self._errors.seek(0)
+        raise PeerFailed((self._errors.read().strip().splitlines() or ["it failed"])[-1][:200])
+
+
+def measure(chosen: dict[str, Serve], loaded: LoadedModel, jobs: list[Job], rounds: int, num_sequential: int) -> Rounds:
+    """Every variant on one workload, taking turns; one request after another once, on some of them."""
+    taken = Rounds()
     for number in range(rounds + 1):
         for name, serve in chosen.items():
             if number:
@@ -72,15 +127,17 @@ def measure(loaded: LoadedModel, jobs: list[Job], rounds: int, num_sequential: i
             else:  # warms up
                 serve(jobs[:4])
     taken[SEQUENTIAL] = [in_batches(with_generate(loaded), 1)(_at_once(jobs[:num_sequential]))]
-    if loaded.family == "decoder-only":
-        serve = with_continuous_batching(loaded)
-        serve(jobs[:4])
-        taken[PACKED] = [serve(jobs)]
     return taken
 
 
 def _at_once(jobs: Sequence[Job]) -> list[Job]:
     return [Job(job.number, job.ids, job.num_tokens) for job in jobs]
+
+
+def ratio(taken: Rounds, name: str, base: str) -> float:
+    """How much faster one variant is than another: the median over rounds."""
+    pairs = zip(taken[name], taken[base], strict=True)
+    return round(statistics.median(b.total() / a.total() for a, b in pairs), 3)
 
 
 def report(jobs: list[Job], taken: Rounds) -> dict[str, dict[str, Any]]:
@@ -90,27 +147,28 @@ def report(jobs: list[Job], taken: Rounds) -> dict[str, dict[str, Any]]:
         served = [job for job in jobs if job.number in rounds[0].tokens]
         rows[name] = figures(served, rounds)
     rows[SEQUENTIAL] |= {"ttft_ms": None, "requests": len(taken[SEQUENTIAL][0].tokens)}
-    for name, base in ((NONE, STATIC), (SHARED, NONE), (EACH, NONE), (EACH, STATIC)):
-        pairs = zip(taken[name], taken[base], strict=True)
-        key = "to_static" if base == STATIC else "to_no_control"
-        rows[name][key] = round(statistics.median(b.total() / t.total() for t, b in pairs), 3)
+    if "ctranslate2" in rows:  # a batch's tokens come all at once
+        rows["ctranslate2"] |= {"ttft_ms": None, "tpot_ms": None}
+    for name in taken.keys() - {STATIC, SEQUENTIAL}:
+        rows[name]["to_static"] = ratio(taken, name, STATIC)
+    for name in (SHARED, EACH):
+        rows[name]["to_no_control"] = ratio(taken, name, NONE)
     plain = taken[STATIC][0].tokens
-    rows[NONE]["equal_outputs"] = agreement(taken[NONE][0], plain)
-    if PACKED in taken:
-        rows[PACKED]["equal_outputs"] = agreement(taken[PACKED][0], taken[EACH][0].tokens)
+    for name, wanted in ({NONE: STATIC, PACKED: EACH} | PEERS).items():
+        if name in taken:
+            rows[name]["equal_outputs"] = agreement(taken[name][0], taken[wanted][0].tokens)
     if agreement(taken[EACH][0], plain) > 0.9:
         raise SystemExit("the controls change nothing that could be compared")
     return rows
 
 
-def write_for_peers(folder: Path, loaded: LoadedModel, workloads: dict[str, Any]) -> None:
-    """The model, the workloads and the controls."""
+def write_for_peers(folder: Path, loaded: LoadedModel, count: int) -> None:
+    """The model and the controls of so many requests."""
     model: Any = loaded.model
     model.save_pretrained(folder)
     if loaded.family == "encoder-decoder":
         AutoTokenizer.from_pretrained(ROOT / "deploy/demo/en-es").save_pretrained(folder)
-    (folder / "workloads.json").write_text(json.dumps(workloads))
-    infos, count = decoder_ffn(loaded), max(len(w["jobs"]) for w in workloads.values())
+    infos = decoder_ffn(loaded)
     widths = tuple(info.width for info in infos)
     tensors = {"value": torch.tensor(SHIFT)}
     for place, info in enumerate(infos):
@@ -119,20 +177,8 @@ def write_for_peers(folder: Path, loaded: LoadedModel, workloads: dict[str, Any]
     save_file(tensors, folder / "controls.safetensors")
 
 
-def run_peer(peer: str, python: str, folder: Path) -> dict[str, Any]:
-    """A peer's figures, measured by its own interpreter."""
-    if not python:
-        return {"problem": "not installed"}
-    command = [python, "-m", "tests.benchmarks.engine_peers", str(folder), peer]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return {"problem": (done.stderr.strip().splitlines() or ["it failed"])[-1][:200]}
-    answer: dict[str, Any] = json.loads((folder / f"{peer}.json").read_text())
-    return answer
-
-
-def show(title: str, rows: dict[str, dict[str, Any]], console: Console) -> None:
-    """One workload's table."""
+def show(title: str, rows: dict[str, dict[str, Any]], goals: dict[str, dict[str, Any]], console: Console) -> None:
+    """One workload's table, and what was aimed at."""
     table = Table("variant", "tokens/s", "to static", "to no control", "TTFT p50, p95 ms", "TPOT p50, p95 ms", "equal")
     for name, row in rows.items():
         if "problem" in row:
@@ -142,33 +188,72 @@ def show(title: str, rows: dict[str, dict[str, Any]], console: Console) -> None:
         ratios = [str(row.get(key, "")) for key in ("to_static", "to_no_control")]
         table.add_row(name, f"{row['tokens_per_s']:,.0f}", *ratios, *times, str(row.get("equal_outputs", "")))
     console.print(f"\n[bold]{title}[/bold]", table)
+    for goal, reached in goals.items():
+        wanted = "" if reached["target"] is None else f" (target ≥ {reached['target']})"
+        console.print(f"  {goal}: {reached['measured']}{wanted}")
 
 
 def _pair(times: dict[str, float] | None) -> str:
     return "" if times is None else f"{times['p50']:,.1f}, {times['p95']:,.1f}"
 
 
-def ratios(rows: dict[str, dict[str, Any]], *, is_arriving: bool) -> dict[str, dict[str, Any]]:
+def ratios(taken: Rounds, rows: dict[str, dict[str, Any]], *, is_arriving: bool) -> dict[str, dict[str, Any]]:
     """What was aimed at, and what was reached."""
-    speed = {name: row["tokens_per_s"] for name, row in rows.items() if "tokens_per_s" in row}
-    peers = {name: speed[name] for name in ("nnsight", "pyvene") if name in speed}
-    found: dict[str, tuple[Any, float | None]] = {
-        "a control per request / no control": (rows[EACH]["to_no_control"], 0.95)
+    peers = [name for name in ("nnsight", "pyvene") if name in taken]
+    found: dict[str, tuple[float, float | None]] = {
+        "a control per request / no control": (ratio(taken, EACH, NONE), 0.95)
     }
     if is_arriving:
-        found["engine / static"] = (rows[NONE]["to_static"], 1.4)
-        found["engine, a control per request / sequential"] = (round(speed[EACH] / speed[SEQUENTIAL], 2), 6.0)
+        found["engine / static"] = (ratio(taken, NONE, STATIC), 1.4)
+        sequential = round(rows[EACH]["tokens_per_s"] / rows[SEQUENTIAL]["tokens_per_s"], 2)
+        found["engine, a control per request / sequential"] = (sequential, 6.0)
         if peers:
-            best = max(peers.values())
-            found["engine, a control per request / best of nnsight and pyvene"] = (round(speed[EACH] / best, 2), 1.4)
+            best = min(ratio(taken, EACH, peer) for peer in peers)
+            found["engine, a control per request / best of nnsight and pyvene"] = (best, 1.4)
     else:
-        found["engine, a control per request / static"] = (rows[EACH]["to_static"], 0.95)
-        if "nnsight" in peers:
-            found["engine, a control per request / nnsight"] = (round(speed[EACH] / peers["nnsight"], 2), 1.0)
+        found["engine, a control per request / static"] = (ratio(taken, EACH, STATIC), 0.95)
+        for peer in peers:
+            wanted = 1.0 if peer == "nnsight" else None
+            found[f"engine, a control per request / {peer}"] = (ratio(taken, EACH, peer), wanted)
     for name in (PACKED, "ctranslate2"):
-        if name in speed:
-            found[f"engine, no control / {name}"] = (round(speed[NONE] / speed[name], 2), None)
+        if name in taken:
+            found[f"engine, no control / {name}"] = (ratio(taken, NONE, name), None)
     return {name: {"measured": value, "target": target} for name, (value, target) in found.items()}
+
+
+@contextmanager
+def started(
+    loaded: LoadedModel, interpreters: dict[str, str], count: int
+) -> Iterator[tuple[dict[str, Peer], dict[str, str]]]:
+    """The peers that serve this model, with the controls of so many requests; and why others do not."""
+    peers, missing = dict[str, Peer](), dict[str, str]()
+    with tempfile.TemporaryDirectory() as place:
+        write_for_peers(Path(place), loaded, count)
+        for name in PEERS:
+            if name == "ctranslate2" and loaded.family != "encoder-decoder":
+                continue
+            try:
+                peers[name] = Peer(name, interpreters[name], Path(place))
+            except PeerFailed as error:
+                missing[name] = str(error)
+        try:
+            yield peers, missing
+        finally:
+            for peer in peers.values():
+                peer.close()
+
+
+def workloads(
+    loaded: LoadedModel, counts: list[int], num_arriving: int, load: float, tokens: int
+) -> dict[str, list[Job]]:
+    """The jobs of each workload, by its name."""
+    size = int(loaded.model.config.vocab_size)
+    made = {f"{count} together": together(size, count, tokens) for count in counts}
+    if num_arriving:
+        static = in_batches(with_generate(loaded))(together(size, 32, tokens)).total() / (32 * tokens)
+        length = sum(job.num_tokens for job in arriving(size, num_arriving, 0.0))
+        made[f"{num_arriving} arriving"] = arriving(size, num_arriving, length * static / load)
+    return made
 
 
 def main(
@@ -192,50 +277,24 @@ def main(
     torch.set_num_threads(1)
     console, results, machine_load = Console(width=130), [], os.getloadavg()[0]
     interpreters = {"nnsight": nnsight, "pyvene": pyvene, "ctranslate2": ctranslate2}
+    versions = {package: version(package) for package in ("torch", "transformers")}
     for model in models:
         loaded = {"demo": demo, "llama": random_llama}[model]()
-        size = int(loaded.model.config.vocab_size)
-        work: dict[str, tuple[list[Job], Rounds]] = {}
-        for count in counts:
-            jobs = together(size, count, tokens)
-            work[f"{count} together"] = jobs, measure(loaded, jobs, rounds, min(count, num_sequential))
-        if num_arriving:
-            jobs = arriving(size, num_arriving, 0.0)
-            equal = together(size, 32, tokens)
-            static = in_batches(with_generate(loaded))(equal).total() / (32 * tokens)
-            jobs = arriving(size, num_arriving, sum(job.num_tokens for job in jobs) * static / load)
-            again = arriving_rounds * (2 if model == "demo" else 1)
-            work[f"{num_arriving} arriving"] = jobs, measure(loaded, jobs, again, num_sequential)
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place)
-            plain = {
-                name: {
-                    "jobs": as_data(jobs),
-                    "rounds": len(taken[STATIC]),
-                    "plain": taken[STATIC][0].tokens,
-                    "controlled": taken[EACH][0].tokens,
-                }
-                for name, (jobs, taken) in work.items()
-            }
-            write_for_peers(folder, loaded, plain)
-            chosen = [peer for peer in PEERS if peer != "ctranslate2" or loaded.family == "encoder-decoder"]
-            answers = {peer: run_peer(peer, interpreters[peer], folder) for peer in chosen}
-        for name, (jobs, taken) in work.items():
-            rows = report(jobs, taken)
-            for peer, answer in answers.items():
-                rows[peer] = answer if "problem" in answer else answer["workloads"][name]
-            window = max(job.arrives_s for job in jobs)
-            show(f"{model}, {name}" + (f" within {window:.1f} s" if window else ""), rows, console)
-            goals = ratios(rows, is_arriving=bool(window))
-            for goal, found in goals.items():
-                wanted = "" if found["target"] is None else f" (target ≥ {found['target']})"
-                console.print(f"  {goal}: {found['measured']}{wanted}")
-            facts = {"model": model, "workload": name, "window_s": round(window, 2), "rounds": len(taken[STATIC])}
-            results.append(facts | {"variants": rows, "ratios": goals})
-    versions = {package: version(package) for package in ("torch", "transformers")}
+        with started(loaded, interpreters, max(*counts, num_arriving)) as (peers, missing):
+            versions |= {name: peer.version for name, peer in peers.items()}
+            chosen = variants(loaded) | {name: peer.serve for name, peer in peers.items()}
+            for name, jobs in workloads(loaded, counts, num_arriving, load, tokens).items():
+                window = max(job.arrives_s for job in jobs)
+                times = arriving_rounds * (2 if model == "demo" else 1) if window else rounds
+                taken = measure(chosen, loaded, jobs, times, num_sequential)
+                rows = report(jobs, taken) | {peer: {"problem": why} for peer, why in missing.items()}
+                goals = ratios(taken, rows, is_arriving=bool(window))
+                show(f"{model}, {name}" + (f" within {window:.1f} s" if window else ""), rows, goals, console)
+                facts = {"model": model, "workload": name, "window_s": round(window, 2), "rounds": times}
+                results.append(facts | {"variants": rows, "ratios": goals})
     document = {
         "threads": torch.get_num_threads(),
-        "versions": versions | {peer: answer.get("version") for peer, answer in answers.items()},
+        "versions": versions,
         "load": load,
         "tokens": tokens,
         "results": results,

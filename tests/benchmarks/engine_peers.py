@@ -1,12 +1,14 @@
 """Serves the engine's workloads with a peer, by the interpreter of an environment of the peer's own.
 
-bench_engine.py writes a folder with the model, the workloads, every request's control (which neurons to shift, by how
-much) and the tokens that this gives. nnsight and pyvene apply a batch's controls as one dense shift for each module,
-which is the fastest way for both: one trace or call for each step, the cache is transformers'. CTranslate2 runs the
-same model in float32 without controls. All serve static batches of what waits.
+bench_engine.py writes a folder with the model and every request's control (which neurons to shift, by how much), starts
+this file and asks it for one round after another: a line with the jobs comes in, a line with their tokens and times
+goes out, and in between the process waits. nnsight and pyvene apply a batch's controls as one dense shift for each
+module, which is the fastest way for both: one trace or call for each step, the cache is transformers'. CTranslate2 runs
+the same model in float32 without controls. All serve static batches of what waits.
 """
 
 import json
+import os
 import re
 import sys
 import time
@@ -22,7 +24,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils import logging
 
-from tests.benchmarks.engine_load import Generate, Job, agreement, figures, from_data, in_batches, padded
+from tests.benchmarks.engine_load import Generate, Job, from_data, in_batches, padded
 
 Shifts = dict[str, torch.Tensor]  # module → (rows, 1, width), added to its input
 Call = Callable[..., Any]  # the model's arguments → its output
@@ -220,21 +222,16 @@ def generator(folder: Path, peer: str) -> Generate:
 
 
 def main(folder: Path, peer: str) -> None:
-    """Serves every workload of a folder and writes `PEER.json` there."""
+    """Says its version, then serves every line of jobs until there is none."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is no answer
     logging.disable_progress_bar()
     torch.set_num_threads(1)
     serve = in_batches(generator(folder, peer))
-    results = {}
-    for name, workload in json.loads((folder / "workloads.json").read_text()).items():
-        jobs = from_data(workload["jobs"])
-        serve(jobs[:2])
-        rounds = [serve(jobs) for _ in range(workload["rounds"])]
-        wanted = workload["plain" if peer == "ctranslate2" else "controlled"]
-        equal = agreement(rounds[0], {int(number): tokens for number, tokens in wanted.items()})
-        results[name] = figures(jobs, rounds) | {"equal_outputs": equal}
-        if peer == "ctranslate2":  # a batch's tokens come all at once
-            results[name] |= {"ttft_ms": None, "tpot_ms": None}
-    (folder / f"{peer}.json").write_text(json.dumps({"version": version(peer), "workloads": results}))
+    print(json.dumps(version(peer)), file=answers, flush=True)
+    for line in sys.stdin:
+        served = serve(from_data(json.loads(line)))
+        print(json.dumps({"stamps": served.stamps, "tokens": served.tokens}), file=answers, flush=True)
 
 
 if __name__ == "__main__":

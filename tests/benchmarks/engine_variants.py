@@ -233,10 +233,13 @@ def with_continuous_batching(loaded: LoadedModel) -> Serve:
 def variants(loaded: LoadedModel) -> dict[str, Serve]:
     """What takes turns in every round; static `generate` is the baseline."""
     control = numbered_controls(loaded)
+    packed = (
+        {"continuous batching with hooks": with_continuous_batching(loaded)} if loaded.family == "decoder-only" else {}
+    )
     return {
         "static batches": in_batches(with_generate(loaded)),
         "engine, no control": with_engine(loaded, lambda _: ()),
         "engine, one shared control": with_engine(loaded, lambda _: control(0)),
         "engine, a control per request": with_engine(loaded, control),
         "engine, growing cache": with_engine(loaded, lambda _: (), GrowingCache),
-    }
+    } | packed

@@ -36,7 +36,8 @@ def keep(document: dict[str, Any], out: Path, load: float, refill: Callable[[], 
 def fill(page: Path = PAGE, results: Path = RESULTS, tables: Mapping[str, Lines] | None = None) -> None:
     """Rewrites what lies between a page's markers, with the lines that each result makes."""
     text = page.read_text(encoding="utf-8")
-    for name, lines in (tables or {"engine": engine_lines, "http": http_lines}).items():
+    usual: dict[str, Lines] = {"engine": engine_lines, "http": http_lines, "soak": soak_lines}
+    for name, lines in (tables or usual).items():
         file = results / f"{name}.json"
         if file.exists():
             made = "\n".join(lines(json.loads(file.read_text(encoding="utf-8"))))
@@ -87,6 +88,23 @@ def http_lines(document: dict[str, Any]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for name, row in document["ways"].items():
         yield f"| {name} | {' | '.join(str(value) for value in row.values())} |"
+
+
+def soak_lines(document: dict[str, Any]) -> Iterator[str]:
+    """What became of the requests, and the memory of the processes."""
+    settings = document["settings"]
+    yield f"{document['at'][:10]}; {settings['seconds']:.0f} s, {settings['clients']} clients."
+    yield ""
+    yield "| Request: what became of it | Number |"
+    yield "|---|---|"
+    for name, number in document["requests"].items():
+        yield f"| {name} | {number:,} |"
+    yield ""
+    yield "| Process | Watched, s | MB at first | MB at last | MB per minute |"
+    yield "|---|---|---|---|---|"
+    for row in document["memory"]:
+        name = row["process"].split(" [")[0]
+        yield f"| {name} | {row['seconds']} | {row['first_mb']} | {row['last_mb']} | {row['slope_mb_per_minute']} |"
 
 
 def facts(document: dict[str, Any]) -> Iterator[str]:

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from neurodial.deploy.config import DEMO_CALIBRATION, DEMO_MODEL, DEMO_MODEL_ID, DEMO_SETS
 from neurodial.deploy.settings import ModelSettings
+from tests.benchmarks import serving_page
 from tests.benchmarks.soak_cases import Case, cases
 from tests.benchmarks.soak_load import Clients, Tally
 from tests.benchmarks.soak_watch import Memory, Watch
@@ -142,6 +143,8 @@ def main(
         "problems": problems,
     }
     out.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if out.parent == serving_page.RESULTS:
+        serving_page.fill()
     total, lost = sum(tally.ended.values()), tally.ended["stream", "lost with the killed replica"]
     console.print(f"{total:,} requests, {lost} lost with the killed replica; a successor after {recovered:.1f} s")
     for problem in problems[:20]:

@@ -12,7 +12,7 @@ from neurodial.control.errors import PruningError
 from neurodial.control.lineage import Lineage
 from neurodial.control.loading import LoadedModel
 from neurodial.control.pruning.cost import cost
-from neurodial.control.pruning.loader import read_pruned
+from neurodial.control.pruning.loader import read_derived
 from neurodial.control.pruning.removal import prune_model
 from neurodial.control.pruning.saving import save_pruned
 from neurodial.control.pruning.support import FILLS, MODES, PARTS, Fill, Mode, Part, support
@@ -81,7 +81,7 @@ def test_a_saved_model_comes_back_the_same(variant: str, way: Way, tmp_path: Pat
     lineage = Lineage.load(folder)
     assert lineage == small.lineage
     assert lineage is not None
-    back = LoadedModel.wrap(read_pruned(folder, lineage, torch.float32), small.tokenizer)
+    back = LoadedModel.wrap(read_derived(folder, lineage, torch.float32), small.tokenizer)
     assert back.lineage == lineage
     assert {s: i.width for s, i in back.sites.sites.items()} == {s: i.width for s, i in small.sites.sites.items()}
     assert {n: p.shape for n, p in back.model.named_parameters()} == {

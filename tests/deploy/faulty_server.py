@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence as Items
 from pathlib import Path
 
+from neurodial.control.catalogue import SetCatalogue, SetSource, StoredSets
 from neurodial.deploy import application, server
 from neurodial.deploy.config import Config, load_config
 from neurodial.deploy.replica import EngineReplica
@@ -23,8 +24,8 @@ from neurodial.service.engine.stepping import Outcome
 class FaultyRunner(FakeRunner):
     """Takes 20 ms a step; `stick` makes its first step last for ever, `die` ends the thread, but only once."""
 
-    def __init__(self, model_id: str, folder: Path) -> None:
-        super().__init__(model_id, max_positions=4096)
+    def __init__(self, model_id: str, folder: Path, source: SetSource | None = None) -> None:
+        super().__init__(model_id, max_positions=4096, source=source)
         self._folder = folder
 
     def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
@@ -51,7 +52,10 @@ class FaultyReplica(EngineReplica):
         if settings.id == "broken":
             raise RuntimeError("size mismatch for some.weight")
         capacity = Capacity(max_rows=settings.max_batch, max_waiting=settings.max_waiting)
-        return Engine(FaultyRunner(settings.id, Path(settings.path)), capacity, stuck_after_s=config.stuck_after_s)
+        fixed = SetCatalogue.from_files(settings.sets)
+        source = None if config.store is None else StoredSets(config.store.open().read, fixed=fixed)
+        runner = FaultyRunner(settings.id, Path(settings.path), source)
+        return Engine(runner, capacity, stuck_after_s=config.stuck_after_s)
 
 
 def main(path: str) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,13 @@ class Server:
                 except OSError:  # it has just ended
                     continue
         return found
+
+    def ray_address(self) -> str:
+        """Of its Ray cluster, for those that join it."""
+        for number in self.relatives():
+            if found := re.search(rb"--gcs-address=([\w.:]+)", (Path("/proc") / str(number) / "cmdline").read_bytes()):
+                return found[1].decode()
+        raise AssertionError("no process names the cluster's address")
 
     def replicas(self, deployment: str) -> list[int]:
         """The processes of a deployment's replicas."""
@@ -90,13 +97,16 @@ class Server:
 
 
 @contextmanager
-def serving(command: Sequence[str], folder: Path, config: str) -> Iterator[Server]:
+def serving(
+    command: Sequence[str], folder: Path, config: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """Starts a server and waits until it serves.
 
     Args:
         command: arguments of Python, before the configuration file.
         folder: for its files.
         config: the configuration without the port.
+        environment: variables beside those that there are.
     """
     port, marker, output = free_port(), uuid.uuid4().hex, folder / "output"
     path = folder / "serve.yaml"
@@ -109,7 +119,7 @@ def serving(command: Sequence[str], folder: Path, config: str) -> Iterator[Serve
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env=os.environ | {"NEURODIAL_TEST": marker},
+            env={**os.environ, "NEURODIAL_TEST": marker, **(environment or {})},
         )
     server = Server(process, port, marker, output)
     try:

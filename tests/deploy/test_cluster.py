@@ -1,7 +1,9 @@
 """A real server: the command line starts Ray Serve once, the official client and raw requests use it, nothing stays."""
 
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,11 +16,15 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from safetensors.torch import load_file, save_file
 
 from neurodial.control.addresses import Site
-from neurodial.control.loading import LoadedModel
+from neurodial.control.loading import LoadedModel, load_model
+from neurodial.control.neuron_set import NeuronSet
 from neurodial.control.pruning.removal import prune_model
 from neurodial.control.pruning.saving import save_pruned
+from neurodial.interpret.discover import Discovery, discover
+from neurodial.interpret.readers import open_corpus
 from tests.deploy.serving import Server, serving
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -231,6 +237,54 @@ def test_a_second_server_on_the_port_is_refused(server: Server, tmp_path: Path, 
     assert done.returncode == 2
     assert done.stderr.splitlines()[0].endswith("is in use")
     assert complete(server, prompt=TEXT).status_code == 200
+
+
+def job(server: Server, *args: str) -> subprocess.Popen[str]:
+    """`neurodial job` on the server's cluster."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SERVE, "job", "--address", server.ray_address(), "--cpus", "0.5", *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"RAY_AUTH_MODE": "token"},
+    )
+
+
+def test_a_job_beside_the_application_finds_what_one_process_finds_and_publishes_it(
+    server: Server, tiny_marian_path: Path, tmp_path: Path
+) -> None:
+    """Two workers on the same cluster, one of which is killed and replaced; then requests can name the set."""
+    corpus, out = "grammar:tense?count=2000", tmp_path / "mood.safetensors"
+    common = ["--model", str(tiny_marian_path), "--corpus", corpus, "--concept", "mood", "--top", "8", "--json"]
+    anything = ["--min-gain=-1", "--min-selectivity=-1", "--min-effect=-99", "--max-p=1", "--max-cost=1e9"]
+    publish = ["--publish", server.url, "--publish-as", "found", "--publish-model", "en-es", *anything]
+    with job(server, "--workers", "2", "discover", *common, "--out", str(out), *publish) as process:
+        while not (at_work := [pid for pid, name in server.relatives().items() if "ray::Worker.run" in name]):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.02)
+        os.kill(at_work[0], signal.SIGKILL)
+        printed, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    alone = discover(load_model(tiny_marian_path), open_corpus(corpus), Discovery("mood", top=8))
+    assert json.loads(printed)["digest"] == NeuronSet.load(out).digest == alone.digest
+    answer = complete(server, prompt=TEXT, controls=[{"set": "found", "to": "past"}]).json()
+    assert answer["choices"][0]["applied"]["controls"][0]["digest"] == alone.digest
+
+
+def test_what_a_worker_cannot_do_is_said_in_one_line(server: Server, tiny_marian_path: Path, tmp_path: Path) -> None:
+    """A damaged model: nothing is tried again, and nothing is left."""
+    shutil.copytree(tiny_marian_path, tmp_path / "damaged")
+    weights = load_file(tmp_path / "damaged" / "model.safetensors")
+    weights["model.encoder.layers.1.fc2.bias"].fill_(float("nan"))
+    save_file(weights, tmp_path / "damaged" / "model.safetensors", {"format": "pt"})
+    args = ["extract", str(tmp_path / "damaged"), "grammar:tense?count=50", "--out", str(tmp_path / "store")]
+    with job(server, "--workers", "1", *args) as process:
+        printed, said = process.communicate(timeout=300)
+    assert (process.returncode, printed) == (2, "")
+    lines = [line for line in said.splitlines() if not line.startswith("no worker has started yet")]
+    assert lines[0].startswith("error: encoder.1.resid: the activations of example ")
+    assert len(lines) == 2
+    assert not (tmp_path / "store").exists()
 
 
 def test_stopping_leaves_no_process(server: Server) -> None:

@@ -8,6 +8,7 @@ import torch
 from transformers import MarianMTModel, MarianTokenizer
 
 from neurodial.control import Control, LoadedModel, NeuronSet, SetCatalogue, compile_controls, load_model
+from neurodial.deploy.config import DEMO_SETS
 from neurodial.deploy.demo.evaluate import DEMO, permuted, random_neurons
 from neurodial.deploy.demo.scoring import rows_of
 from neurodial.interpret.generation import generate_texts
@@ -27,7 +28,7 @@ def tense() -> NeuronSet:
 
 
 def translate(demo: LoadedModel, text: str, found: NeuronSet, to: str) -> str:
-    compiled = compile_controls(demo, [Control(set="tense", to=to)], SetCatalogue({"tense": found}))
+    compiled = compile_controls(demo, [Control(set=found.concept, to=to)], SetCatalogue({found.concept: found}))
     return generate_texts(demo, [text], compiled)[0]
 
 
@@ -45,10 +46,19 @@ def test_the_readmes_sentence_switches_and_nothing_else_changes(demo: LoadedMode
     assert translate(demo, "She opened the window.", tense, "present") == "Ella abre la ventana."
 
 
-def test_the_set_belongs_to_the_model_and_carries_its_evidence(demo: LoadedModel, tense: NeuronSet) -> None:
-    assert not tense.check_model(demo)
-    assert tense.num_neurons <= 100
-    assert {"probe", "readout", "tuning"} <= set(tense.evidence)
+@pytest.mark.parametrize("concept", DEMO_SETS)
+def test_sets_belong_to_the_model_and_carry_their_evidence(demo: LoadedModel, concept: str) -> None:
+    found = NeuronSet.load(DEMO_SETS[concept])
+    assert found.concept == concept
+    assert not found.check_model(demo)
+    assert found.num_neurons <= 100
+    assert {"probe", "readout", "tuning"} <= set(found.evidence)
+
+
+def test_number_moves_subject_and_verb(demo: LoadedModel) -> None:
+    number = NeuronSet.load(DEMO_SETS["number"])
+    assert translate(demo, SENTENCE, number, "plural") == "Los chicos altos están parados en la puerta."
+    assert translate(demo, SENTENCE, number, "singular") == "Un chico alto está parado en la puerta."
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -35,9 +35,15 @@ def test_it_writes_a_report_and_says_what_to_choose(tiny_marian_path: Path, tmp_
         ({"--ranking": "missing.csv"}, "no such ranking"),
         ({"--decoder": "both"}, "not known"),
         ({"--site": "*.resid"}, "one stack"),
+        ({"--corpus": "one.tsv"}, "all sentences have the label 'a', nothing to contrast it with"),
+        ({"--corpus": "three.tsv"}, "training examples of"),
     ],
 )
 def test_mistakes_cost_one_line(tiny_marian_path: Path, tmp_path: Path, change: dict[str, str], message: str) -> None:
+    (tmp_path / "one.tsv").write_text("text\tlabel\n" + "She opens.\ta\n" * 30)
+    (tmp_path / "three.tsv").write_text("text\tlabel\nShe opens.\ta\nHe walks.\tb\nShe likes.\ta\n")
+    if change.get("--corpus"):
+        change = {"--corpus": f"sentences:{tmp_path / change['--corpus']}"}
     base = {"--model": str(tiny_marian_path), "--corpus": "grammar:tense?count=150", "--concept": "x"}
     options = base | {"--out": str(tmp_path / "r"), "--method": "probeless", "--examples": "2"} | change
     result = run(*(word for option in options.items() for word in option))

@@ -141,6 +141,12 @@ def test_group_across_models(tiny_marian_path: Path) -> None:
     assert all(g["members"] == [g["representative"], f"model 2: {g['representative']}"] for g in found["groups"])
 
 
+def test_a_text_without_words_has_no_factors(tiny_marian_path: Path) -> None:
+    result = run(group, "--model", tiny_marian_path, "--method", "nmf", "--text", " ")
+    assert result.exit_code == 2
+    assert "has no words to factorize" in result.output
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -166,6 +166,8 @@ def test_a_store_of_another_model_is_refused(tiny_marian_path: Path, store: Path
         ("One door.\n\nTwo doors.\n", "regex:{}?pattern=door", "an empty line"),
         ("She opens the door.\nHe opens it.\nA book.\n", "words:{}?words=opens", "only 2 training examples|at least 8"),
         ("", "text:{}", "there is nothing to read in it"),
+        ("She opens.\n" * 30, "regex:{}?pattern=.", "all words have the label 'match', nothing to contrast it with"),
+        ("Она открыла дверь сегодня.\n" * 40, "words:{}?words=дверь", "0 have tokens of their own"),
     ],
 )
 def test_corpora_that_cannot_be_learned_from(

@@ -20,11 +20,21 @@ CONFIG = parse_config(
 )
 
 
+Plain: Any = Ingress.__mro__[1]  # without what Serve wraps around it
+
+
+class Undeployed(Plain):  # type: ignore[misc]
+    """Nobody awaits the end of it."""
+
+    def __del__(self) -> None:
+        """There is nothing to tell."""
+
+
 @pytest.fixture
 def deployed() -> Iterator[Any]:
     """What Serve would construct, without what Serve wraps around it, and with an engine in this process."""
     engine = Engine(FakeRunner("a"))
-    made = Ingress.__mro__[1]({"a": None}, CONFIG)
+    made: Any = Undeployed({"a": None}, CONFIG)
     made._engines["a"] = LocalClient(engine)
     yield made
     engine.close()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from neurodial.control.loading import load_model
+from neurodial.control.neuron_set import NeuronSet
 from neurodial.deploy.cli.inspect import inspect_
 from neurodial.deploy.cli.prune import prune
 from neurodial.interpret.ranking_file import Ranking
@@ -57,7 +58,9 @@ def test_the_ranking_that_was_written_prunes_alike(tiny_marian_path: Path, tmp_p
     made = run(prune, *usual, "--by", "random", "--seed", 3, "--out", first)
     assert made.exit_code == 0, made.output
     assert "quality" not in json.loads(made.stdout)
-    assert sorted(p.name for p in (first / "pruning").iterdir()) == ["ranking.csv", "report.json", "report.md"]
+    assert sorted(p.name for p in (first / "pruning").iterdir()) == [
+        "ranking.csv", "report.html", "report.json", "report.md",
+    ]  # fmt: skip
     assert run(prune, *usual, "--by", first / "pruning" / "ranking.csv", "--out", again).exit_code == 0
     lineages = [load_model(folder).lineage for folder in (first, again)]
     assert lineages[0] is not None
@@ -83,6 +86,7 @@ def test_the_ranking_that_was_written_prunes_alike(tiny_marian_path: Path, tmp_p
         (("--what", "heads"), "number of heads"),
         (("--corpus", "text:nowhere.txt"), "nowhere.txt"),
         (("--model", "./nowhere"), "no such folder"),
+        (("--recover-corpus", "text:a.txt"), "add --recover"),
         (("--calibration", "nothing.safetensors"), "no such calibration"),
     ],
 )
@@ -95,6 +99,14 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert result.exit_code == 2, result.output
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) <= 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_recovery_needs_text(tiny_marian_path: Path, tmp_path: Path) -> None:
+    usual = ("--model", tiny_marian_path, "--by", "magnitude", "--keep", 0.5, "--out", tmp_path / "out", "--recover")
+    for options, message in (((), "--recover needs text"), (("--minutes", 0), "minutes 0: not a positive number")):
+        result = run(prune, *usual, *options, *(("--corpus", "grammar:tense?count=20") if options else ()))
+        assert (result.exit_code, message in result.stderr) == (2, True), result.output
     assert list(tmp_path.iterdir()) == []
 
 
@@ -126,5 +138,74 @@ def test_an_interruption_leaves_nothing(
 
     monkeypatch.setattr("neurodial.interpret.pruning.report.write_report", interrupted)
     options = ("--model", tiny_marian_path, "--by", "magnitude", "--keep", 0.5, "--rounds", 0)
-    assert run(prune, *options, "--out", tmp_path / "out").exit_code == 130
+    result = run(prune, *options, "--out", tmp_path / "out")
+    assert (result.exit_code, result.output.splitlines()[-1]) == (130, "interrupted")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_recovery_trains_every_share_back_and_says_so(tiny_marian_path: Path, parallel: str, tmp_path: Path) -> None:
+    out = tmp_path / "half"
+    result = run(
+        prune, "--model", tiny_marian_path, "--by", "magnitude", "--keep", 0.5, "--sweep", 0.75, "--corpus", parallel,
+        "--out", out, "--recover", "--steps", 6, "--minutes", 1, *SHORT,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "recovered: bleu" in result.stderr
+    child, original = load_model(out), load_model(tiny_marian_path)
+    assert child.lineage is not None
+    assert [step["kind"] for step in child.lineage.steps] == ["pruned", "recovered"]
+    assert child.lineage.changed_since(original.fingerprint)
+    report = json.loads((out / "pruning" / "report.json").read_text())
+    for point in report["points"]:
+        training = point["recovered"]["training"]
+        assert training["steps"] == 6
+        assert training["dev_loss"] < training["dev_loss_before"]
+        assert set(point["recovered"]["quality"]) == {"bleu", "chrf"}
+        assert point["speed"]["step"]["tokens_per_s"]["pruned"] > 0
+    assert report["out"]["fingerprint"] == child.fingerprint
+    assert report["command"].startswith("neurodial")
+    page = (out / "pruning" / "report.html").read_text()
+    assert "BLEU recovered" in page and "KL 1" in page and original.fingerprint in page
+    assert "pruned, then recovered" in (out / "README.md").read_text()
+    assert [p.name for p in tmp_path.iterdir()] == ["half"]
+
+
+def test_an_interrupted_recovery_goes_on(
+    tiny_marian_path: Path, parallel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    options = ("--model", tiny_marian_path, "--by", "magnitude", "--keep", 0.5, "--corpus", parallel, "--recover",
+               "--steps", 4, "--out", tmp_path / "half", *SHORT)  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr("neurodial.interpret.pruning.recovery.train", stop)
+        stopped = run(prune, *options)
+    assert stopped.exit_code == 130
+    assert "half.work" in stopped.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["half.work"]  # nothing but what the next call goes on with
+    with monkeypatch.context() as patch:
+        patch.setattr("neurodial.interpret.pruning.recovery.generate_ids", stop)  # not asked for again
+        patch.setattr("neurodial.deploy.cli.prune.write_outcome", stop)
+        assert run(prune, *options).exit_code == 130
+    assert [p.name for p in tmp_path.iterdir()] == ["half.work"]
+    with monkeypatch.context() as patch:
+        patch.setattr("neurodial.interpret.pruning.recovery.train", stop)  # nor is what was trained trained again
+        assert run(prune, *options).exit_code == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["half"]
+
+
+def test_a_mask_is_a_set_that_prunes(tiny_marian_path: Path, parallel: str, tmp_path: Path) -> None:
+    file = tmp_path / "short.safetensors"
+    options = ("--model", tiny_marian_path, "--by", "activation", "--keep", 0.5, "--corpus", parallel, *SHORT)
+    result = run(prune, *options, "--as-set", file)
+    assert result.exit_code == 0, result.output
+    assert "128 neurons that short can do without" in result.stdout
+    found = NeuronSet.load(file)
+    assert (found.recommended.op, found.recommended.where, found.num_neurons) == ("prune", "all", 128)
+    (figures,) = found.evidence["quality"].values()
+    assert set(figures) == {"original", "masked"}
+    assert found.provenance["corpus"]["size"] == 20
+    for wrong in ((), ("--as-set", file, "--out", tmp_path / "x"), ("--as-set", file, "--recover")):
+        assert run(prune, *options, *wrong).exit_code == 2
+    assert list(tmp_path.iterdir()) == [file]

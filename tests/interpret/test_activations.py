@@ -9,10 +9,10 @@ import torch
 from neurodial.control.addresses import Site
 from neurodial.control.errors import AddressError, BadInput
 from neurodial.control.loading import LoadedModel
+from neurodial.control.pieces import encode
 from neurodial.interpret.activations import Extraction, extract
 from neurodial.interpret.blocks import Block
 from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.pieces import encode
 from neurodial.interpret.readers import open_corpus
 from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, join_blocks, paired_pieces, stream
 

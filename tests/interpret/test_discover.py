@@ -10,9 +10,9 @@ from neurodial.control.errors import AddressError, BadInput, CorpusError
 from neurodial.control.lineage import KeptNeurons, Lineage
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet
+from neurodial.control.pieces import encode
 from neurodial.interpret.corpus import Corpus, Sentence
 from neurodial.interpret.discover import Discovery, discover, match_sites
-from neurodial.interpret.pieces import encode
 from neurodial.interpret.readers import open_corpus
 
 PAST_FORMS = ("opened", "closed", "walked", "saw", "liked")

@@ -1,6 +1,7 @@
 """Files of other tools, both ways; `fixtures/README.md` says how the real tools wrote the fixtures."""
 
 import json
+import resource
 from pathlib import Path
 
 import h5py
@@ -109,6 +110,20 @@ def test_an_export_that_fails_leaves_nothing(
     both = (Site.parse("encoder.0.ffn"), Site.parse("encoder.0.resid"))
     with pytest.raises(StoreError, match="one stack and one width"):
         export_neurox(bert, corpus, tmp_path / "x.hdf5", Extraction(both))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "json"])
+def test_a_disk_that_fills_up_while_a_file_is_written(
+    bert: LoadedModel, corpus: Corpus, tmp_path: Path, kind: str
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # no file may grow further, this one included
+    try:
+        with pytest.raises(StoreError, match=f"x.{kind}: cannot be written .*nothing is left"):
+            export_neurox(bert, corpus, tmp_path / f"x.{kind}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())
 
 

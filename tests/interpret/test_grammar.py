@@ -1,10 +1,10 @@
 import pytest
 
 from neurodial.control.errors import BadInput
+from neurodial.control.words import differing_words, join_words, split_words
 from neurodial.interpret.grammar import generate_pairs
 from neurodial.interpret.rules import RULES
 from neurodial.interpret.verbs import VERBS
-from neurodial.interpret.words import differing_words, join_words, split_words
 
 PAIRS = generate_pairs(3000, seed=0)
 

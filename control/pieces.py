@@ -4,15 +4,25 @@ import unicodedata
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
-
-from neurodial.interpret.corpus import Sentence
 
 SPACE_MARKS = "▁Ġ"
 NO_WORD = -1
 RESYNC = 40  # characters that an unknown piece or a normaliser may swallow before a known piece counts as lost
+
+
+class Worded(Protocol):
+    """A text that has been cut into words."""
+
+    @property
+    def text(self) -> str:
+        """The raw text."""
+
+    @property
+    def words(self) -> tuple[tuple[int, int], ...]:
+        """Character span (start, end) of each word, in order."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +40,22 @@ class Encoded:
     pieces: tuple[tuple[int, ...], ...]
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, sentence: Sentence, *, max_length: int, target: bool = False) -> Encoded:
+def encode(
+    tokenizer: PreTrainedTokenizerBase, sentence: Worded, *, max_length: int | None, target: bool = False
+) -> Encoded:
     """Tokenizes a sentence and aligns its words with the tokens.
 
     Fast tokenizers give offsets. For the others (MarianTokenizer) the characters of the pieces are followed through
     the text, both normalised; unknown pieces take what lies between their neighbours.
+
+    Args:
+        tokenizer: the model's.
+        sentence: text and words.
+        max_length: tokens at which the text is cut; None keeps all of it.
+        target: it is a translation's target side.
     """
-    options: dict[str, Any] = {"truncation": True, "max_length": max_length}
+    cut = max_length is not None
+    options: dict[str, Any] = {"truncation": cut, "max_length": max_length, **({} if cut else {"verbose": False})}
     text = {"text_target": sentence.text} if target else {"text": sentence.text}
     if tokenizer.is_fast:
         out = tokenizer(**text, **options, return_offsets_mapping=True)

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from neurodial.interpret import pieces
+from neurodial.control import pieces
+from neurodial.control.pieces import character_spans, encode
 from neurodial.interpret.corpus import Sentence
-from neurodial.interpret.pieces import character_spans, encode
 
 SPECIAL = {"</s>", "<pad>"}
 

@@ -1,0 +1,1 @@
+"""Distillation for feature-based transfer: the lowest sufficient layer, few neurons, a linear classifier of them."""

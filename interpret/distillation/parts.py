@@ -1,0 +1,217 @@
+"""Training, dev and test rows of a labelled corpus: every residual neuron of one stack, side by side."""
+
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from neurodial.control.addresses import Site
+from neurodial.control.errors import CorpusError
+from neurodial.control.loading import LoadedModel
+from neurodial.control.neuron_set import NONE_CLASS
+from neurodial.interpret.activations import Extraction, extract
+from neurodial.interpret.blocks import Block, Level
+from neurodial.interpret.corpus import Corpus, Example
+from neurodial.interpret.distillation.recipe import Recipe
+from neurodial.interpret.progress import progress
+from neurodial.interpret.sinks import join_blocks
+
+Array = np.ndarray[Any, Any]
+UNKNOWN = -1
+MIN_TRAIN, MIN_DEV, MIN_TEST = 16, 8, 8  # rows
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The examples of the three parts.
+
+    Attributes:
+        train: that classifiers and rankings are fitted on.
+        dev: that decides.
+        test: that is looked at once.
+        level: whether texts or their words are labelled.
+        labels: that occur in the training part, `none` last where words have it.
+        overlap: test texts that are in the training corpus, too.
+    """
+
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    level: Level
+    labels: tuple[str, ...]
+    overlap: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one part.
+
+    Attributes:
+        x: (rows, neurons) float32 activations, the layers' residual neurons one after the other.
+        y: (rows,) number of the label, −1 for one that the training part does not have.
+        examples: (rows,) number of the text.
+        words: (rows,) number of the word in it, −1 of a text.
+        types: (rows,) hash of the word, or of the text.
+    """
+
+    x: Array
+    y: Array
+    examples: Array
+    words: Array
+    types: Array
+
+
+def split_texts(corpus: Corpus, test: Corpus | None, recipe: Recipe) -> Texts:
+    """Draws the texts of each part: which, a hash of seed and text decides.
+
+    Every label of the training part is in the dev part, too: where chance would have it otherwise, a text changes
+    sides.
+
+    Raises:
+        CorpusError: if there is one label only, one that is in a single text, or too little of anything.
+    """
+    if not corpus.labels:
+        raise CorpusError(f"{corpus.name}: it has no labels", hint="name the column of the labels: --label")
+    level: Level = "word" if corpus.word_labels else "sentence"
+    shares = recipe.dev_share + (0.0 if test else recipe.test_share)
+    drawn = _drawn(corpus, round(recipe.max_rows / (1 - shares)), recipe.seed, level)
+    by_hash = sorted(drawn, key=lambda e: (_draw(recipe.seed + 1, e), e.number))
+    num_dev = max(1, round(recipe.dev_share * len(by_hash)))
+    num_test = 0 if test else max(1, round(recipe.test_share * len(by_hash)))
+    own, dev, train = by_hash[:num_test], by_hash[num_test : num_test + num_dev], by_hash[num_test + num_dev :]
+    _cover(corpus, train, dev, level)
+    kept = tuple(own) if test is None else _drawn(test, recipe.max_rows, recipe.seed, level)
+    known = {_key(example) for example in by_hash[num_test:]}
+    labels = _labels(corpus, train, level)
+    if test is not None and not any(set(labels) & _labels_of(e, level) for e in kept):
+        raise CorpusError(f"{test.name}: no text of it has a label of {corpus.name}: {', '.join(labels[:5])}")
+    overlap = sum(_key(example) in known for example in kept)
+    return Texts(tuple(train), tuple(dev), kept, level, labels, overlap)
+
+
+def gather_parts(loaded: LoadedModel, texts: Texts, sites: tuple[Site, ...], recipe: Recipe) -> dict[str, Part]:
+    """Runs the model over all parts.
+
+    Raises:
+        CorpusError: if too few rows are left, or a label is missing in one part.
+        BadInput: if activations are not numbers.
+    """
+    parts = {name: _part(loaded, getattr(texts, name), sites, texts, recipe) for name in ("train", "dev", "test")}
+    for name, least in (("train", MIN_TRAIN), ("dev", MIN_DEV), ("test", MIN_TEST)):
+        if len(parts[name].y) < least:
+            raise CorpusError(
+                f"the {name} part has {len(parts[name].y)} labelled rows, at least {least} are needed",
+                hint="give more examples, or another --dev-share",
+            )
+    for name in ("train", "dev"):
+        for number, label in enumerate(texts.labels):
+            if not (parts[name].y == number).any():
+                raise CorpusError(
+                    f"the label {label!r} has no row in the {name} part",
+                    hint="give more examples of it, or leave it out: labels=A:A,B:B",
+                )
+    return parts
+
+
+def _part(
+    loaded: LoadedModel, examples: tuple[Example, ...], sites: tuple[Site, ...], texts: Texts, recipe: Recipe
+) -> Part:
+    classes = (NONE_CLASS, *(label for label in texts.labels if label != NONE_CLASS))
+    plan = Extraction(sites, (texts.level,), words=recipe.words, sentences=recipe.sentences)
+    blocks: list[Block] = []
+    with progress("Activations", len(examples)) as advance:
+        for block in extract(loaded, examples, classes, plan):
+            advance(len(np.unique(block.examples)))
+            blocks.append(block.where(block.labels >= 0))
+    if not blocks:
+        return Part(np.zeros((0, 0), np.float32), *(np.zeros(0, np.int64) for _ in range(4)))
+    joint = join_blocks(blocks)
+    joint = joint.where(np.lexsort((joint.words, joint.examples)))
+    by_number = {example.number: example for example in examples}
+    owners = [by_number[number] for number in joint.examples.tolist()]
+    numbers = {label: number for number, label in enumerate(texts.labels)}
+    if texts.level == "sentence":
+        found = [example.label for example in owners]
+        types = np.array([_hash(_key(example)) for example in owners], dtype=np.int64)
+    else:
+        found = [example.source.labels[word] for example, word in zip(owners, joint.words.tolist(), strict=True)]
+        types = joint.types
+    y = np.array([numbers.get(str(label), UNKNOWN) for label in found], dtype=np.int64)
+    x = np.concatenate([joint.values[site] for site in sites], axis=1)
+    return Part(x, y, joint.examples, joint.words, types)
+
+
+def _drawn(corpus: Corpus, most: int, seed: int, level: Level) -> tuple[Example, ...]:
+    """Texts by rising hash until they hold so many rows, in the corpus's order."""
+    waiting: list[tuple[bytes, int, int]] = []
+    for example in corpus:
+        if rows := _rows_of(example, level):
+            waiting.append((_draw(seed, example), example.number, rows))
+    heapq.heapify(waiting)
+    chosen, held = set[int](), 0
+    while waiting and held < most:
+        _, number, rows = heapq.heappop(waiting)
+        chosen.add(number)
+        held += rows
+    return tuple(example for example in corpus if example.number in chosen)
+
+
+def _rows_of(example: Example, level: Level) -> int:
+    if level == "sentence":
+        return int(example.label is not None)
+    return sum(label is not None for label in example.source.labels)
+
+
+def _cover(corpus: Corpus, train: list[Example], dev: list[Example], level: Level) -> None:
+    """Moves a text from the training to the dev part for every label that the dev part lacks.
+
+    Raises:
+        CorpusError: for a label that is in one text alone, or if there is but one label.
+    """
+    counts = _counted(train, level) + _counted(dev, level)
+    if len(counts) < 2:
+        only = next(iter(counts), "none")
+        raise CorpusError(f"{corpus.name}: everything has the label {only!r}, there is nothing to tell apart")
+    for label, count in sorted(counts.items()):
+        if count < 2:
+            raise CorpusError(
+                f"{corpus.name}: the label {label!r} is in one text only, and cannot be learned and checked",
+                hint="give more examples of it, or leave it out: labels=A:A,B:B",
+            )
+    for giver, taker in ((train, dev), (dev, train)):
+        for label in sorted(set(counts) - set(_counted(taker, level))):
+            place = next(i for i, example in enumerate(giver) if label in _labels_of(example, level))
+            taker.append(giver.pop(place))
+
+
+def _counted(examples: Iterable[Example], level: Level) -> Counter[str]:
+    """Label → texts that have it."""
+    return Counter(label for example in examples for label in _labels_of(example, level))
+
+
+def _labels_of(example: Example, level: Level) -> set[str]:
+    if level == "sentence":
+        return set() if example.label is None else {example.label}
+    return {label for label in example.source.labels if label is not None}
+
+
+def _labels(corpus: Corpus, train: list[Example], level: Level) -> tuple[str, ...]:
+    """In the corpus's order."""
+    found = _counted(train, level)
+    return tuple(label for label in (*(n for n in corpus.labels if n != NONE_CLASS), NONE_CLASS) if label in found)
+
+
+def _key(example: Example) -> str:
+    return " ".join(example.source.text.lower().split())
+
+
+def _draw(seed: int, example: Example) -> bytes:
+    return hashlib.sha256(f"{seed}\0{_key(example)}".encode()).digest()
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")

@@ -1,0 +1,90 @@
+"""Whether a set's evidence is good enough to put the set into use without a look at it."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What the evidence must reach, for every stack and every label that was measured.
+
+    Attributes:
+        min_gain: held-out accuracy of the probe above the most frequent label's share.
+        min_selectivity: the same above the control task's accuracy.
+        min_effect: lower end of the 95 % interval of the recommended control's effect, in nats per token.
+        max_p: share of matched random sets that do as much as the set when moved, the set itself counted; with five
+            random sets, as in quick evidence, it cannot be below 1/6.
+        max_cost: perplexity of other text under the recommended control, relative to that without it.
+    """
+
+    min_gain: float = 0.05
+    min_selectivity: float = 0.0
+    min_effect: float = 0.0
+    max_p: float = 0.2
+    max_cost: float = 2.0
+
+
+def shortfalls(evidence: Mapping[str, Any], thresholds: Thresholds) -> list[str]:
+    """What the evidence does not reach, or does not hold, one line each; empty if it is good enough.
+
+    The effect and the cost are those of the recommended control; of a set that recommends to prune, those of ablating.
+    """
+    return [*_of_probe(_mapping(evidence, "probe"), thresholds), *_of_effects(_mapping(evidence, "causal"), thresholds)]
+
+
+def _of_probe(probes: Mapping[str, Any], thresholds: Thresholds) -> Iterator[str]:
+    if not probes:
+        yield "held-out accuracy was not measured"
+    for stack in probes:
+        probe = _mapping(probes, stack)
+        accuracy, majority = _number(probe.get("accuracy")), _number(probe.get("majority"))
+        yield from _below(f"{stack}: accuracy above the most frequent label", accuracy - majority, thresholds.min_gain)
+        yield from _below(f"{stack}: selectivity", _number(probe.get("selectivity")), thresholds.min_selectivity)
+
+
+def _of_effects(causal: Mapping[str, Any], thresholds: Thresholds) -> Iterator[str]:
+    kind = "control" if "control" in causal else "ablate"
+    effects, moves = _mapping(causal, kind), _mapping(causal, "move" if kind == "control" else "ablate")
+    if not effects or not moves:
+        yield "the causal effect was not measured"
+        return
+    for label in effects:
+        low = _first(_mapping(effects, label).get("set_95"))
+        yield from _below(f"{kind}, {label}: lower end of the effect", low, thresholds.min_effect)
+    for label in moves:
+        p = _number(_mapping(moves, label).get("p"))
+        yield from _above(f"{label}: share of random sets that do as much", p, thresholds.max_p)
+    costs = _mapping(_mapping(causal, "off_target"), kind)
+    for label in effects:
+        cost = _number((_mapping(costs, label) if kind == "control" else costs).get("set"))
+        yield from _above(f"{kind}, {label}: perplexity ratio of other text", cost, thresholds.max_cost)
+
+
+def _below(name: str, value: float, least: float) -> Iterator[str]:
+    if math.isnan(value):
+        yield f"{name} was not measured"
+    elif value < least:
+        yield f"{name} is {value:.3g}, less than {least:g}"
+
+
+def _above(name: str, value: float, most: float) -> Iterator[str]:
+    if math.isnan(value):
+        yield f"{name} was not measured"
+    elif value > most:
+        yield f"{name} is {value:.3g}, more than {most:g}"
+
+
+def _mapping(holder: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = holder.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: Any) -> float:
+    """NaN for what is no number."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def _first(value: Any) -> float:
+    return _number(value[0]) if isinstance(value, list | tuple) and value else math.nan

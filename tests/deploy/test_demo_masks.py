@@ -1,0 +1,24 @@
+"""The script that measures task masks, on a tiny model."""
+
+import json
+
+import pytest
+
+from neurodial.control.loading import LoadedModel
+from neurodial.deploy.demo import masks
+from neurodial.interpret.calibration import calibrate_model
+from neurodial.interpret.corpus import Corpus, Example, Sentence
+
+TEXTS = ("She opens the door.", "Does she open the door?", "He eats the fish.", "He saw the house.", "Is it the house?")
+
+
+def test_every_mask_is_measured_on_every_kind(tiny_marian: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "MAX_NEW_TOKENS", 4)
+    corpus = Corpus.of("text", [Example(i, Sentence.of(t), target=Sentence.of(t)) for i, t in enumerate(TEXTS)])
+    found = masks.run(tiny_marian, corpus, corpus, calibrate_model(tiny_marian, corpus), 0.5, scoring=4, count=4)
+    assert {kind: text["size"] for kind, text in found["test"].items()} == {"questions": 2, "food": 1, "other": 2}
+    assert set(found["masks"]) == {"questions", "food", "every kind", "random"}
+    for figures in found["masks"].values():
+        assert set(figures) == {"questions", "food", "other"}
+        assert set(figures["food"]) == {"original", "masked"}
+    json.dumps(found)

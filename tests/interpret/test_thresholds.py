@@ -1,0 +1,83 @@
+"""Which evidence is good enough to publish a set without a look at it; what was not measured never is."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from neurodial.interpret.evidence.thresholds import Thresholds, shortfalls
+
+GOOD: dict[str, Any] = {
+    "probe": {"encoder": {"accuracy": 0.9, "majority": 0.5, "selectivity": 0.1}},
+    "causal": {
+        "control": {"past": {"set": 1.2, "set_95": [1.0, 1.4]}},
+        "move": {"past": {"set": 0.8, "p": 0.1667}},
+        "ablate": {"past": {"set": 0.4, "set_95": [0.3, 0.5], "p": 0.1667}},
+        "off_target": {"control": {"past": {"set": 1.7}}, "ablate": {"set": 1.3, "random": 1.1}},
+    },
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The good evidence with one figure changed, or taken away."""
+    evidence = copy.deepcopy(GOOD)
+    *way, last = path.split(".")
+    holder = evidence
+    for step in way:
+        holder = holder[step]
+    if value is None:
+        del holder[last]
+    else:
+        holder[last] = value
+    return evidence
+
+
+def test_good_evidence_suffices() -> None:
+    assert shortfalls(GOOD, Thresholds()) == []
+
+
+def test_a_set_that_prunes_is_judged_by_ablation() -> None:
+    pruning = changed("causal.control", None)
+    assert shortfalls(pruning, Thresholds()) == []
+    pruning["causal"]["off_target"]["ablate"]["set"] = 2.5
+    assert shortfalls(pruning, Thresholds()) == ["ablate, past: perplexity ratio of other text is 2.5, more than 2"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("probe.encoder.accuracy", 0.52, "accuracy above the most frequent label is 0.02, less than 0.05"),
+        ("probe.encoder.accuracy", float("nan"), "accuracy above the most frequent label was not measured"),
+        ("probe.encoder", {"note": "too few held-out words for a probe"}, "was not measured"),
+        ("probe.encoder.selectivity", -0.01, "encoder: selectivity is -0.01, less than 0"),
+        ("probe", {}, "held-out accuracy was not measured"),
+        ("probe", None, "held-out accuracy was not measured"),
+        ("causal.control.past.set_95", [-0.1, 0.4], "control, past: lower end of the effect is -0.1, less than 0"),
+        ("causal.control.past.set_95", None, "lower end of the effect was not measured"),
+        ("causal.move.past.p", 0.333, "past: share of random sets that do as much is 0.333, more than 0.2"),
+        ("causal.move.past.p", None, "share of random sets that do as much was not measured"),
+        ("causal.off_target.control.past.set", 2.1, "perplexity ratio of other text is 2.1, more than 2"),
+        ("causal.off_target", None, "perplexity ratio of other text was not measured"),
+        ("causal", {"note": "there are no held-out inputs"}, "the causal effect was not measured"),
+        ("causal.move", {}, "the causal effect was not measured"),
+        ("causal", None, "the causal effect was not measured"),
+    ],
+)
+def test_what_falls_short_is_named(path: str, value: Any, said: str) -> None:
+    assert any(said in line for line in shortfalls(changed(path, value), Thresholds()))
+
+
+def test_no_evidence_is_not_enough() -> None:
+    assert len(shortfalls({}, Thresholds())) == 2
+
+
+def test_thresholds_can_be_changed() -> None:
+    assert shortfalls(
+        GOOD, Thresholds(min_gain=0.45, max_cost=1.5, max_p=0.1, min_effect=1.1, min_selectivity=0.2)
+    ) == [
+        "encoder: accuracy above the most frequent label is 0.4, less than 0.45",
+        "encoder: selectivity is 0.1, less than 0.2",
+        "control, past: lower end of the effect is 1, less than 1.1",
+        "past: share of random sets that do as much is 0.167, more than 0.1",
+        "control, past: perplexity ratio of other text is 1.7, more than 1.5",
+    ]
