@@ -21,7 +21,7 @@ INSTALLED = pyproject.toml deploy/constraints.txt
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test slow contracts check lint format types imports fresh bench soak architectures-table pruning-table prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results
+.PHONY: help serve install test slow contracts check lint format types imports fresh bench soak architectures-table pruning-table prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -89,6 +89,9 @@ contrast-sets: $(VENV)/.dev ## makes the demo's number and negation sets from th
 
 evaluate-contrasts: $(VENV)/.dev need-data ## measures the demo's number and negation controls: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.contrast_evaluate --data "$(DATA)" $(ARGS)
+
+distill-results: $(VENV)/.dev need-data ## writes the page on what distillation keeps of the demo models: DATA=folder
+	@$(BIN)/python -m neurodial.deploy.demo.distill_results --data "$(DATA)" $(ARGS)
 
 results: $(VENV)/.dev need-data ## writes the page on what discovery finds in the demo model: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.results --data "$(DATA)" $(ARGS)

@@ -12,6 +12,7 @@ from tests.house.test_readme import ROOT, folder, matches_text, run_bash, run_py
 
 PAGES = {  # page → what is shortened in its snippets
     "baking": {},
+    "distillation": {"count=2000 --budget 0.05": "count=150 --budget 0.1 --rounds 1 --size 0.1"},
     "recovery": {
         "count=2000": "count=120",
         "--recover --minutes 10": "--recover --minutes 0.05 --recover-limit 60 --limit 40 --test-limit 10 --rounds 1",
