@@ -80,16 +80,16 @@ class ElasticNet:
         gradient = self._gradient(bias[:, None].expand_as(self.target))
         bound = self.l1 + tolerance * float(gradient.abs().max())
         whole = self.l1 == 0 or width <= 2 * FIRST
-        working, taken = torch.zeros(width, dtype=torch.bool), 0
+        working, taken, fine = torch.zeros(width, dtype=torch.bool), 0, False
         while True:
             waiting = ~working if whole else ~working & (gradient.abs().amax(dim=0) > bound)
-            if not waiting.any() and taken:
+            if fine and not waiting.any():
                 return Solution(weights, bias, gradient, taken)
             joining = waiting if whole else self._joining(working, waiting, gradient)
-            working, last = working | joining, not bool((waiting & ~joining).any())
+            working, fine = working | joining, not bool((waiting & ~joining).any())
             places = working.nonzero()[:, 0]
             descent = Descent(self._standardised(places), self.target, self.l1, self.l2)
-            steps = max_iterations if last else min(ROUGH, max_iterations)
+            steps = max_iterations if fine else min(ROUGH, max_iterations)
             weights[:, places], bias, logits = descent.run(weights[:, places], bias, steps, tolerance)
             gradient = self._gradient(logits)
             taken += descent.iterations
