@@ -21,7 +21,7 @@ INSTALLED = pyproject.toml deploy/constraints.txt
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test contracts check lint format types imports fresh bench soak architectures-table pruning-table prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results
+.PHONY: help serve install test slow contracts check lint format types imports fresh bench soak architectures-table pruning-table adapt-results prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -33,6 +33,9 @@ install: $(VENV)/.dev ## makes .venv with everything needed for development
 
 test: $(VENV)/.dev ## runs the tests, all but the slow ones and those that need a GPU
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+slow: $(VENV)/.dev ## runs the tests that take longer than a minute; NEURODIAL_EXAMPLES=200 tries more requests
+	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 contracts: $(VENV)/.dev ## runs the contracts of every architecture in full: dtypes, padding sides, modes of generation
 	@$(BIN)/python -m pytest -m contracts $(PYTEST_ARGS)
@@ -87,11 +90,17 @@ contrast-sets: $(VENV)/.dev ## makes the demo's number and negation sets from th
 evaluate-contrasts: $(VENV)/.dev need-data ## measures the demo's number and negation controls: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.contrast_evaluate --data "$(DATA)" $(ARGS)
 
+distill-results: $(VENV)/.dev need-data ## writes the page on what distillation keeps of the demo models: DATA=folder
+	@$(BIN)/python -m neurodial.deploy.demo.distill_results --data "$(DATA)" $(ARGS)
+
 results: $(VENV)/.dev need-data ## writes the page on what discovery finds in the demo model: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.results --data "$(DATA)" $(ARGS)
 
 evaluate: $(VENV)/.dev need-data ## measures the demo's tense control: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.evaluate --data "$(DATA)" $(ARGS)
+
+adapt-results: $(VENV)/.dev need-data ## adapts the demo model to two domains in four ways, and writes a page: DATA=folder
+	@$(BIN)/python -m neurodial.deploy.demo.adapt_results --data "$(DATA)" $(ARGS)
 
 prune-sweep: $(VENV)/.dev need-data ## measures what pruning costs the demo model: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.prune_sweep --data "$(DATA)" $(ARGS)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from neurodial.control.baking import BakingPlan, bake, plan_baking, save_baked
     from neurodial.control.calibration import Calibration
     from neurodial.control.catalogue import SetCatalogue
+    from neurodial.control.classifier import DistilledClassifier
     from neurodial.control.compiling import CompiledControls, compile_controls
     from neurodial.control.controls import Control, NeuronGate, NeuronTrigger, parse_controls
     from neurodial.control.errors import NeurodialError
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from neurodial.control.rows import ControlledRows
     from neurodial.control.sites import ModelSites, sites_of
     from neurodial.control.static_rows import StaticRows
+    from neurodial.control.truncation import truncate
 
 _HOMES = {
     "AffineMap": "neuron_set",
@@ -55,6 +57,7 @@ _HOMES = {
     "Control": "controls",
     "ControlledRows": "rows",
     "Cost": "pruning.cost",
+    "DistilledClassifier": "classifier",
     "FfnRow": "architectures",
     "LoadedModel": "loading",
     "ModelSites": "sites",
@@ -86,6 +89,7 @@ _HOMES = {
     "save_pruned": "pruning.saving",
     "sites_of": "sites",
     "support": "pruning.support",
+    "truncate": "truncation",
 }
 
 __all__ = [
@@ -99,6 +103,7 @@ __all__ = [
     "Control",
     "ControlledRows",
     "Cost",
+    "DistilledClassifier",
     "FfnRow",
     "LoadedModel",
     "ModelSites",
@@ -130,6 +135,7 @@ __all__ = [
     "save_pruned",
     "sites_of",
     "support",
+    "truncate",
 ]
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from neurodial.control.addresses import Neurons
-from neurodial.control.distilled import Array, Head, Reading, check_texts, load_head
+from neurodial.control.distilled import Array, Head, Reading, Text, check_texts, load_head
 from neurodial.control.errors import LimitError
 from neurodial.control.loading import LoadedModel, load_model
 from neurodial.control.recording import capture
 
-Texts = Sequence[str | Sequence[str]]
+Texts = Sequence[Text]
 BATCH_TOKENS = 2048  # padded tokens of a batch
 
 

@@ -50,6 +50,9 @@ class Reading:
     places: tuple[tuple[int, ...], ...] = ()
 
 
+Text = str | Sequence[str] | Reading  # raw, as its words, or with the places of its words
+
+
 @dataclass(frozen=True)
 class Head:
     """What is on top of the truncated model.
@@ -86,9 +89,9 @@ class Head:
         """Where they are."""
         return tuple(neurons.site for neurons in self.neurons)
 
-    def read(self, tokenizer: PreTrainedTokenizerBase, text: str | Sequence[str]) -> Reading:
+    def read(self, tokenizer: PreTrainedTokenizerBase, text: Text) -> Reading:
         """A text, or its words, as this classifier reads them; nothing is cut off."""
-        reading = _cut(text)
+        reading = text if isinstance(text, Reading) else _cut(text)
         tokens = encode(tokenizer, reading, max_length=None)
         if self.level == "sentence":
             places: tuple[tuple[int, ...], ...] = (tuple(sentence_places(tokens, self.sentences)),)
@@ -220,9 +223,17 @@ def _head_of(document: Mapping[str, Any], tensors: Mapping[str, Array]) -> Head:
     if task["level"] not in get_args(TaskLevel):
         raise ValueError(f"level {task['level']!r}")
     neurons = tuple(Neurons(Site.parse(site), expand_ranges(text)) for site, text in document["neurons"].items())
-    arrays = {name: tensors[name] for name in _TENSORS}
-    how: dict[str, Any] = {"words": task["words"], "sentences": task["sentences"], "labels": tuple(task["labels"])}
-    head = Head(cast("TaskLevel", task["level"]), neurons=neurons, about=document["about"], **how, **arrays)
+    head = Head(
+        level=cast("TaskLevel", task["level"]),
+        words=task["words"],
+        sentences=task["sentences"],
+        labels=tuple(task["labels"]),
+        neurons=neurons,
+        weights=tensors["weights"],
+        bias=tensors["bias"],
+        center=tensors["center"],
+        about=document["about"],
+    )
     if head.weights.shape != (len(head.labels), head.width) or head.center.shape != (head.width,) or not head.width:
         raise ValueError(f"weights of shape {head.weights.shape} for {len(head.labels)} labels, {head.width} neurons")
     return head
@@ -232,7 +243,7 @@ def _digest(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def check_texts(texts: Sequence[str | Sequence[str]]) -> None:
+def check_texts(texts: Sequence[Text]) -> None:
     """Refuses what is no list of texts.
 
     Raises:
@@ -241,5 +252,6 @@ def check_texts(texts: Sequence[str | Sequence[str]]) -> None:
     if isinstance(texts, str):
         raise BadInput("a single text is given", hint="give a list of texts")
     for number, text in enumerate(texts):
-        if not (text.strip() if isinstance(text, str) else text and all(word.strip() for word in text)):
+        raw = [text.text] if isinstance(text, Reading) else [text] if isinstance(text, str) else text
+        if not raw or not all(word.strip() for word in raw):
             raise BadInput(f"text {number} is empty, or one of its words is")

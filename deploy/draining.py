@@ -5,8 +5,7 @@ import threading
 import time
 from typing import Any
 
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
+from neurodial.deploy.handles import CALL_ERRORS
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +28,7 @@ def close_ingresses(ingress: Any, seconds: float, hurry: threading.Event) -> int
     while True:
         try:
             num_inside: int = sum(ingress.broadcast("close").results(timeout_s=_ANSWER_S))
-        except (RayError, RayServeException, TimeoutError) as error:
+        except (*CALL_ERRORS, TimeoutError) as error:
             logger.warning("the ingress does not answer; nothing is waited for: %s", error)
             return 0
         if num_inside == 0 or time.monotonic() >= deadline or hurry.wait(_LOOK_EVERY_S):

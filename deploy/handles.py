@@ -2,10 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import cached_property
 from typing import Any
 
+from grpc import StatusCode
+from grpc.aio import AioRpcError
 from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
@@ -22,12 +25,17 @@ from neurodial.service.engine.primitives import (
     SetInfo,
     Tokens,
 )
+from neurodial.service.gathering import Gathered
 
 logger = logging.getLogger(__name__)
 
 _SEVERITY = ("ready", "failed", "stuck", "dead")
 _INFO_TIMEOUT_S = 10.0
 _STATS_TIMEOUT_S = 2.0  # for all replicas; less than the application waits for its engines' states
+
+# What a call can raise besides our own errors: Ray's, or gRPC's where Serve's deployments speak that with one another.
+CALL_ERRORS = (RayError, RayServeException, AioRpcError)
+_GONE = frozenset({StatusCode.UNAVAILABLE, StatusCode.CANCELLED})  # the process has ended, or its server is closing
 
 
 class HandleClient:
@@ -36,11 +44,15 @@ class HandleClient:
     Args:
         handle: of the deployment.
         min_replicas: so many replicas it should have at least.
+        retried: is told how many requests go to another replica, each time that some do.
     """
 
-    def __init__(self, handle: DeploymentHandle[Any], min_replicas: int = 1) -> None:
+    def __init__(
+        self, handle: DeploymentHandle[Any], min_replicas: int = 1, retried: Callable[[int], None] | None = None
+    ) -> None:
         self._handle = handle
         self._min_replicas = min_replicas
+        self._retried = retried or (lambda _: None)
         self._info: EngineInfo | None = None
 
     async def info(self) -> EngineInfo:
@@ -65,7 +77,7 @@ class HandleClient:
             )
         except TimeoutError:  # one does not answer at all; Serve sends a call to one that does
             states = [await self._call("stats"), None]
-        except (RayError, RayServeException) as error:
+        except CALL_ERRORS as error:
             raise translated(error) from error
         answers = [state if isinstance(state, EngineStats) else None for state in states]
         return together(answers, self._min_replicas)
@@ -106,6 +118,7 @@ class HandleClient:
         for is_last in (False, True):
             if is_last:
                 logger.warning("a replica died; %d of %d requests go to another", len(unfinished), len(requests))
+                self._retried(len(unfinished))
             places = tuple(unfinished)
             try:
                 async with aclosing(self._attempt(tuple(unfinished.values()))) as events:
@@ -127,16 +140,30 @@ class HandleClient:
             yield index, failed
 
     async def _attempt(self, requests: tuple[Request, ...]) -> AsyncGenerator[tuple[int, Event], None]:
-        events: Any = self._handle.options(stream=True).generate.remote(requests)
+        """One call: of a generator where somebody wants tokens on the way, else a plain one, which is cheaper."""
+        is_streamed = any(request.stream for request in requests)
+        call: Any = (self._pieces if is_streamed else self._whole).remote(requests)
         try:
-            async for item in events:
-                if isinstance(item, NeurodialError):
-                    raise item
-                yield item
-        except (RayError, RayServeException) as error:
+            if not is_streamed:
+                for item in _accepted(await call):
+                    yield item
+                return
+            async for items in call:
+                for item in _accepted(items):
+                    yield item
+        except CALL_ERRORS as error:
             raise translated(error) from error
-        finally:
-            events.cancel()
+        except BaseException:  # nobody waits any more
+            call.cancel()
+            raise
+
+    @cached_property
+    def _whole(self) -> DeploymentHandle[Any]:
+        return self._handle.options(method_name="generate_whole")
+
+    @cached_property
+    def _pieces(self) -> DeploymentHandle[Any]:
+        return self._handle.options(method_name="generate", stream=True)
 
     async def _call(self, method: str, *args: Any, **options: Any) -> Any:
         """Calls a method on one replica; on another one if that dies."""
@@ -144,6 +171,7 @@ class HandleClient:
         try:
             return await _result(call.remote(*args, **options))
         except EngineGone:
+            self._retried(1)
             return await _result(call.remote(*args, **options))
 
 
@@ -162,8 +190,6 @@ def together(states: Sequence[EngineStats | None], min_replicas: int) -> EngineS
         num_waiting=sum(state.num_waiting for state in known),
         num_running=sum(state.num_running for state in known),
         heartbeat_age_s=max((state.heartbeat_age_s for state in known), default=0.0),
-        num_finished=sum(state.num_finished for state in known),
-        num_failed=sum(state.num_failed for state in known),
         num_replicas=num_replicas,
         num_ready=sum(state.state == "ready" for state in known),
     )
@@ -172,8 +198,15 @@ def together(states: Sequence[EngineStats | None], min_replicas: int) -> EngineS
 async def _result(response: Any) -> Any:
     try:
         return await response
-    except (RayError, RayServeException) as error:
+    except CALL_ERRORS as error:
         raise translated(error) from error
+
+
+def _accepted(answer: Gathered | NeurodialError) -> Gathered:
+    """What came back, unless that is a refusal."""
+    if isinstance(answer, NeurodialError):
+        raise answer
+    return answer
 
 
 def translated(error: Exception) -> NeurodialError:
@@ -185,7 +218,8 @@ def translated(error: Exception) -> NeurodialError:
         return cause
     if isinstance(error, BackPressureError):
         return Overloaded("the engine's queue is full", hint="try again in a moment")
-    if isinstance(error, RayActorError) or isinstance(cause, RayActorError):
+    is_gone = isinstance(error, AioRpcError) and error.code() in _GONE
+    if is_gone or isinstance(error, RayActorError) or isinstance(cause, RayActorError):
         return EngineGone("the engine died while it served this request", hint="try again")
     logger.error("an engine call failed", exc_info=error)
     return Unavailable(f"the engine cannot be reached ({type(error).__name__})", hint="try again")

@@ -1,20 +1,21 @@
 """One place that knows the metrics of all replicas: each pushes its own there, and `/metrics` shows them all."""
 
+import asyncio
 import logging
-import threading
+import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from prometheus_client.metrics_core import Metric
 from ray import serve
-from ray.exceptions import RayError
-from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
-from neurodial.control.errors import NeurodialError, Unavailable
-from neurodial.service.merging import Ledger, MetricsHub, Push, Reply, exposition
+from neurodial.control.errors import Unavailable
+from neurodial.deploy.handles import CALL_ERRORS, translated
+from neurodial.service.merging import Ledger, MetricsHub, Push, Reply, content_type, exposition
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ HUB = "hub"
 _PERIOD_S = 1.0
 _TIMEOUT_S = 2.0
 _ONGOING = 1000
+_KEPT_S = 60.0  # a page that old says nothing about now; a hub is replaced within ten seconds
 
 
 class Hub:
@@ -64,25 +66,38 @@ class HubMetrics:
 
     Args:
         hub: its deployment.
+        is_only: whether nobody else shows its page. Then the last one may stand in while the hub is replaced; with
+            others, an older page could follow a newer one, and counters would go backwards.
     """
 
-    def __init__(self, hub: DeploymentHandle[Any]) -> None:
-        self._hub = hub
+    def __init__(self, hub: DeploymentHandle[Any], *, is_only: bool = False) -> None:
+        self._hub, self._is_only = hub, is_only
+        self._last: dict[str, tuple[float, bytes]] = {}  # content type → when it was shown, and the page
 
     async def page(self, accept: str) -> tuple[bytes, str]:
         """See `MetricsSource.page`."""
         try:
+            page, kind = await asyncio.wait_for(self._ask(accept), _TIMEOUT_S)
+        except (Unavailable, TimeoutError) as error:
+            kind = content_type(accept)
+            shown, page = self._last.get(kind, (float("-inf"), b""))
+            if time.monotonic() - shown > _KEPT_S:
+                raise Unavailable("the metrics cannot be reached", hint="try again in a moment") from error
+            return page, kind
+        if self._is_only:
+            self._last[kind] = time.monotonic(), page
+        return page, kind
+
+    async def _ask(self, accept: str) -> tuple[bytes, str]:
+        try:
             result: tuple[bytes, str] = await self._hub.page.remote(accept)
-        except (RayError, RayServeException) as error:
-            cause = getattr(error, "cause", None)
-            if isinstance(cause, NeurodialError):
-                raise cause from error
-            raise Unavailable("the metrics cannot be reached", hint="try again in a moment") from error
+        except CALL_ERRORS as error:
+            raise translated(error) from error
         return result
 
 
 class Reporter:
-    """Pushes what this replica measures, once a second, on a thread of its own.
+    """Pushes what this replica measures, once a second.
 
     Args:
         hub: its deployment.
@@ -96,33 +111,34 @@ class Reporter:
         self._hub, self._measure = hub, measure
         self._number = 0
         self._ledger = Ledger()
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="metrics", daemon=True)
-        self._thread.start()
+        self._stopped = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._report())
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Pushes once more and stops."""
         self._stopped.set()
-        self._thread.join(_TIMEOUT_S)
+        await asyncio.wait([self._task], timeout=_TIMEOUT_S)
 
-    def _loop(self) -> None:
+    async def _report(self) -> None:
         is_last = False
         while not is_last:
-            is_last = self._stopped.wait(_PERIOD_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), _PERIOD_S)
+            is_last = self._stopped.is_set()
             try:
-                self._push()
+                await self._push()
             except Exception as error:  # the hub is being replaced, or everything stops: the next push has it all
                 logger.debug("metrics could not be pushed: %s", error)
 
-    def _push(self) -> None:
+    async def _push(self) -> None:
         self._number += 1
         push = Push(self._source, self._replica, self._number, self._measure())
-        reply = self._call("push", push, self._ledger.version)
+        reply = await self._call("push", push, self._ledger.version)
         if reply.version < self._ledger.version:  # a new hub
-            self._call("restore", self._ledger)
-            reply = self._call("push", push, self._ledger.version)
+            await self._call("restore", self._ledger)
+            reply = await self._call("push", push, self._ledger.version)
         if reply.ledger is not None:
             self._ledger = reply.ledger
 
-    def _call(self, method: str, *args: Any) -> Any:
-        return getattr(self._hub, method).remote(*args).result(timeout_s=_TIMEOUT_S)
+    async def _call(self, method: str, *args: Any) -> Any:
+        return await asyncio.wait_for(getattr(self._hub, method).remote(*args), _TIMEOUT_S)

@@ -52,19 +52,22 @@ class Ingress:
         hub: gets what this replica measures, and knows what all of them do.
     """
 
+    _reporter: Reporter | None = None  # also of one whose construction failed
+
     def __init__(
         self, engines: dict[str, DeploymentHandle[Any]], config: Config, hub: DeploymentHandle[Any] | None = None
     ) -> None:
         logs.set_up(config.logging)
         self._config = config
+        self._http_metrics = HttpMetrics()
         self._engines: dict[str, EngineClient] = {
-            model.id: HandleClient(engines[model.id], model.min_replicas) for model in config.models
+            model.id: HandleClient(engines[model.id], model.min_replicas, self._http_metrics.retried)
+            for model in config.models
         }
         self._catalogue = Catalogue(self._engines, config.store.open() if config.store is not None else None)
         self._keys = config.auth.keys()
         self._anyone = auth.without_keys(config.host) if self._keys is None else auth.ANYONE
-        self._http_metrics = HttpMetrics()
-        self._metrics = HubMetrics(hub) if hub is not None else None
+        self._metrics = HubMetrics(hub, is_only=config.ingress.max_replicas == 1) if hub is not None else None
         self._reporter = Reporter(hub, self._http_metrics.snapshot) if hub is not None else None
         self._gate = Gate(config.ingress.max_requests)
         self._asgi = Switchable(self._build(config.limits))
@@ -102,11 +105,10 @@ class Ingress:
         """Lets no request in any more; the number of those that are still running."""
         return self._gate.close()
 
-    def __del__(self) -> None:
-        """Tells what was measured to the end."""
-        reporter: Reporter | None = getattr(self, "_reporter", None)
-        if reporter is not None:
-            reporter.stop()
+    async def __del__(self) -> None:
+        """Tells what was measured to the end; Serve awaits it."""
+        if self._reporter is not None:
+            await self._reporter.stop()
 
     def _build(self, limits: Limits) -> ASGIApp:
         services = Services(

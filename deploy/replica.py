@@ -1,9 +1,10 @@
 """What one replica of an engine deployment runs: a model behind the methods that the ingress calls."""
 
+import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -18,6 +19,7 @@ from neurodial.service import logs
 from neurodial.service.engine.client import LocalClient, generate
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.primitives import EngineInfo, EngineStats, Event, Failed, Message, Request, SetInfo
+from neurodial.service.gathering import Gathered, gathered
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +38,11 @@ class EngineReplica:
         hub: gets what the engine measures.
     """
 
+    _engine: Engine | None = None  # also of one whose construction failed
+    _reporter: Reporter | None = None
+
     def __init__(self, settings: ModelSettings, config: Config, hub: DeploymentHandle[Any] | None = None) -> None:
         logs.set_up(config.logging)
-        self._engine: Engine | None = None
-        self._reporter: Reporter | None = None
         self._failure: NeurodialError | None = None
         self._started = time.monotonic()
         try:
@@ -70,21 +73,41 @@ class EngineReplica:
     async def stats(self) -> EngineStats:
         """How the engine is doing."""
         if self._failure is not None:
-            return EngineStats("failed", 0, 0, 0.0, 0, 0, num_ready=0)
+            return EngineStats("failed", 0, 0, 0.0, num_ready=0)
         return self._ready().stats()
 
-    async def generate(self, requests: tuple[Request, ...]) -> AsyncIterator[tuple[int, Event] | NeurodialError]:
-        """Serves requests that belong together; a refusal is the only item then."""
+    async def generate(self, requests: tuple[Request, ...]) -> AsyncIterator[Gathered | NeurodialError]:
+        """Serves requests that belong together, piece by piece; a refusal is the only item then."""
         try:
-            async with aclosing(generate(self._ready(), requests)) as events:
-                async for index, event in events:
-                    if isinstance(event, Failed) and isinstance(event.error, EngineGone):
-                        raise event.error
-                    yield index, event
+            async with aclosing(gathered(self._events(requests))) as batches:
+                async for batch in batches:
+                    yield batch
         except EngineGone as error:
             leave(error)
         except NeurodialError as error:
             yield error
+
+    async def generate_whole(self, requests: tuple[Request, ...]) -> Gathered | NeurodialError:
+        """Serves requests that belong together until all have ended or one has failed, or refuses them."""
+        ends: Gathered = []
+        try:
+            async with aclosing(self._events(requests)) as events:
+                async for index, event in events:
+                    ends.append((index, event))
+                    if isinstance(event, Failed):  # the answer is this error: what else runs is given up
+                        break
+        except EngineGone as error:
+            leave(error)
+        except NeurodialError as error:
+            return error
+        return ends
+
+    async def _events(self, requests: tuple[Request, ...]) -> AsyncGenerator[tuple[int, Event], None]:
+        async with aclosing(generate(self._ready(), requests)) as events:
+            async for index, event in events:
+                if isinstance(event, Failed) and isinstance(event.error, EngineGone):
+                    raise event.error
+                yield index, event
 
     async def check_set(self, data: bytes) -> SetInfo:
         """See `EngineClient.check_set`."""
@@ -116,12 +139,12 @@ class EngineReplica:
         if is_worth_another_try and time.monotonic() - self._started > _RELOAD_AFTER_S:
             raise self._failure or Unavailable("the model could not be loaded")
 
-    def __del__(self) -> None:
-        """Stops the engine's thread, and tells what it has measured to the end."""
-        if getattr(self, "_engine", None) is not None:
-            self._ready().close(_CLOSE_S)
-        if getattr(self, "_reporter", None) is not None and self._reporter is not None:
-            self._reporter.stop()
+    async def __del__(self) -> None:
+        """Stops the engine's thread, and tells what it has measured to the end; Serve awaits it."""
+        if self._engine is not None:
+            await asyncio.to_thread(self._engine.close, _CLOSE_S)
+        if self._reporter is not None:
+            await self._reporter.stop()
 
     def _ready(self) -> Engine:
         if self._engine is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from neurodial.control.errors import ConfigError, NeurodialError, Unavailable
 from neurodial.control.neuron_set import NeuronSet
-from neurodial.deploy import proxy
+from neurodial.deploy import environment
 from neurodial.deploy.cluster import interrupt_on_sigterm, prepare
 from neurodial.deploy.config import Config, deployment_name
 from neurodial.deploy.settings import StoreSettings
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 APPLICATION = "neurodial"
 _SENTENCE = "A tall boy is standing at the door."
 _OBJECT_STORE_BYTES = 128 * 1024 * 1024  # requests and answers are small; Ray would take 30 % of the memory
-_CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,12 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
     check_port(config.host, config.port)
     interrupt_on_sigterm()
     prepare()
-    os.environ[_CALLBACK] = proxy.CALLBACK
+    for name in environment.SERVING:  # Serve reads them when it is imported, and this process has no event loop
+        os.environ.pop(name, None)
     import ray
     from ray import serve
 
+    os.environ.update(environment.SERVING)
     is_up = False
     folder = TemporaryDirectory(prefix="neurodial-sets-", ignore_cleanup_errors=True)
     try:
@@ -184,13 +185,11 @@ def _deploy(config: Config) -> tuple[tuple[EngineInfo, ...], dict[str, Neurodial
 
 
 def _info(handle: Any) -> EngineInfo | NeurodialError:
-    from ray.exceptions import RayError
-
-    from neurodial.deploy.handles import translated
+    from neurodial.deploy.handles import CALL_ERRORS, translated
 
     try:
         info: EngineInfo = handle.info.remote().result(timeout_s=60)
-    except RayError as error:
+    except CALL_ERRORS as error:
         return translated(error)
     return info
 

@@ -59,6 +59,11 @@ class IngressSettings(Settings):
     )
     num_cpus: float = Field(default=0.0, ge=0, description="CPUs that Ray reserves for one ingress")
 
+    @property
+    def max_replicas(self) -> int:
+        """Most ingresses there can be."""
+        return _bounds(self.replicas)[1]
+
 
 class StoreSettings(Settings):
     """Where published neuron sets are kept, for all replicas."""

@@ -43,7 +43,8 @@ async def _timed(events: Events, timeout: float) -> AsyncGenerator[tuple[int, Ev
     async with aclosing(cast("Any", events)):
         while True:
             try:
-                item = await asyncio.wait_for(anext(events), max(0.0, deadline - time.monotonic()))
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    item = await anext(events)
             except StopAsyncIteration:
                 return
             except TimeoutError:
@@ -72,7 +73,9 @@ async def _disconnect(http: HttpRequest) -> None:
         pass
 
 
-async def open_stream(client: EngineClient, requests: tuple[Request, ...], timeout: float) -> Events:
+async def open_stream(
+    client: EngineClient, requests: tuple[Request, ...], timeout: float
+) -> AsyncGenerator[tuple[int, Event], None]:
     """Waits for the first event, so that a refusal still gets its own HTTP status.
 
     Raises:
@@ -86,8 +89,10 @@ async def open_stream(client: EngineClient, requests: tuple[Request, ...], timeo
     return _chain(first, events)
 
 
-async def _chain(first: tuple[int, Event], rest: Events) -> AsyncIterator[tuple[int, Event]]:
-    async with aclosing(cast("Any", rest)):
+async def _chain(
+    first: tuple[int, Event], rest: AsyncGenerator[tuple[int, Event], None]
+) -> AsyncGenerator[tuple[int, Event], None]:
+    async with aclosing(rest):
         yield first
         async for item in rest:
             yield item

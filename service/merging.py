@@ -248,8 +248,14 @@ class _Collected:
 
 def exposition(metrics: list[Metric], accept: str) -> tuple[bytes, str]:
     """Metrics as text in Prometheus' format, or in OpenMetrics' where a client accepts that, and the content type."""
-    encode, content_type = choose_encoder(accept)
-    return encode(_Collected(metrics)), content_type
+    encode, kind = choose_encoder(accept)
+    return encode(_Collected(metrics)), kind
+
+
+def content_type(accept: str) -> str:
+    """The content type with which `exposition` answers an `Accept` header."""
+    kind: str = choose_encoder(accept)[1]
+    return kind
 
 
 class LocalMetrics:

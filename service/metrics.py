@@ -233,6 +233,9 @@ class HttpMetrics(Instruments):
             "http_request_duration_seconds", "Time to the end of the answer, streams included.", _LATENCIES, *by_route
         )
         self.open = self.gauge("http_requests_in_progress", "Requests that are being answered.")
+        self._retries = self.counter(
+            "request_retries_total", "Requests given to another replica because that which had them died."
+        )
 
     def answered(self, method: str, route: str, status: int, seconds: float, code: str | None) -> None:
         """Counts one answer.
@@ -249,3 +252,7 @@ class HttpMetrics(Instruments):
         self._seconds.labels(known, route).observe(seconds)
         if code is not None:
             self._errors.labels(route, code).inc()
+
+    def retried(self, count: int) -> None:
+        """Counts requests that go to another replica."""
+        self._retries.inc(count)

@@ -8,9 +8,11 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 COMMANDS = {  # command → (module, one-line help); modules define `command`
+    "adapt": ("neurodial.deploy.cli.adapt", "Train a model for a domain while what matters elsewhere is held."),
     "bake": ("neurodial.deploy.cli.bake", "Write controls that are the same for every request into the weights."),
     "calibrate": ("neurodial.deploy.cli.calibrate", "Measure mean and deviation of every neuron on a corpus."),
     "discover": ("neurodial.deploy.cli.discover", "Find the neurons that carry a concept and write a neuron set."),
+    "distill": ("neurodial.deploy.cli.distill", "Make a small classifier of a few neurons of a model's lowest layers."),
     "evaluate": ("neurodial.deploy.cli.evaluate", "Compare discovery methods on one concept, and recommend one."),
     "explain": ("neurodial.deploy.cli.explain", "Say what neurons answer to."),
     "extract": ("neurodial.deploy.cli.extract", "Write a corpus's activations to disk, or take NeuroX's over."),

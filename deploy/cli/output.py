@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,11 @@ def print_json(value: Any) -> None:
     """Writes one JSON document to stdout."""
     json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
     sys.stdout.write("\n")
+
+
+def command_line() -> str:
+    """The command that is running, for the reports that it writes."""
+    return shlex.join(["neurodial", *sys.argv[1:]])
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,7 +1,5 @@
 """`neurodial prune`: a smaller checkpoint, and a report of what that costs and gains."""
 
-import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neurodial.control.errors import BadInput
-from neurodial.deploy.cli.output import one_line_errors, print_json
+from neurodial.deploy.cli.output import command_line, one_line_errors, print_json
 
 if TYPE_CHECKING:
     from neurodial.control.calibration import Calibration
@@ -115,7 +113,7 @@ def prune(
         held_at = _calibration(loaded, model, way, calibration, scoring)
         job = Job(way, keep, keeps, scoring, testing, held_at, rounds, recovery)
         outcome = run_job(loaded, job, (lambda point: None) if as_json else _say)
-        outcome.report["command"] = shlex.join(["neurodial", *sys.argv[1:]])
+        outcome.report["command"] = command_line()
         write_outcome(outcome, beside)
     if recovery is not None and work is None:
         recovery.clean()  # a folder that was named keeps its translations

@@ -6,6 +6,8 @@ from neurodial.control.errors import BadInput
 from neurodial.control.pooling import SentencePooling, WordPooling
 
 SIZES = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5)
+PENALTIES = (3e-3, 1e-2)
+ELIMINATIONS = (0.01, 0.1)
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 
 
@@ -19,6 +21,8 @@ class Recipe:
         neuron_tolerance: δ_N: the fewest neurons are taken with which dev accuracy exceeds (1 − δ_N) of all neurons'.
         correlation: neurons whose |ρ| averages more than this are one cluster, of which one is kept.
         sizes: shares of the stack's neurons that are tried; those above the budget are for the curve alone.
+        penalties: λ₁ of linear rankings that are tried; dev decides.
+        eliminations: inverses of the L2 penalty of recursive linear rankings that are tried, too.
         strengths: inverses of the classifier's L2 penalty that are tried; dev decides.
         words: how a word's tokens become one row.
         sentences: how a text's do.
@@ -30,9 +34,11 @@ class Recipe:
 
     budget: float = 0.1
     layer_tolerance: float = 0.01
-    neuron_tolerance: float = 0.01
+    neuron_tolerance: float = 0.02
     correlation: float = 0.7
     sizes: tuple[float, ...] = SIZES
+    penalties: tuple[float, ...] = PENALTIES
+    eliminations: tuple[float, ...] = ELIMINATIONS
     strengths: tuple[float, ...] = STRENGTHS
     words: WordPooling = "last"
     sentences: SentencePooling = "mean"
@@ -55,8 +61,11 @@ class Recipe:
             )
         if not self.sizes or not all(0 < size <= 1 for size in self.sizes):
             raise BadInput("sizes are shares of the neurons, between 0 and 1", param="sizes")
-        if not self.strengths or min(self.strengths) <= 0:
-            raise BadInput("strengths are positive numbers", param="strengths")
+        if not self.penalties + self.eliminations:
+            raise BadInput("penalties and eliminations are empty: there is no ranking", param="penalties")
+        for name in ("strengths", "penalties", "eliminations"):
+            if min(getattr(self, name), default=0 if name == "strengths" else 1) <= 0:
+                raise BadInput(f"{name} are positive numbers", param=name)
         if self.max_rows < 1:
             raise BadInput(f"max_rows is {self.max_rows}", hint="at least some hundred are needed", param="max_rows")
 

@@ -5,8 +5,9 @@ clustering, linguistic correlation analysis.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from neurodial.interpret.methods.linear_probe import LinearProbe
 from neurodial.interpret.readout import every_class
 
 Array = np.ndarray[Any, Any]
-MAX_ITERATIONS = 200
+LEAVE_BEHIND = 0.8  # of the neurons, at each step of the recursive ranking
+MAX_ITERATIONS = 100  # for each penalty
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,9 @@ def fit(train: Part, dev: Part, columns: Array, strengths: tuple[float, ...], y:
     standard = ((rows - center) / scale).astype(np.float32)
     held_out = dev.x[:, columns]
     tried = []
-    for strength in sorted(strengths):
-        weights, bias = _solve(standard, labels, strength)
+    model = LogisticRegression(max_iter=MAX_ITERATIONS, tol=1e-3, warm_start=True)
+    for strength in sorted(strengths):  # each starts from the one before
+        weights, bias = _solve(model.set_params(C=strength), standard, labels)
         weights = weights / scale
         bias = bias - weights @ center
         weights, bias = weights.astype(np.float32), bias.astype(np.float32)
@@ -78,8 +81,7 @@ def fit(train: Part, dev: Part, columns: Array, strengths: tuple[float, ...], y:
     return max(tried, key=lambda found: found.dev)
 
 
-def _solve(x: Array, y: Array, strength: float) -> tuple[Array, Array]:
-    model = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS, tol=1e-3)
+def _solve(model: LogisticRegression, x: Array, y: Array) -> tuple[Array, Array]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # dev decides whether it is good enough
         model.fit(x, y)
@@ -105,31 +107,102 @@ def try_layers(train: Part, dev: Part, width: int, full: Fitted, recipe: Recipe)
     yield full
 
 
-def order_neurons(train: Part, upto: int, recipe: Recipe) -> tuple[Array, int]:
-    """The neurons of the chosen layers, one of each cluster, the most salient first; and the number of clusters.
+@dataclass(frozen=True)
+class Candidates:
+    """What is left of some layers: one neuron of each cluster, in the order of the linear ranking that dev chose.
+
+    Attributes:
+        upto: neurons of the layers that were looked at.
+        order: (clusters,) the best first.
+        ranking: which it was.
+        best: the classifier of as many as the budget allows.
+    """
+
+    upto: int
+    order: Array
+    ranking: str
+    best: Fitted
+
+
+def select_neurons(
+    parts: tuple[Part, Part], uptos: Iterable[int], most: int, full: Fitted, recipe: Recipe
+) -> Candidates:
+    """The candidates of the lowest layers for which the budget suffices; else those that do best.
+
+    Args:
+        parts: train and dev.
+        uptos: neurons of the layers, the lowest sufficient ones first, then with one more each.
+        most: the budget.
+        full: the classifier of all neurons.
+        recipe: with the tolerance δ_N, the correlation and the rankings.
+    """
+    made: list[Candidates] = []
+    for upto in uptos:
+        made.append(_candidates(parts, upto, most, recipe))
+        if is_good(made[-1].best, full, recipe):
+            return made[-1]
+    return max(made, key=lambda candidates: candidates.best.dev)
+
+
+def _candidates(parts: tuple[Part, Part], upto: int, most: int, recipe: Recipe) -> Candidates:
+    train, dev = parts
+    rows = train.x[:, :upto]
+    kept = Clustering(cut=1 - recipe.correlation).fit(rows).representatives_
+    orders = {
+        f"weight mass, λ₁ {l1:g}": kept[LinearProbe(l1=l1).fit(rows[:, kept], train.y).ranking_]
+        for l1 in recipe.penalties
+    }
+    orders |= {f"recursive, L2 1/{c:g}": recursive_order(train, kept, c) for c in recipe.eliminations}
+    reached = {name: fit(train, dev, np.sort(order[:most]), recipe.strengths) for name, order in orders.items()}
+    best = max(reached, key=lambda name: reached[name].dev)
+    return Candidates(upto, orders[best], best, reached[best])
+
+
+def try_sizes(parts: tuple[Part, Part], found: Candidates, counts: list[int], recipe: Recipe) -> list[Fitted]:
+    """The classifiers of the best candidates, for each number of them."""
+    sizes = dict.fromkeys(min(count, len(found.order)) for count in counts)
+    known = {len(found.best.columns): found.best}
+    return [known.get(n) or fit(*parts, np.sort(found.order[:n]), recipe.strengths) for n in sizes]
+
+
+def recursive_order(train: Part, columns: Array, strength: float) -> Array:
+    """The neurons by when they go, the last first: a classifier is trained, the fifth with the smallest weights leaves.
+
+    Guyon et al. 2002 (“Gene Selection for Cancer Classification”): unlike one ranking, it sees what a neuron is worth
+    beside those that are left.
 
     Args:
         train: rows.
-        upto: neurons of the chosen layers.
-        recipe: with the correlation from which neurons are redundant.
+        columns: the neurons.
+        strength: inverse of the L2 penalty.
     """
-    rows = train.x[:, :upto]
-    kept = Clustering(cut=1 - recipe.correlation).fit(rows).representatives_
-    ranking = LinearProbe().fit(rows[:, kept], train.y).ranking_
-    ordered: Array = kept[ranking]
-    return ordered, len(kept)
+    x = train.x[:, columns]
+    scale = x.std(axis=0)
+    x = (x - x.mean(axis=0)) / np.where(scale > 1e-8, scale, 1.0)
+    left, gone = np.arange(len(columns)), list[Array]()
+    while len(left):
+        weights, _ = _solve(LogisticRegression(C=strength, max_iter=MAX_ITERATIONS, tol=1e-2), x[:, left], train.y)
+        order = np.argsort(-np.abs(weights).max(axis=0), kind="stable")
+        keep = int(LEAVE_BEHIND * len(left))
+        gone.insert(0, left[order[keep:]])
+        left = left[order[:keep]]
+    found: Array = columns[np.concatenate(gone)]
+    return found
 
 
-def try_sizes(train: Part, dev: Part, order: Array, counts: list[int], recipe: Recipe) -> list[Fitted]:
-    """The classifiers of the best neurons, for each number that there are as many of."""
-    sizes = dict.fromkeys(min(count, len(order)) for count in counts)
-    return [fit(train, dev, np.sort(order[:count]), recipe.strengths) for count in sizes]
+def choose(tried: list[Fitted], most: int, full: Fitted, recipe: Recipe) -> Fitted:
+    """The smallest that is good enough within the budget, as all larger ones there are; else the best there.
 
-
-def choose(tried: list[Fitted], most: int, full: Fitted, recipe: Recipe) -> tuple[Fitted, bool]:
-    """The smallest that is good enough within the budget, else the best there; and whether it is good enough."""
+    Of many sizes one is good by chance where the dev part is small: then a larger one would not be.
+    """
     allowed = [found for found in tried if len(found.columns) <= most]
-    good = [found for found in allowed if found.dev > (1 - recipe.neuron_tolerance) * full.dev]
+    falling = sorted(allowed, key=lambda found: -len(found.columns))
+    good = list(takewhile(lambda found: is_good(found, full, recipe), falling))
     if good:
-        return min(good, key=lambda found: len(found.columns)), True
-    return max(allowed, key=lambda found: (found.dev, -len(found.columns))), False
+        return good[-1]
+    return max(allowed, key=lambda found: (found.dev, -len(found.columns)))
+
+
+def is_good(found: Fitted, full: Fitted, recipe: Recipe) -> bool:
+    """Whether few neurons are within the tolerance of all of them, on dev."""
+    return found.dev > (1 - recipe.neuron_tolerance) * full.dev

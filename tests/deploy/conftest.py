@@ -1,5 +1,7 @@
-"""A neuron set for the tiny model, on disk."""
+"""A neuron set for the tiny model, on disk; and a cluster of engines without weights, started once."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from neurodial.control.addresses import Site
 from neurodial.control.loading import load_model
 from neurodial.control.neuron_set import NeuronSet, ReadOut, Recommended, SiteNeurons
+from tests.deploy.serving import Server, serving
 
 
 def make_set(fingerprint: str) -> NeuronSet:
@@ -49,3 +52,28 @@ def foreign_set_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sets") / "foreign.safetensors"
     make_set("sha256:" + "0" * 64).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def fake_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`fake` with two replicas, and a model that cannot be loaded.
+
+    It ends with the tests of its shutdown, which come after all others that use it.
+    """
+    folder = tmp_path_factory.mktemp("faulty")
+    about = {"path": str(folder), "num_cpus": 0.1}
+    config = {
+        "models": [
+            {"id": "fake", "replicas": 2, "max_batch": 8, "max_waiting": 32, **about},
+            {"id": "broken", **about},
+        ],
+        "limits": {"max_prompts": 32, "max_tokens": 2000, "default_max_tokens": 2000},
+        "ingress": {"max_requests": 60},
+        "logging": {"format": "json", "level": "info", "file": "log/neurodial.jsonl"},
+        "stuck_after_s": 2,
+        "health_check_period_s": 0.5,
+        "graceful_shutdown_s": 10,
+    }
+    text = "\n".join(f"{key}: {json.dumps(value)}" for key, value in config.items())
+    with serving(["-m", "tests.deploy.faulty_server"], folder, text) as running:
+        yield running

@@ -1,6 +1,6 @@
 """`neurodial serve` with engines that translate by reversing words, slowly, and that break when a prompt says so.
 
-`python tests/deploy/faulty_server.py CONFIG`; a line `redeploy` on its standard input deploys the configuration anew.
+`python -m tests.deploy.faulty_server CONFIG`; a line `redeploy` on its standard input deploys the configuration anew.
 """
 
 import sys
@@ -9,22 +9,23 @@ import time
 from collections.abc import Sequence as Items
 from pathlib import Path
 
+from neurodial.control.catalogue import SetCatalogue, SetSource, StoredSets
 from neurodial.deploy import application, server
 from neurodial.deploy.config import Config, load_config
 from neurodial.deploy.replica import EngineReplica
 from neurodial.deploy.settings import ModelSettings
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Outcome
+from tests.service.fake import FakeRunner
 
 
 class FaultyRunner(FakeRunner):
     """Takes 20 ms a step; `stick` makes its first step last for ever, `die` ends the thread, but only once."""
 
-    def __init__(self, model_id: str, folder: Path) -> None:
-        super().__init__(model_id, max_positions=4096)
+    def __init__(self, model_id: str, folder: Path, source: SetSource | None = None) -> None:
+        super().__init__(model_id, max_positions=4096, source=source)
         self._folder = folder
 
     def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
@@ -51,7 +52,10 @@ class FaultyReplica(EngineReplica):
         if settings.id == "broken":
             raise RuntimeError("size mismatch for some.weight")
         capacity = Capacity(max_rows=settings.max_batch, max_waiting=settings.max_waiting)
-        return Engine(FaultyRunner(settings.id, Path(settings.path)), capacity, stuck_after_s=config.stuck_after_s)
+        fixed = SetCatalogue.from_files(settings.sets)
+        source = None if config.store is None else StoredSets(config.store.open().read, fixed=fixed)
+        runner = FaultyRunner(settings.id, Path(settings.path), source)
+        return Engine(runner, capacity, stuck_after_s=config.stuck_after_s)
 
 
 def main(path: str) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,13 +97,16 @@ class Server:
 
 
 @contextmanager
-def serving(command: Sequence[str], folder: Path, config: str) -> Iterator[Server]:
+def serving(
+    command: Sequence[str], folder: Path, config: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """Starts a server and waits until it serves.
 
     Args:
         command: arguments of Python, before the configuration file.
         folder: for its files.
         config: the configuration without the port.
+        environment: variables beside those that there are.
     """
     port, marker, output = free_port(), uuid.uuid4().hex, folder / "output"
     path = folder / "serve.yaml"
@@ -116,7 +119,7 @@ def serving(command: Sequence[str], folder: Path, config: str) -> Iterator[Serve
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env=os.environ | {"NEURODIAL_TEST": marker},
+            env={**os.environ, "NEURODIAL_TEST": marker, **(environment or {})},
         )
     server = Server(process, port, marker, output)
     try:

@@ -1,6 +1,8 @@
 """The engine deployment's class, without a cluster."""
 
 import asyncio
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from neurodial.control.controls import parse_controls
 from neurodial.control.errors import BadInput, FingerprintError, NeurodialError, Unavailable
 from neurodial.deploy.config import Config
 from neurodial.deploy.settings import ModelSettings
-from neurodial.service.engine.primitives import Failed, Finished, Request
+from neurodial.service.engine.primitives import Failed, Finished, Request, Tokens
 from neurodial.service.limits import Limits
 
 
@@ -18,25 +20,47 @@ def replica(path: Path, **settings: Any) -> Any:
     """What Serve would construct."""
     from neurodial.deploy.replica import EngineReplica
 
+    class Undeployed(EngineReplica):
+        def __del__(self) -> None:  # type: ignore[override]
+            """Nobody awaits the end of it."""
+
     model = ModelSettings(id="en-es", path=str(path), **settings)
-    return EngineReplica(model, Config(models=(model,), limits=Limits(default_max_tokens=5)))
+    return Undeployed(model, Config(models=(model,), limits=Limits(default_max_tokens=5)))
 
 
-async def items(engine: Any, *requests: Request) -> list[Any]:
-    """Everything that a call yields."""
-    return [item async for item in engine.generate(requests)]
+def whole(engine: Any, *requests: Request) -> Any:
+    """What the plain call answers."""
+    return asyncio.run(engine.generate_whole(requests))
+
+
+def pieces(engine: Any, *requests: Request) -> list[Any]:
+    """Everything that the generator yields."""
+
+    async def read() -> list[Any]:
+        return [item async for item in engine.generate(requests)]
+
+    return asyncio.run(read())
 
 
 def test_requests_events_and_refusals(tiny_marian_path: Path, set_path: Path) -> None:
     """A refusal is an item, so that it crosses processes as data."""
     engine = replica(tiny_marian_path, sets={"tense": set_path})
     controls = parse_controls([{"set": "tense", "to": "past"}])
-    served = asyncio.run(items(engine, Request("a", "She opens the door.", controls), Request("b", "He walked.")))
-    assert {index for index, _ in served} == {0, 1}
-    assert all(isinstance(event, Finished) for _, event in served)
-    (refusal,) = asyncio.run(items(engine, Request("c", "She " * 100)))
-    assert isinstance(refusal, BadInput)
-    assert refusal.param == "prompt"
+    requests = Request("a", "She opens the door.", controls, stream=True), Request("b", "He walked.")
+    served = dict(whole(engine, *(replace(request, stream=False) for request in requests)))
+    assert served.keys() == {0, 1}
+    assert all(isinstance(event, Finished) for event in served.values())
+    texts, ends = {0: "", 1: ""}, {}
+    for index, event in chain.from_iterable(pieces(engine, *requests)):
+        if isinstance(event, Tokens):
+            texts[index] += event.text
+        else:
+            ends[index] = event
+    assert ends == served
+    assert texts == {0: served[0].text, 1: ""}
+    for refusal in (whole(engine, Request("c", "She " * 100)), *pieces(engine, Request("c", "She " * 100))):
+        assert isinstance(refusal, BadInput)
+        assert refusal.param == "prompt"
     info = asyncio.run(engine.info())
     assert (info.model.id, info.sets[0].name) == ("en-es", "tense")
     engine.check_health()
@@ -51,7 +75,7 @@ def test_a_set_for_another_model_is_reported_not_retried(tiny_marian_path: Path,
     engine.check_health()
     with pytest.raises(FingerprintError, match="made for"):
         asyncio.run(engine.info())
-    (refusal,) = asyncio.run(items(engine, Request("a", "He")))
+    (refusal,) = pieces(engine, Request("a", "He"))
     assert isinstance(refusal, NeurodialError)
     assert not isinstance(refusal, Failed)
 

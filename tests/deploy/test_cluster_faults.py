@@ -1,4 +1,4 @@
-"""A real cluster with two replicas of an engine without weights: bursts, replicas that die, stick and are replaced."""
+"""A real cluster of engines without weights: bursts, and replicas that die, stick and are replaced."""
 
 import asyncio
 import http.client
@@ -7,89 +7,36 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.deploy.serving import Server, serving
+from tests.deploy.asking import (
+    ENGINE,
+    PATIENCE_S,
+    body,
+    complete,
+    envelope,
+    health,
+    is_whole,
+    page,
+    read_stream,
+    reversed_words,
+    total,
+    wait_until,
+    words,
+)
+from tests.deploy.serving import Server
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-PATIENCE_S = 60
-ENGINE = "engine-fake"
-
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests of this module: `fake` with two replicas, and a model that cannot be loaded."""
-    folder = tmp_path_factory.mktemp("faulty")
-    models = [
-        {"id": "fake", "path": str(folder), "replicas": 2, "max_batch": 16, "max_waiting": 40, "num_cpus": 0.1},
-        {"id": "broken", "path": str(folder), "num_cpus": 0.1},
-    ]
-    config = {
-        "models": models,
-        "limits": {"max_prompts": 32, "max_tokens": 2000, "default_max_tokens": 2000},
-        "ingress": {"max_requests": 200},
-        "stuck_after_s": 2,
-        "health_check_period_s": 0.5,
-        "graceful_shutdown_s": 10,
-    }
-    text = "\n".join(f"{key}: {json.dumps(value)}" for key, value in config.items())
-    with serving([str(Path(__file__).with_name("faulty_server.py"))], folder, text) as running:
-        yield running
-
-
-def words(count: int, name: str = "w") -> str:
-    """A prompt that takes as many steps."""
-    return " ".join(f"{name}{number}" for number in range(count))
-
-
-def reversed_words(prompt: str) -> str:
-    """What the engines make of a prompt."""
-    return " ".join(word[::-1] for word in prompt.split())
-
-
-def body(prompt: str | list[str], **fields: Any) -> dict[str, Any]:
-    """A completion request."""
-    return {"model": "fake", "prompt": prompt, "max_tokens": 2000, **fields}
-
-
-def complete(server: Server, prompt: str | list[str], **fields: Any) -> httpx.Response:
-    """Posts a completion."""
-    return httpx.post(f"{server.url}/v1/completions", json=body(prompt, **fields), timeout=PATIENCE_S)
-
-
-def health(server: Server) -> dict[str, Any]:
-    """What `/health` says."""
-    answer: dict[str, Any] = httpx.get(f"{server.url}/health", timeout=PATIENCE_S).json()
-    return answer
-
-
-def wait_until(done: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
-    """Looks until something is so."""
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def is_whole(server: Server) -> bool:
-    """Both replicas serve, and nothing runs."""
-    engine = health(server)["engines"]["fake"]
-    return bool(engine["num_ready"] == 2 and engine["num_running"] + engine["num_waiting"] == 0)
-
-
-def envelope(response: httpx.Response) -> dict[str, Any]:
-    """The error of a refusal."""
-    assert response.headers["content-type"] == "application/json", response.text
-    error: dict[str, Any] = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    return error
+def server(fake_cluster: Server) -> Server:
+    """What it is called here."""
+    return fake_cluster
 
 
 def test_a_model_that_cannot_be_loaded_leaves_the_others_alone(server: Server) -> None:
@@ -99,38 +46,48 @@ def test_a_model_that_cannot_be_loaded_leaves_the_others_alone(server: Server) -
     refused = complete(server, "hello", model="broken")
     assert refused.status_code == 503
     assert "size mismatch" in envelope(refused)["message"]
-    assert [card["id"] for card in httpx.get(f"{server.url}/v1/models", timeout=PATIENCE_S).json()["data"]] == ["fake"]
+    cards = httpx.get(f"{server.url}/v1/models", timeout=PATIENCE_S).json()["data"]
+    assert [card["id"] for card in cards] == ["fake"]
     state = httpx.get(f"{server.url}/health", timeout=PATIENCE_S)
     assert (state.status_code, state.json()["status"]) == (200, "degraded")
     assert state.json()["engines"]["broken"]["state"] == "failed"
 
 
 def test_a_burst_beyond_the_queues_is_refused_in_the_envelope(server: Server) -> None:
-    """By the engines and by the ingress, never by Serve; what was let in is served; memory stays as it was."""
+    """By the ingress and by the engines, never by Serve; what was let in is served; memory stays as it was."""
     before = server.memory()
-
-    async def burst() -> list[httpx.Response]:
-        limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(timeout=PATIENCE_S, limits=limits) as client:
-            posts = [client.post(f"{server.url}/v1/completions", json=body(words(50))) for _ in range(320)]
-            return await asyncio.gather(*posts)
-
-    answers = asyncio.run(burst())
-    assert set(Counter(answer.status_code for answer in answers)) == {200, 429}
-    served = [answer for answer in answers if answer.status_code == 200]
-    assert len(served) >= 2 * 40
-    assert {answer.json()["choices"][0]["text"] for answer in served} == {reversed_words(words(50))}
-    refused = [answer for answer in answers if answer.status_code == 429]
-    assert len(refused) > 100
-    assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
-    assert {envelope(answer)["type"] for answer in refused} == {"rate_limit_error"}
-    assert len({envelope(answer)["message"].split(" ")[1] for answer in refused}) == 2, (
-        "both the engine and the ingress"
-    )
+    single, several = words(100), words(40, "s")  # two seconds each, so that a burst has arrived before many have ended
+    singles = asyncio.run(burst(server, [single] * 320))
+    assert {answer.json()["choices"][0]["text"] for answer in singles[200]} == {reversed_words(single)}
+    assert len(singles[200]) >= 60
+    assert all("the server holds" in said for said in refusals(singles[429]))
+    wait_until(lambda: is_whole(server))
+    lists = asyncio.run(burst(server, [[several] * 32] * 12))  # an engine has room for one of these
+    assert len(lists[200]) >= 2
+    assert all(len(answer.json()["choices"]) == 32 for answer in lists[200])
+    assert all("the server holds" not in said for said in refusals(lists[429]))
     wait_until(lambda: is_whole(server))
     after = server.memory()
     assert set(after) == {"ProxyActor", ":ingress"}
     assert all(after[name] - before[name] < 100_000_000 for name in after), (before, after)
+
+
+async def burst(server: Server, prompts: list[Any]) -> dict[int, list[httpx.Response]]:
+    """The answers to requests that are sent at the same time, by status: 200 and 429."""
+    async with httpx.AsyncClient(timeout=PATIENCE_S, limits=httpx.Limits(max_connections=None)) as client:
+        posts = [client.post(f"{server.url}/v1/completions", json=body(prompt)) for prompt in prompts]
+        answers = await asyncio.gather(*posts)
+    found = {status: [answer for answer in answers if answer.status_code == status] for status in (200, 429)}
+    assert len(found[200]) + len(found[429]) == len(answers), Counter(answer.status_code for answer in answers)
+    return found
+
+
+def refusals(answers: list[httpx.Response]) -> list[str]:
+    """What the refusals say."""
+    assert answers
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in answers)
+    assert {envelope(answer)["type"] for answer in answers} == {"rate_limit_error"}
+    return [envelope(answer)["message"] for answer in answers]
 
 
 @pytest.mark.parametrize("value", ["0.001", "0", "-1", "inf", "nan", "soon", "1e9999", "\xff"])
@@ -208,31 +165,16 @@ def test_a_killed_replica_costs_only_streams_that_had_begun(server: Server) -> N
     assert killed not in server.replicas(ENGINE)
 
 
-def read_stream(server: Server, prompt: str) -> tuple[str, dict[str, Any]]:
-    """A stream's text, and the error at its end."""
-    text, error, is_done = "", {}, False
-    request = body(prompt, stream=True)
-    with httpx.stream("POST", f"{server.url}/v1/completions", json=request, timeout=PATIENCE_S) as response:
-        for line in response.iter_lines():
-            if line == "data: [DONE]":
-                is_done = True
-            elif line:
-                chunk = json.loads(line.removeprefix("data: "))
-                error = chunk.get("error", {})
-                text += chunk["choices"][0]["text"] if "choices" in chunk else ""
-    assert is_done or error
-    return text, error
-
-
 def test_a_dead_engine_costs_nothing_that_had_not_begun(server: Server) -> None:
     """Its replica leaves at once, the request is served by the other one, and Serve starts a new one."""
     wait_until(lambda: is_whole(server))
-    before = set(server.replicas(ENGINE))
+    before, retries = set(server.replicas(ENGINE)), total(page(server), "request_retries_total")
     answer = complete(server, "die tomorrow")
     assert (answer.status_code, answer.json()["choices"][0]["text"]) == (200, "eid worromot")
     wait_until(lambda: len(before & set(server.replicas(ENGINE))) == 1)
     wait_until(lambda: is_whole(server))
     assert len(server.replicas(ENGINE)) == 2
+    wait_until(lambda: total(page(server), "request_retries_total") == retries + 1)  # by us, not by Serve
 
 
 def test_a_stuck_engine_is_noticed_and_replaced(server: Server) -> None:
@@ -271,20 +213,3 @@ def test_a_new_deployment_lets_running_requests_end(server: Server) -> None:
     wait_until(lambda: not before & (set(server.replicas(ENGINE)) | set(server.replicas("ingress"))))
     wait_until(lambda: is_whole(server))
     assert envelope(complete(server, ["one", "two", "three"]))["code"] == "limit_exceeded"
-
-
-def test_stopping_lets_running_requests_end_and_refuses_new_ones(server: Server) -> None:
-    """Last of all: SIGTERM while a long request and a stream run; then no process is left."""
-    with ThreadPoolExecutor(4) as pool:
-        long, stream = pool.submit(complete, server, words(250)), pool.submit(read_stream, server, words(250))
-        time.sleep(1)
-        stopping = pool.submit(server.terminate)
-        time.sleep(1)
-        refused = complete(server, "hello")
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
-        assert "shutting down" in envelope(refused)["message"]
-        assert long.result().json()["choices"][0]["text"] == reversed_words(words(250))
-        assert stream.result() == (reversed_words(words(250)), {})
-        stopping.result()
-    assert server.process.returncode == 0
-    wait_until(lambda: not server.relatives(), 30)

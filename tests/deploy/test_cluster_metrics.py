@@ -4,59 +4,25 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families as parse
 
-from tests.deploy.serving import Server, serving
+from tests.deploy.asking import ENGINE, Series, complete, page, total
+from tests.deploy.serving import Server
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-FAULTY = Path(__file__).with_name("faulty_server.py")
 SECRET = "correcthorsebatterystaple"
-Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Two engines without weights."""
-    folder = tmp_path_factory.mktemp("metrics")
-    model = f"{{id: m, path: {folder}, replicas: 2, num_cpus: 0.1, threads: 1}}"
-    log = "{format: json, level: info, file: log/neurodial.jsonl}"
-    with serving([str(FAULTY)], folder, f"models: [{model}]\nlogging: {log}\nhealth_check_period_s: 1") as running:
-        yield running
-
-
-def complete(server: Server, prompt: str = "one two three", **headers: str) -> httpx.Response:
-    return httpx.post(
-        f"{server.url}/v1/completions", json={"model": "m", "prompt": prompt}, headers=headers, timeout=60
-    )
-
-
-def page(server: Server) -> Series:
-    """Every series of the page."""
-    deadline = time.monotonic() + 60
-    while (answer := httpx.get(f"{server.url}/metrics", timeout=60)).status_code == 503:  # a new hub
-        assert time.monotonic() < deadline, answer.text
-        time.sleep(0.2)
-    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4"), answer.text
-    return {(s.name, frozenset(s.labels.items())): s.value for f in parse(answer.text) for s in f.samples}
-
-
-def total(series: Series, name: str, **labels: str) -> float:
-    return sum(
-        v for (n, have), v in series.items() if n == f"neurodial_{name}" and labels.items() <= dict(have).items()
-    )
+PROMPT = "one two three"
 
 
 def engines(series: Series) -> set[str]:
     """The replicas whose engines are ready."""
-    return {dict(labels)["replica"] for (name, labels), v in series.items() if name == "neurodial_engine_ready" and v}
+    mine = {(name, labels) for (name, labels), v in series.items() if name == "neurodial_engine_ready" and v}
+    return {known["replica"] for known in (dict(labels) for _, labels in mine) if known["model_name"] == "fake"}
 
 
 def sums(series: Series) -> dict[Any, float]:
@@ -84,43 +50,48 @@ def until(server: Server, holds: Callable[[Series], bool], seen: list[dict[Any, 
         time.sleep(0.2)
 
 
-def test_one_page_for_all_replicas_also_when_one_is_killed(server: Server) -> None:
-    """Both engines and the ingress; the dead one's counts stay, and its successor has a new label."""
-    seen: list[dict[Any, float]] = []
+def test_one_page_for_all_replicas_also_when_one_is_killed(fake_cluster: Server) -> None:
+    """Both engines and the ingress; the dead one's counts stay, its successor has a new label, and so has the hub's."""
+    server, seen = fake_cluster, list[dict[Any, float]]()
+
+    def served(series: Series, **labels: str) -> float:
+        return total(series, "request_success_total", model_name="fake", **labels)
+
+    def answered(series: Series) -> float:
+        return total(series, "http_requests_total", route="/v1/completions", status="200")
+
+    start = until(server, lambda series: len(engines(series)) == 2, seen)
     with ThreadPoolExecutor(16) as pool:
-        assert all(answer.status_code == 200 for answer in pool.map(lambda _: complete(server), range(40)))
-    before = until(server, lambda series: total(series, "request_success_total") == 40, seen)
+        assert all(answer.status_code == 200 for answer in pool.map(lambda _: complete(server, PROMPT), range(40)))
+    before = until(server, lambda series: served(series) == served(start) + 40, seen)
     first = engines(before)
     assert len(first) == 2
-    assert all(total(before, "request_success_total", replica=replica) > 0 for replica in first)
-    assert total(before, "generation_tokens_total") == 120
-    until(
-        server, lambda series: total(series, "http_requests_total", route="/v1/completions", status="200") == 40, seen
-    )
+    assert all(served(before, replica=replica) > served(start, replica=replica) for replica in first)
+    written = [total(series, "generation_tokens_total", model_name="fake") for series in (start, before)]
+    assert written[1] - written[0] == 120
+    until(server, lambda series: answered(series) == answered(start) + 40, seen)
 
-    os.kill(server.replicas("engine-m")[0], signal.SIGKILL)
+    os.kill(server.replicas(ENGINE)[0], signal.SIGKILL)
     after = until(server, lambda s: len(engines(s)) == 2 and engines(s) != first, seen)
     (survivor,) = engines(after) & first
     (dead,) = first - {survivor}
-    assert total(after, "request_success_total", replica="ended") == total(
-        before, "request_success_total", replica=dead
-    )
-    assert total(after, "request_success_total", replica=dead) == 0
-    assert total(after, "request_success_total") == 40
+    ended = served(after, replica="ended") - served(before, replica="ended")
+    assert ended == served(before, replica=dead)
+    assert served(after, replica=dead) == 0
+    assert served(after) == served(before)
 
     time.sleep(5)  # each replica hears of the end with one of its pushes
-    os.kill(server.replicas("hub")[0], signal.SIGKILL)  # its successor is told what it knew
-    complete(server)
-    again = until(server, lambda series: total(series, "request_success_total") == 41, seen)
+    os.kill(server.replicas("hub")[0], signal.SIGKILL)  # its successor is told what it knew; until then the page stays
+    complete(server, PROMPT)
+    again = until(server, lambda series: served(series) == served(after) + 1, seen)
     assert engines(again) == engines(after)
-    assert total(again, "request_success_total", replica="ended") == total(
-        after, "request_success_total", replica="ended"
-    )
+    assert served(again, replica="ended") == served(after, replica="ended")
 
 
-def test_the_log_has_the_ids_of_the_answers(server: Server) -> None:
+def test_the_log_has_the_ids_of_the_answers(fake_cluster: Server) -> None:
     """One line for each request, the client's id or Serve's; no prompt."""
-    given = complete(server, SECRET, **{"X-Request-ID": "from-the-client"})
+    server = fake_cluster
+    given = complete(server, SECRET, headers={"X-Request-ID": "from-the-client"})
     made = complete(server, SECRET)
     assert given.headers["x-request-id"] == "from-the-client"
     wanted = {answer.headers["x-request-id"] for answer in (given, made)}
@@ -133,5 +104,5 @@ def test_the_log_has_the_ids_of_the_answers(server: Server) -> None:
             break
         assert time.monotonic() < deadline, lines[-5:]
         time.sleep(0.1)
-    assert all((line["route"], line["status"], line["model"]) == ("/v1/completions", 200, "m") for line in found)
+    assert all((line["route"], line["status"], line["model"]) == ("/v1/completions", 200, "fake") for line in found)
     assert SECRET not in log.read_text()

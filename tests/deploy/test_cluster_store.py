@@ -1,4 +1,4 @@
-"""The store and the keys on a real server with two ingresses and two engines, over a restart."""
+"""The store and the keys on a real server with two ingresses and two engines, over the replacement of all of them."""
 
 import json
 import os
@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,10 @@ import httpx
 import pytest
 
 from neurodial.control.neuron_set import NeuronSet
+from tests.deploy.asking import wait_until
 from tests.deploy.serving import Server, serving
+from tests.service.fake import FAKE_FINGERPRINT
+from tests.service.sets import set_file
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -24,12 +26,11 @@ KEYS = [{"name": "anna", "key": ADMIN, "admin": True}, {"name": "website", "key"
 SEEN_WITHIN_S = 10.0  # a replica looks once a second; the rest is for a busy machine
 
 
-def other(path: Path, folder: Path, number: int) -> Path:
-    """A set of the same concept with other content."""
-    found = NeuronSet.load(path)
-    found = replace(found, evidence={"number": number})
-    found.save(folder / f"tense{number}.safetensors")
-    return folder / f"tense{number}.safetensors"
+def made(folder: Path, number: int, fingerprint: str = FAKE_FINGERPRINT) -> Path:
+    """A set of one concept; another one for every number."""
+    path = folder / f"tense{number}.safetensors"
+    path.write_bytes(set_file(number, fingerprint))
+    return path
 
 
 def publish(server: Server, file: Path, key: str = ADMIN) -> subprocess.CompletedProcess[str]:
@@ -65,35 +66,39 @@ def wait_for(condition: Callable[[], bool]) -> None:
         assert time.monotonic() < deadline
 
 
-def test_publish_reaches_every_replica_and_survives_a_restart(
-    tmp_path: Path, tiny_marian_path: Path, set_path: Path, foreign_set_path: Path
-) -> None:
-    keys = tmp_path / "keys.yaml"
+def test_publish_reaches_every_replica_and_survives_their_replacement(tmp_path: Path) -> None:
+    """Of two ingresses and two engines, all of which are exchanged at the end."""
+    keys, configured_file = tmp_path / "keys.yaml", made(tmp_path, 0)
     keys.write_text(json.dumps(KEYS))
     keys.chmod(0o600)
-    config = (
-        f"models: [{{id: en-es, path: {tiny_marian_path}, sets: {{tense: {set_path}}}, replicas: 2}}]\n"
-        "ingress: {replicas: 2}\nlimits: {default_max_tokens: 5}\n"
-        f"store: store\nauth: {{keys_file: {keys}}}"
-    )
-    configured = NeuronSet.load(set_path).digest
-    with serving(["-c", COMMAND, "serve"], tmp_path, config) as server:
+    model = {"id": "en-es", "path": str(tmp_path), "sets": {"tense": str(configured_file)}, "replicas": 2}
+    config = {"models": [model | {"num_cpus": 0.1}], "ingress": {"replicas": 2}, "store": "store"}
+    config |= {"auth": {"keys_file": str(keys)}, "graceful_shutdown_s": 2}
+    text = "\n".join(f"{key}: {json.dumps(value)}" for key, value in config.items())
+    configured = NeuronSet.load(configured_file).digest
+    with serving(["-m", "tests.deploy.faulty_server"], tmp_path, text) as server:
         assert httpx.get(f"{server.url}/health", timeout=60).status_code == 200
         assert httpx.get(f"{server.url}/v1/models", timeout=60).status_code == 401
         assert complete(server, controls=[{"set": "mood"}]).status_code == 403
         assert digests(server) == {configured}
-        published = json.loads(publish(server, other(set_path, tmp_path, 1)).stdout)
+        published = json.loads(publish(server, made(tmp_path, 1)).stdout)
         assert (published["name"], published["history"]) == ("tense", [configured])
         wait_for(lambda: digests(server) == {published["digest"]})
-        for file, key, said in ((foreign_set_path, ADMIN, "made for"), (set_path, WEBSITE, "may not change")):
+        foreign = made(tmp_path, 2, "sha256:" + "0" * 64)
+        for file, key, said in ((foreign, ADMIN, "made for"), (configured_file, WEBSITE, "may not change")):
             refused = publish(server, file, key)
             assert (refused.returncode, refused.stdout) == (2, "")
             assert said in refused.stderr.splitlines()[0]
         assert digests(server) == {published["digest"]}
         old = complete(server, controls=[{"set": f"tense@{configured[:20]}", "to": "past"}]).json()["choices"][0]
         assert old["applied"]["controls"][0]["digest"] == configured
-        printed = server.output.read_text()
-    with serving(["-c", COMMAND, "serve"], tmp_path, config) as server:
+
+        before = {*server.replicas("engine-en-es"), *server.replicas("ingress")}
+        path = server.output.with_name("serve.yaml")
+        path.write_text(f"{path.read_text()}\nstuck_after_s: 60")
+        server.say("redeploy")
+        server.wait_for("redeployed")
+        wait_until(lambda: not before & {*server.replicas("engine-en-es"), *server.replicas("ingress")})
         assert digests(server) == {published["digest"]}
         headers = {"Authorization": f"Bearer {ADMIN}"}
         back = httpx.post(f"{server.url}/v1/controls/tense/rollback", headers=headers, timeout=60)
@@ -105,6 +110,6 @@ def test_publish_reaches_every_replica_and_survives_a_restart(
             ("anna", "publish"),
             ("configuration", "configure"),
         ]
-        printed += server.output.read_text()
+        printed = server.output.read_text()
     assert ADMIN not in printed
     assert WEBSITE not in printed

@@ -24,6 +24,7 @@ from neurodial.control.errors import ConfigError
 from neurodial.deploy import proxy
 from neurodial.deploy.application import build
 from neurodial.deploy.config import DEMO_MODEL
+from neurodial.deploy.environment import SERVING
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -66,7 +67,7 @@ def test_the_application_is_built_from_the_configuration(name: str, tmp_path: Pa
     args.pop("auth", None)  # its file is on the cluster
     built = build_app(build(args), name="neurodial")
     deployments = {deployment.name: deployment for deployment in built.deployments}
-    assert set(deployments) == {"ingress", "engine-en-es", "engine-en-lm", "hub"}
+    assert set(deployments) == {"ingress", "engine-en-es", "engine-en-es-half", "engine-en-lm", "hub"}
     assert built.ingress_deployment_name == "ingress"
     for override in application["deployments"]:
         assert override["name"] in deployments
@@ -177,7 +178,7 @@ def test_the_dockerfile_copies_what_exists_and_is_not_ignored() -> None:
 
 
 def test_the_dockerfile_starts_what_exists() -> None:
-    """The command, its options, the proxy's callback; not as root; with a check that asks for what we serve."""
+    """The command, its options, Serve's environment; not as root; with a check that asks for what we serve."""
     from typer.testing import CliRunner
 
     from neurodial.deploy.cli.main import app
@@ -192,7 +193,8 @@ def test_the_dockerfile_starts_what_exists() -> None:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown.output)
     assert all(word in plain for word in words if word.startswith("--"))
     assert [rest for name, rest in steps if name == "USER"] == ["1000"]
-    assert f"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH={proxy.CALLBACK}" in DOCKERFILE
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert [f"{name}={value}" in text for name, value in SERVING.items() for text in (DOCKERFILE, page)] == [True] * 10
     module, _, attribute = proxy.CALLBACK.partition(":")
     assert len(getattr(import_module(module), attribute)()) == 1
     checks = [rest for name, rest in steps if name == "HEALTHCHECK"]

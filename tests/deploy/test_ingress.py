@@ -13,18 +13,28 @@ from neurodial.deploy.config import live_settings, parse_config, parse_live
 from neurodial.deploy.ingress import Ingress
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.fake import FakeRunner
+from tests.service.fake import FakeRunner
 
 CONFIG = parse_config(
     {"models": [{"id": "a", "path": "org/a"}], "limits": {"max_tokens": 100, "max_prompts": 7}}, name="test", base=None
 )
 
 
+Plain: Any = Ingress.__mro__[1]  # without what Serve wraps around it
+
+
+class Undeployed(Plain):  # type: ignore[misc]
+    """Nobody awaits the end of it."""
+
+    def __del__(self) -> None:
+        """There is nothing to tell."""
+
+
 @pytest.fixture
 def deployed() -> Iterator[Any]:
     """What Serve would construct, without what Serve wraps around it, and with an engine in this process."""
     engine = Engine(FakeRunner("a"))
-    made = Ingress.__mro__[1]({"a": None}, CONFIG)
+    made: Any = Undeployed({"a": None}, CONFIG)
     made._engines["a"] = LocalClient(engine)
     yield made
     engine.close()

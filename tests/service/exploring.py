@@ -13,7 +13,9 @@ from schemathesis.engine.events import FatalError, NonFatalError, ScenarioFinish
 load_all_checks()
 
 
-def explore(app: FastAPI, models: tuple[str, ...], max_examples: int, *, coverage: bool) -> tuple[int, list[str]]:
+def explore(
+    app: FastAPI, models: tuple[str, ...], max_examples: int, *, coverage: bool, key: str | None = None
+) -> tuple[int, list[str]]:
     """Calls every operation with valid, invalid and boundary values, and checks each answer against the document.
 
     What is valid in the document may still be refused, so that alone is not checked: a document cannot say how long a
@@ -24,19 +26,23 @@ def explore(app: FastAPI, models: tuple[str, ...], max_examples: int, *, coverag
         models: that requests are to name.
         max_examples: of each operation, beside the boundary values.
         coverage: also with the boundary values and everything else that the document forbids, field by field.
+        key: that requests carry, but for those that try without, or with a wrong one.
 
     Returns:
         The number of requests, and a line for every kind of wrong answer.
     """
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     settings = {
         "seed": 1,
+        "headers": headers,
         "suppress-health-check": ["all"],
         "checks": {"positive_data_acceptance": {"enabled": False}},
         "generation": {"max-examples": max_examples, "deterministic": True, "no-shrink": True},
         "phases": {"stateful": {"enabled": False}, "coverage": {"enabled": coverage}},
         "continue-on-failure": True,
     }
-    schema: Any = schemathesis.openapi.from_asgi("/openapi.json", app, config=SchemathesisConfig.from_dict(settings))
+    config = SchemathesisConfig.from_dict(settings)
+    schema: Any = schemathesis.openapi.from_asgi("/openapi.json", app, config=config, headers=headers)
 
     def before_call(context: Any, case: Any, kwargs: Any) -> None:
         aim(case.body, models)
