@@ -21,7 +21,7 @@ INSTALLED = pyproject.toml deploy/constraints.txt
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test slow contracts check lint format types imports fresh bench soak architectures-table pruning-table prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
+.PHONY: help serve install test slow contracts check lint format types imports fresh bench soak architectures-table pruning-table adapt-results prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -98,6 +98,9 @@ results: $(VENV)/.dev need-data ## writes the page on what discovery finds in th
 
 evaluate: $(VENV)/.dev need-data ## measures the demo's tense control: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.evaluate --data "$(DATA)" $(ARGS)
+
+adapt-results: $(VENV)/.dev need-data ## adapts the demo model to two domains in four ways, and writes a page: DATA=folder
+	@$(BIN)/python -m neurodial.deploy.demo.adapt_results --data "$(DATA)" $(ARGS)
 
 prune-sweep: $(VENV)/.dev need-data ## measures what pruning costs the demo model: DATA=folder
 	@$(BIN)/python -m neurodial.deploy.demo.prune_sweep --data "$(DATA)" $(ARGS)

@@ -1,15 +1,16 @@
 """Pointing every site of a stack at what one batch needs: rows of the tables, masks, gates to read, counts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
-from neurodial.control.addresses import Site
-from neurodial.control.compiling import Effect
+from neurodial.control.addresses import Site, Stack
+from neurodial.control.compiling import CompiledControls, Effect
 from neurodial.control.gates import ConceptGate, Gate, ThresholdGate, Trigger
 from neurodial.control.masks import ConceptReader, GateReader, PassMasks, ThresholdReader
-from neurodial.control.stages import ALWAYS, EVER, Condition, Window
+from neurodial.control.stages import ALWAYS, EVER, Condition, Stage, Window, stages_of
 from neurodial.control.tables import Selector, SiteTables
 from neurodial.control.tally import Counted, Counts
 from neurodial.control.triggers import DetectorReader, Switches, copies_of
@@ -18,35 +19,63 @@ Pair = tuple[int, Condition]  # a row of the batch and a condition of its slot
 
 
 @dataclass(eq=False)
-class Lane:
-    """One slot's effects in one stack.
+class Part:
+    """What one request's controls are in one stack, the same for every slot that has them.
 
     Attributes:
-        effects: in the order of their controls.
+        effects: in the order of their controls, each with its condition.
         conditions: the distinct ones.
         windows: the distinct ones that are not everywhere.
-        pattern: for each window whether it holds all, none or some (None) of the positions of the slot's last pass.
-        counts: positions so far by condition.
-        is_plain: everything acts everywhere.
+        written: the sites that it writes.
         sites: where it writes or reads.
+        is_plain: everything acts everywhere.
+        is_triggered: some of it waits for a trigger.
+        stages: its updates by site, where no window decides about them from pass to pass.
     """
 
-    effects: list[Effect]
-    conditions: tuple[Condition, ...]
-    windows: tuple[Window, ...]
-    pattern: tuple[bool | None, ...] | None = None
-    counts: dict[Condition, Counts] = field(default_factory=dict)
+    effects: list[tuple[Condition, Effect]]
 
     def __post_init__(self) -> None:
+        self.conditions = tuple(dict.fromkeys(condition for condition, _ in self.effects))
+        self.windows = tuple(dict.fromkeys(c.window for c in self.conditions if c.window != EVER))
+        self.written = {effect.site for _, effect in self.effects}
+        self.sites = self.written.union(*(condition.sites for condition in self.conditions))
         self.is_plain = self.conditions == (ALWAYS,)
-        self.sites = {e.site for e in self.effects}.union(*(condition.sites for condition in self.conditions))
+        self.is_triggered = any(condition.trigger for condition in self.conditions)
+        self.stages = {} if self.windows else stages_of(self.effects)
 
-    @classmethod
-    def of(cls, effects: list[Effect]) -> "Lane":
-        """A slot with these effects and no positions yet."""
-        conditions = tuple(dict.fromkeys(Condition.of(effect) for effect in effects))
-        windows = tuple(dict.fromkeys(c.window for c in conditions if c.window != EVER))
-        return cls(effects, conditions, windows, None if windows else (), {c: Counts() for c in conditions})
+
+@lru_cache(512)
+def part_of(compiled: CompiledControls, stack: Stack) -> Part:
+    """What a request's controls are in a stack; found once."""
+    effects = [effect for control in compiled.controls for effect in control.effects if effect.site.stack == stack]
+    return Part([(Condition.of(effect), effect) for effect in effects])
+
+
+@dataclass(eq=False)
+class Lane:
+    """One slot's controls in one stack.
+
+    Attributes:
+        part: the controls.
+        pattern: for each window whether it holds all, none or some (None) of the positions of the slot's last pass.
+        counts: positions so far by condition.
+    """
+
+    part: Part
+    pattern: tuple[bool | None, ...] | None = None
+
+    def __post_init__(self) -> None:
+        self.conditions, self.windows = self.part.conditions, self.part.windows
+        self.is_plain, self.sites = self.part.is_plain, self.part.sites
+        self.counts = {condition: Counts() for condition in self.conditions}
+
+    def stages(self) -> dict[Site, list[Stage]]:
+        """The updates at each site that it touches in the slot's last pass."""
+        if not self.windows:
+            return self.part.stages
+        holding = [(c, effect) for c, effect in self.part.effects if self.holds(c.window) is not False]
+        return stages_of([(self.mask_of(condition), effect) for condition, effect in holding])
 
     def holds(self, window: Window) -> bool | None:
         """Whether a window holds all, none or some (None) of the positions of the slot's last pass."""

@@ -7,11 +7,11 @@ import torch
 from neurodial.control.addresses import Site, Stack
 from neurodial.control.compiling import CompiledControls
 from neurodial.control.gates import Trigger
-from neurodial.control.layout import Lane, Layout, arrange
+from neurodial.control.layout import Lane, Layout, arrange, part_of
 from neurodial.control.loading import LoadedModel
 from neurodial.control.masks import PassMasks
 from neurodial.control.sitehooks import SiteHook, hook_site
-from neurodial.control.stages import Condition, Window, stages_of
+from neurodial.control.stages import Condition, Window
 from neurodial.control.tables import SiteTables
 from neurodial.control.tally import Counts, Tally
 from neurodial.control.triggers import Events, Switches
@@ -43,10 +43,10 @@ class StackRows:
     def place(self, slot: int, compiled: CompiledControls | None) -> None:
         """Replaces a slot's controls; its counts start again."""
         self.clear(slot)
-        effects = [e for c in (compiled.controls if compiled else ()) for e in c.effects if e.site.stack == self._stack]
-        if not effects:
+        part = part_of(compiled, self._stack) if compiled else None
+        if part is None or not part.effects:
             return
-        self._lanes[slot] = lane = Lane.of(effects)
+        self._lanes[slot] = lane = Lane(part)
         self._note_needs()
         for site in lane.sites:
             self._open_site(site)
@@ -59,7 +59,7 @@ class StackRows:
         if lane is None:
             return
         self._tally.flush(self._masks)
-        for site in {effect.site for effect in lane.effects}:
+        for site in lane.part.written:
             self._sites[site].write(slot, ())
         self._switches.drop(slot)
         self._note_needs()
@@ -137,7 +137,7 @@ class StackRows:
             self._hooks.popitem()[1].remove()
 
     def _is_triggered(self, slot: int) -> bool:
-        return slot in self._lanes and any(condition.trigger for condition in self._lanes[slot].conditions)
+        return slot in self._lanes and self._lanes[slot].part.is_triggered
 
     def _note_needs(self) -> None:
         self.has_triggers = any(map(self._is_triggered, self._lanes))
@@ -153,9 +153,8 @@ class StackRows:
         self._hooks[site] = hook_site(info, self._sites[site])
 
     def _write(self, slot: int, lane: Lane) -> None:
-        effects = [(lane.mask_of(Condition.of(e)), e) for e in lane.effects if lane.holds(e.window) is not False]
-        stages = stages_of(effects, {site: tables.width for site, tables in self._sites.items()})
-        for site in {effect.site for effect in lane.effects}:
+        stages = lane.stages()
+        for site in lane.part.written:
             self._sites[site].write(slot, stages.get(site, ()))
         self._version += 1
 

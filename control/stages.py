@@ -4,7 +4,7 @@ Effects that follow one another under the same condition compose into one affine
 (a·c)·x + (a·d + b). A map ends such a run, because it reads what the earlier effects left.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,14 +47,16 @@ class Stage:
 
     Attributes:
         condition: of all effects in it.
-        scale: (width,) float32, 1 at untouched neurons.
-        shift: (width,) float32, −0 at untouched neurons.
+        neurons: (k,) those that it touches.
+        scale: (k,) float32; None where all are 1.
+        shift: (k,) float32; −0 at those that are only scaled.
         map: the effect whose linear part and offset are added; its tensors stay as they are, so that they can be
             learned by gradient.
     """
 
     condition: Condition
-    scale: torch.Tensor
+    neurons: torch.Tensor
+    scale: torch.Tensor | None
     shift: torch.Tensor
     map: Effect | None
 
@@ -62,43 +64,46 @@ class Stage:
 class _Run:
     """Effects under one condition that are being composed."""
 
-    def __init__(self, condition: Condition, width: int) -> None:
+    def __init__(self, condition: Condition) -> None:
         self.condition = condition
-        self.scale = np.ones(width)
-        self.shift = np.full(width, -0.0)  # x·1 + (−0) is x to the bit, also for −0
+        self.effects: list[Effect] = []
         self.map: Effect | None = None
 
     def add(self, effect: Effect) -> None:
-        """Composes in float64, so that folding rounds once."""
-        at = effect.neurons.numpy()
-        scale = effect.scale.numpy().astype(np.float64)
-        self.scale[at] *= scale
+        self.effects.append(effect)
         if effect.linear is not None:
             self.map = effect
-        else:
-            self.shift[at] = self.shift[at] * scale + effect.shift.numpy()
 
     def stage(self) -> Stage:
-        return Stage(self.condition, _row(self.scale), _row(self.shift), self.map)
+        """Composes in float64, so that folding rounds once."""
+        neurons = np.unique(np.concatenate([effect.neurons.numpy() for effect in self.effects]))
+        scales, shifts = np.ones(len(neurons)), np.full(len(neurons), -0.0)  # x·1 + (−0) is x to the bit, also for −0
+        for effect in self.effects:
+            at = np.searchsorted(neurons, effect.neurons.numpy())
+            scale = effect.scale.numpy().astype(np.float64)
+            scales[at] *= scale
+            if effect.linear is None:
+                shifts[at] = shifts[at] * scale + effect.shift.numpy()
+        scaled = None if (scales == 1).all() else _single(scales)
+        return Stage(self.condition, torch.from_numpy(neurons), scaled, _single(shifts), self.map)
 
 
-def _row(values: Array) -> torch.Tensor:
+def _single(values: Array) -> torch.Tensor:
     with np.errstate(over="ignore"):
         return torch.from_numpy(values.astype(np.float32))
 
 
-def stages_of(effects: Iterable[tuple[Condition, Effect]], widths: Mapping[Site, int]) -> dict[Site, list[Stage]]:
+def stages_of(effects: Iterable[tuple[Condition, Effect]]) -> dict[Site, list[Stage]]:
     """The updates of one row, in order, at each site that it touches.
 
     Args:
         effects: of one stack in the order of their controls, each with the condition that is left to decide.
-        widths: of the sites.
     """
     runs: dict[Site, list[_Run]] = {}
     for condition, effect in effects:
         here = runs.setdefault(effect.site, [])
         fits = here and here[-1].condition == condition and here[-1].map is None and effect.linear is None
         if not fits:
-            here.append(_Run(condition, widths[effect.site]))
+            here.append(_Run(condition))
         here[-1].add(effect)
     return {site: [run.stage() for run in here] for site, here in runs.items()}

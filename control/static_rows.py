@@ -99,7 +99,7 @@ class StaticRows:
         for number, control in enumerate(compiled.controls if compiled else ()):
             for effect in control.effects:
                 self._check(effect, f"controls[{number}]")
-        stages = stages_of(effects, {site: buffers.tables.width for site, buffers in self._sites.items()})
+        stages = stages_of(effects)
         for site, found in stages.items():
             if len(found) > 1:
                 raise ControlError(f"{site}: in a compiled model the controls of a site share one gate and window")

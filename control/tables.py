@@ -44,16 +44,16 @@ class _MapRows:
 
 @dataclass(frozen=True, eq=False)
 class StageView:
-    """The n-th update of every row of a batch; scale and shift are (rows, 1, width)."""
+    """The n-th update of every row of a batch; scale, None where all are 1, and shift are (rows, 1, width)."""
 
-    scale: torch.Tensor
+    scale: torch.Tensor | None
     shift: torch.Tensor
     mask: Selector | None
     maps: tuple[_MapRows, ...]
 
     def apply(self, x: torch.Tensor, masks: PassMasks) -> torch.Tensor:
         """The new values of x (rows, tokens, width), in float32 or wider."""
-        new = torch.addcmul(self.shift, x, self.scale)
+        new = x + self.shift if self.scale is None else torch.addcmul(self.shift, x, self.scale)
         for m in self.maps:
             m.add_to(new, x)
         if self.mask is None:
@@ -82,27 +82,38 @@ class SiteTables:
     stages: list[StageView] = field(default_factory=list)
     _tables: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     _written: dict[int, list[Stage]] = field(default_factory=dict)
+    _scaling: list[set[int]] = field(default_factory=list)  # for each stage the slots that scale
+    _mapping: set[int] = field(default_factory=set)  # the slots that have maps
     _rows: int = 0
 
     def write(self, slot: int, stages: Sequence[Stage]) -> None:
         """Replaces what a slot does here."""
-        before = len(self._written.pop(slot, ()))
+        before = self._written.pop(slot, ())
+        self._mapping.discard(slot)
+        with torch.inference_mode(False), torch.no_grad():
+            for number, stage in enumerate(before):
+                neurons = stage.neurons.to(self.device)
+                self._tables[number][1][slot, 0].index_fill_(0, neurons, -0.0)
+                if stage.scale is not None:
+                    self._tables[number][0][slot, 0].index_fill_(0, neurons, 1.0)
+                    self._scaling[number].discard(slot)
+            for number, stage in enumerate(stages):
+                if number == len(self._tables):
+                    self.open_table()
+                neurons = stage.neurons.to(self.device)
+                self._tables[number][1][slot, 0].index_copy_(0, neurons, stage.shift.to(self.device))
+                if stage.scale is not None:
+                    self._tables[number][0][slot, 0].index_copy_(0, neurons, stage.scale.to(self.device))
+                    self._scaling[number].add(slot)
         if stages:
             self._written[slot] = list(stages)
-        with torch.inference_mode(False), torch.no_grad():
-            while len(self._tables) < len(stages):
-                self.open_table()
-            for number, (scale, shift) in enumerate(self._tables[: max(before, len(stages))]):
-                if number < len(stages):
-                    scale[slot, 0] = stages[number].scale.to(self.device)
-                    shift[slot, 0] = stages[number].shift.to(self.device)
-                else:
-                    scale[slot] = 1.0
-                    shift[slot] = -0.0
+            if any(stage.map is not None for stage in stages):
+                self._mapping.add(slot)
 
     def open_table(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Another stage: scale and shift (max_rows, 1, width), the identity so far."""
         shape = self.max_rows, 1, self.width
+        self._scaling.append(set())
         self._tables.append((torch.ones(shape, device=self.device), torch.full(shape, -0.0, device=self.device)))
         return self._tables[-1]
 
@@ -112,7 +123,8 @@ class SiteTables:
 
     def num_stages(self, slots: Sequence[int]) -> int:
         """The most updates that one of these slots has here."""
-        return max((len(self._written.get(slot, ())) for slot in slots), default=0)
+        written = self._written
+        return max([len(written[slot]) for slot in slots if slot in written], default=0)
 
     def prepare(self, slots: Sequence[int], rows: Selector, masks: Sequence[Selector | None]) -> None:
         """Prepares the stages of a batch: row r of it is slots[r], and `rows` selects the same from a table.
@@ -124,10 +136,11 @@ class SiteTables:
         """
         self._rows = len(slots)
         self.stages = []
-        has_maps = any(stage.map is not None for stages in self._written.values() for stage in stages)
         for number, mask in enumerate(masks):
-            scale, shift = (_select(table, rows) for table in self._tables[number])
-            self.stages.append(StageView(scale, shift, mask, self._maps(slots, number) if has_maps else ()))
+            scales, shifts = self._tables[number]
+            scale = _select(scales, rows) if self._scaling[number] else None
+            maps = self._maps(slots, number) if self._mapping else ()
+            self.stages.append(StageView(scale, _select(shifts, rows), mask, maps))
 
     def _maps(self, slots: Sequence[int], number: int) -> tuple[_MapRows, ...]:
         shared: dict[int, tuple[Effect, list[int]]] = {}

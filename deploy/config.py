@@ -20,7 +20,7 @@ DEMO_HALF_ID = "en-es-half"
 DEMO_HALF = DEMO_FOLDER / "en-es-half"
 DEMO_LM_ID = "en-lm"
 DEMO_LM = DEMO_FOLDER / "lm"
-DEMO_SETS = {name: DEMO_FOLDER / "sets" / f"{name}.safetensors" for name in ("tense", "number")}
+DEMO_SETS = {name: DEMO_FOLDER / "sets" / f"{name}.safetensors" for name in ("tense", "number", "negation")}
 DEMO_CALIBRATION = DEMO_FOLDER / "calibration" / "en-es.safetensors"
 
 
@@ -135,15 +135,16 @@ def demo_config(**overrides: Any) -> Config:
     Raises:
         ConfigError: if the installation lacks the demo.
     """
-    for folder in (DEMO_MODEL, DEMO_LM):
+    for folder in (DEMO_MODEL, DEMO_HALF, DEMO_LM):
         if not (folder / "config.json").exists():
             raise ConfigError(f"the demo model is not at {folder}", hint="install the complete package, or train it")
     sets = {name: str(file) for name, file in DEMO_SETS.items()}
     calibration = str(DEMO_CALIBRATION)
     model: dict[str, Any] = {"id": DEMO_MODEL_ID, "path": str(DEMO_MODEL), "languages": DEMO_LANGUAGES}
     model |= {"sets": sets, "calibration": calibration}
+    half = model | {"id": DEMO_HALF_ID, "path": str(DEMO_HALF), "allow_changed_weights": True}
     language_model = {"id": DEMO_LM_ID, "path": str(DEMO_LM)}
-    return parse_config({"models": [model, language_model]} | _given(overrides), name="the demo", base=None)
+    return parse_config({"models": [model, half, language_model]} | _given(overrides), name="the demo", base=None)
 
 
 def parse_config(raw: dict[str, Any], *, name: str, base: Path | None) -> Config:

@@ -190,8 +190,6 @@ def together(states: Sequence[EngineStats | None], min_replicas: int) -> EngineS
         num_waiting=sum(state.num_waiting for state in known),
         num_running=sum(state.num_running for state in known),
         heartbeat_age_s=max((state.heartbeat_age_s for state in known), default=0.0),
-        num_finished=sum(state.num_finished for state in known),
-        num_failed=sum(state.num_failed for state in known),
         num_replicas=num_replicas,
         num_ready=sum(state.state == "ready" for state in known),
     )

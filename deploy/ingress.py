@@ -52,6 +52,8 @@ class Ingress:
         hub: gets what this replica measures, and knows what all of them do.
     """
 
+    _reporter: Reporter | None = None  # also of one whose construction failed
+
     def __init__(
         self, engines: dict[str, DeploymentHandle[Any]], config: Config, hub: DeploymentHandle[Any] | None = None
     ) -> None:

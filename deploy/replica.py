@@ -38,10 +38,11 @@ class EngineReplica:
         hub: gets what the engine measures.
     """
 
+    _engine: Engine | None = None  # also of one whose construction failed
+    _reporter: Reporter | None = None
+
     def __init__(self, settings: ModelSettings, config: Config, hub: DeploymentHandle[Any] | None = None) -> None:
         logs.set_up(config.logging)
-        self._engine: Engine | None = None
-        self._reporter: Reporter | None = None
         self._failure: NeurodialError | None = None
         self._started = time.monotonic()
         try:
@@ -72,7 +73,7 @@ class EngineReplica:
     async def stats(self) -> EngineStats:
         """How the engine is doing."""
         if self._failure is not None:
-            return EngineStats("failed", 0, 0, 0.0, 0, 0, num_ready=0)
+            return EngineStats("failed", 0, 0, 0.0, num_ready=0)
         return self._ready().stats()
 
     async def generate(self, requests: tuple[Request, ...]) -> AsyncIterator[Gathered | NeurodialError]:

@@ -248,7 +248,7 @@ def _with_own_output(loaded: LoadedModel, window: list[Example], plan: Extractio
             [list(i.source.ids) for i in batch], loaded.tokenizer.pad_token_id or 0, loaded.model.device
         )
         generate: Any = loaded.model.generate
-        out = generate(input_ids=ids, attention_mask=mask, num_beams=1, do_sample=False, max_length=limit)
+        out = generate(input_ids=ids, attention_mask=mask, num_beams=1, do_sample=False, max_new_tokens=limit - 1)
         for item, text in zip(batch, loaded.tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):
             texts[item.example.number] = text
     made: list[Example] = []

@@ -23,12 +23,11 @@ def sampling_of(body: SamplingRequest, controls: tuple[Control, ...], limits: Li
     Raises:
         BadInput: for what no model serves; the error names the field.
     """
-    temperature = body.temperature or 0.0
-    limits.check_generation(body.max_tokens, body.num_beams, temperature)
+    limits.check_generation(body.max_tokens, body.num_beams)
     return {
         "controls": controls,
         "max_tokens": body.max_tokens,
-        "temperature": temperature,
+        "temperature": body.temperature or 0.0,
         "stop": body.stops,
         "num_beams": body.num_beams,
         "stream": bool(body.stream),

@@ -61,19 +61,16 @@ class Limits(BaseModel):
                 raise LimitError(f"{name} has {len(text):,} characters; {limit}", hint="split the text", param=name)
         return names
 
-    def check_generation(self, max_tokens: int | None, num_beams: int, temperature: float) -> None:
+    def check_generation(self, max_tokens: int | None, num_beams: int) -> None:
         """Checks how a request wants to generate.
 
         Raises:
             LimitError: for too many tokens or beams.
-            BadInput: for sampling together with beam search.
         """
         if max_tokens is not None and max_tokens > self.max_tokens:
             raise LimitError(f"max_tokens is {max_tokens}; at most {self.max_tokens} are accepted", param="max_tokens")
         if num_beams > self.max_beams:
             raise LimitError(f"num_beams is {num_beams}; at most {self.max_beams} are accepted", param="num_beams")
-        if num_beams > 1 and temperature > 0:
-            raise BadInput("temperature must be 0 with beam search", hint="drop num_beams", param="temperature")
 
     def check_choices(self, num_choices: int, num_texts: int, num_beams: int) -> None:
         """Checks how many choices are asked for.

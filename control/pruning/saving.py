@@ -77,6 +77,8 @@ def new_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ModelError(f"{folder}: cannot be written ({reason})", hint="is there room on the disk?") from error
+    except ModelError as error:  # about what it would have become
+        raise ModelError(error.message.replace(str(beside), str(folder)), hint=error.hint) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -8,6 +8,7 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 COMMANDS = {  # command → (module, one-line help); modules define `command`
+    "adapt": ("neurodial.deploy.cli.adapt", "Train a model for a domain while what matters elsewhere is held."),
     "bake": ("neurodial.deploy.cli.bake", "Write controls that are the same for every request into the weights."),
     "calibrate": ("neurodial.deploy.cli.calibrate", "Measure mean and deviation of every neuron on a corpus."),
     "discover": ("neurodial.deploy.cli.discover", "Find the neurons that carry a concept and write a neuron set."),

@@ -41,11 +41,11 @@ pipeline_tag: translation
 
 # English → Spanish demo model, half of its FFN neurons
 
-[The demo model](../en-es/README.md) with {removed:.0%} of its FFN neurons removed (by log-odds + activation; {left}),
-trained back by distillation from the original: English sentences of its training text, which the original translated
-before; {steps:,} updates, {minutes:.0f} minutes of one core. Plain transformers loads it. `neurodial.json` holds how it
-came about: neurons keep their numbers in the original model, and its neuron sets work on it where changed weights are
-allowed.
+[The demo model](../en-es/README.md) with {removed:g} % of its FFN neurons removed by log-odds + activation (left in
+each layer: {left}), and what is left trained back by distillation from the original: {texts:,} English sentences of its
+training text, which the original translated before; {steps:,} updates, {minutes:.0f} minutes of one core. Plain
+transformers loads it. `neurodial.json` holds how it came about: neurons keep their numbers in the original model, and
+its neuron sets work on it where changed weights are allowed.
 
 | | original | removed | trained back |
 |---|---|---|---|
@@ -81,8 +81,9 @@ def card(report: dict[str, Any]) -> str:
             found = [100 * tense[model][f"to_{to}"]["pairs"]["all"][name] for model in ("original", "recovered")]
             rows.append((f"tense to the {to}, {name}", f"{found[0]:.1f} %", "", f"{found[1]:.1f} %"))
     return CARD.format(
-        removed=1 - report["keep"],
-        left="; ".join(f"{name} {widths[0]} in each layer" for name, widths in point["left"].items()),
+        removed=100 * (1 - report["keep"]),
+        left=", ".join(f"{widths[0]} of {name}" for name, widths in point["left"].items()),
+        texts=report["recovery"]["text"]["size"],
         steps=training["steps"],
         minutes=training["seconds"] / 60,
         rows="\n".join("| " + " | ".join(row) + " |" for row in rows),

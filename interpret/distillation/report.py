@@ -33,7 +33,7 @@ def summary(report: Report) -> list[str]:
     share = test["share"]
     verdict = "" if report["dev"]["within_tolerance"] else " (the tolerance was not reached within the budget)"
     lines = [
-        f"{report['model']['name']}: {', '.join(report['task']['labels'][:8])} of {report['task']['level']}s",
+        f"{report['model']['name']}: {_listed(report['task']['labels'])} of {report['task']['level']}s",
         f"kept {neurons['kept']} of {neurons['total']:,} neurons ({neurons['kept'] / neurons['total']:.1%}) from the "
         f"first {made} of {report['layers_total']} layers{verdict}",
         f"test: {_accuracy(test['distilled'])}, all neurons {_accuracy(test['full'])}, most frequent label "
@@ -52,6 +52,10 @@ def summary(report: Report) -> list[str]:
     return lines
 
 
+def _listed(labels: list[str], most: int = 8) -> str:
+    return ", ".join(labels[:most]) + (", …" if len(labels) > most else "")
+
+
 def _accuracy(found: Report) -> str:
     low, high = found["interval_95"]
     return f"{found['accuracy']:.1%} [{low:.1%}, {high:.1%}]"
@@ -60,7 +64,7 @@ def _accuracy(found: Report) -> str:
 def to_html(report: Report) -> str:
     """The whole page."""
     task, test = report["task"], report["test"]
-    title = f"Distilled: {', '.join(task['labels'][:4])}{', …' if len(task['labels']) > 4 else ''}"
+    title = f"Distilled: {_listed(task['labels'], 4)}"
     body = [f"<h1>{escape(title)}</h1>", *(f'<p class="quiet">{escape(line)}</p>' for line in summary(report))]
     rows = [[NAMES[name], _accuracy(test[name])] for name in NAMES]
     rows.append(["control task, same neurons", f"{test['control_task']:.1%}"])

@@ -7,6 +7,7 @@ clustering, linguistic correlation analysis.
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -190,11 +191,15 @@ def recursive_order(train: Part, columns: Array, strength: float) -> Array:
 
 
 def choose(tried: list[Fitted], most: int, full: Fitted, recipe: Recipe) -> Fitted:
-    """The smallest that is good enough within the budget, else the best there."""
+    """The smallest that is good enough within the budget, as all larger ones there are; else the best there.
+
+    Of many sizes one is good by chance where the dev part is small: then a larger one would not be.
+    """
     allowed = [found for found in tried if len(found.columns) <= most]
-    good = [found for found in allowed if is_good(found, full, recipe)]
+    falling = sorted(allowed, key=lambda found: -len(found.columns))
+    good = list(takewhile(lambda found: is_good(found, full, recipe), falling))
     if good:
-        return min(good, key=lambda found: len(found.columns))
+        return good[-1]
     return max(allowed, key=lambda found: (found.dev, -len(found.columns)))
 
 

@@ -70,8 +70,15 @@ class TranslationQuality:
 
     def measure(self, loaded: LoadedModel) -> dict[str, float]:
         """BLEU and chrF."""
+        return self.scores(self.translate(loaded))
+
+    def translate(self, loaded: LoadedModel) -> list[str]:
+        """What a model makes of each source."""
         limit = min(self.max_new_tokens, max_length(loaded) - 1)
-        outputs = generate_texts(loaded, list(self.references), max_new_tokens=limit)
+        return generate_texts(loaded, list(self.references), max_new_tokens=limit)
+
+    def scores(self, outputs: list[str]) -> dict[str, float]:
+        """BLEU and chrF of translations of the sources."""
         references = list(self.references.values())
         return {"bleu": bleu(outputs, references), "chrf": chrf(outputs, references)}
 

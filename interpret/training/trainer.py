@@ -293,7 +293,7 @@ def _folder_of(work: Path | None, identity: Mapping[str, Any]) -> Iterator[Path]
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the Trainer and accelerate from logging; what is to be said, we say."""
-    loggers = [logging.getLogger(name) for name in ("transformers.trainer", "accelerate")]
+    loggers = [logging.getLogger(name) for name in ("transformers.trainer", "transformers.trainer_utils", "accelerate")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

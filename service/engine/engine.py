@@ -9,7 +9,7 @@ from typing import Any
 from prometheus_client.metrics_core import Metric
 
 from neurodial.control.controls import Control
-from neurodial.control.errors import EngineGone, NeurodialError
+from neurodial.control.errors import BadInput, EngineGone, NeurodialError
 from neurodial.service.engine.handle import Handle
 from neurodial.service.engine.primitives import EngineState, EngineStats, Message, Request, SetInfo
 from neurodial.service.engine.scheduler import Capacity, Plan, Scheduler
@@ -37,7 +37,6 @@ class Engine:
         self._changed = threading.Condition()
         self._is_closed = False
         self._heartbeat = time.monotonic()
-        self._num_finished = self._num_failed = 0
         self._thread = threading.Thread(target=self._loop, name=f"engine-{self.info.model.id}", daemon=True)
         self._thread.start()
 
@@ -86,8 +85,6 @@ class Engine:
                 num_waiting=waiting,
                 num_running=running,
                 heartbeat_age_s=round(age, 3),
-                num_finished=self._num_finished,
-                num_failed=self._num_failed,
                 num_ready=int(state == "ready"),
             )
 
@@ -125,6 +122,7 @@ class Engine:
 
     def _sequence(self, request: Request) -> Sequence:
         arrived = time.monotonic()
+        _check_search(request)
         prepared = self._runner.prepare(request)
         return Sequence(request, prepared, Handle(request.id, self.cancel), self._runner.decode, arrived)
 
@@ -156,8 +154,6 @@ class Engine:
         with self._changed:
             for sequence in ended:
                 self._scheduler.finish(sequence)
-                self._num_failed += sequence.failed
-                self._num_finished += not sequence.failed
         for sequence in ended:
             self._metrics.ended(sequence)
 
@@ -169,3 +165,10 @@ class Engine:
         for sequence in waiting:
             sequence.fail(EngineGone("the engine is shutting down", hint="try again in a moment"))
             self._metrics.ended(sequence)
+
+
+def _check_search(request: Request) -> None:
+    """Refuses what no beam search does, whatever the model."""
+    if request.num_beams > 1 and (request.temperature > 0 or request.logprobs is not None):
+        field = "temperature" if request.temperature > 0 else "logprobs"
+        raise BadInput(f"{field} does not go with beam search", hint="drop it, or num_beams", param=field)

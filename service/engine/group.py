@@ -6,17 +6,16 @@ from dataclasses import dataclass, field
 
 import torch
 
-from neurodial.control.errors import InternalError
 from neurodial.service.engine.beams import Beams, BeamSearch
 from neurodial.service.engine.choosing import ModelDefaults, RowChooser, is_plain, top_logprobs
 from neurodial.service.engine.primitives import FinishReason, TokenLogprob
 from neurodial.service.engine.sequence import Sequence
-from neurodial.service.engine.stepping import Outcome
+from neurodial.service.engine.stepping import Outcome, not_a_number
 
 Decode = Callable[[Items[int]], str]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)  # not frozen: one is made for every token
 class Choice:
     """What a group makes of its logits; nothing has changed yet.
 
@@ -68,16 +67,17 @@ class Group:
                 not numbers.
             decode: makes text of tokens.
         """
-        if any(best[row] < 0 for row in rows):
-            return Choice(Outcome(self.sequence, error=self._not_a_number()))
+        if min([best[row] for row in rows]) < 0:
+            return Choice(Outcome(self.sequence, error=not_a_number(self.sequence)))
         if self.search is not None:
             open_rows = list(rows) if self.num_made else [rows[0]]  # at first all beams are the same
             return Choice(Outcome(self.sequence), candidates=tuple(self.search.candidates(logits[open_rows])))
         row = rows[0]
         if self._chooser is not None:
             return self._choose_one(self._chooser, logits[row], decode)
+        token = best[row]
         forced = self.defaults.forced(self.num_made, self.sequence.prepared.max_tokens)
-        return self._choice(best[row], best[row] if forced is None else forced)
+        return self._choice(token, token if forced is None else forced)
 
     def take(self, choice: Choice) -> tuple[Outcome, Beams | None]:
         """Makes the choice count."""
@@ -104,7 +104,3 @@ class Group:
         """A choice whose sequence ends for its length where the model forces an end that was not wanted."""
         is_cut = wanted != token and token in self.defaults.end_ids
         return Choice(Outcome(self.sequence, (token,), logprobs, "length" if is_cut else None), (token,))
-
-    def _not_a_number(self) -> InternalError:
-        what = "under these controls" if self.sequence.request.controls else "without controls"
-        return InternalError(f"the model's output {what} is not a number", hint="a smaller strength or value may help")

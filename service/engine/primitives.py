@@ -274,8 +274,6 @@ class EngineStats:
         num_waiting: requests that wait for a place.
         num_running: requests whose rows are decoded.
         heartbeat_age_s: seconds since the engine's thread last showed life.
-        num_finished: requests served since the start.
-        num_failed: requests that failed since the start.
         num_replicas: engines side by side that this is about.
         num_ready: those of them that serve.
     """
@@ -284,7 +282,5 @@ class EngineStats:
     num_waiting: int
     num_running: int
     heartbeat_age_s: float
-    num_finished: int
-    num_failed: int
     num_replicas: int = 1
     num_ready: int = 1

@@ -10,7 +10,6 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from neurodial.control.addresses import Site, Stack
 from neurodial.control.distilled import Head
-from neurodial.control.errors import InternalError
 from neurodial.control.loading import LoadedModel
 from neurodial.control.recording import capture
 from neurodial.control.rows import ControlledRows
@@ -18,7 +17,7 @@ from neurodial.service.engine.columns import of_stack
 from neurodial.service.engine.padding import padded, padding_token
 from neurodial.service.engine.primitives import Classified, SiteActivations
 from neurodial.service.engine.sequence import Sequence
-from neurodial.service.engine.stepping import Outcome
+from neurodial.service.engine.stepping import Outcome, not_a_number
 
 Pieces = Callable[[Items[int]], tuple[str, ...]]
 Tokens = Items[tuple[int, ...]]
@@ -85,7 +84,7 @@ class Reader:
     def _of_head(self, head: Head, sequence: Sequence, features: Features) -> Outcome:
         """What a classifier says of a text's (rows, neurons) features, or the features themselves."""
         if not np.isfinite(features).all():
-            return Outcome(sequence, error=_not_a_number(sequence))
+            return Outcome(sequence, error=not_a_number(sequence))
         if sequence.request.task == "encode":
             mean = features.mean(axis=0) if len(features) else head.center
             return Outcome(sequence, end="stop", pooled=tuple(mean.tolist()))
@@ -128,7 +127,7 @@ class Reader:
         self, sequence: Sequence, row: int, pooled: torch.Tensor, recorded: dict[Site, torch.Tensor]
     ) -> Outcome:
         if sequence.request.task == "encode":
-            error = None if pooled.isfinite().all() else _not_a_number(sequence)
+            error = None if pooled.isfinite().all() else not_a_number(sequence)
             return Outcome(sequence, end="stop", error=error, pooled=tuple(pooled.tolist()))
         prepared, found = sequence.prepared, []
         for stack in self._sites.stacks:
@@ -138,7 +137,7 @@ class Reader:
             ids = prepared.target_ids if stack == "decoder" and self._has_encoder else prepared.prompt_ids
             values = torch.stack([recorded[c.site][row, : len(ids), c.place] for c in columns], dim=1).float()
             if not values.isfinite().all():
-                return Outcome(sequence, error=_not_a_number(sequence))
+                return Outcome(sequence, error=not_a_number(sequence))
             rows = tuple(tuple(numbers) for numbers in values.tolist())
             addresses = tuple(column.address for column in columns)
             found.append(SiteActivations(stack, self._pieces(ids), tuple(ids), addresses, rows))
@@ -149,11 +148,6 @@ def _means(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """(rows, width): the mean over each text's tokens; what padding holds, NaN even, plays no part."""
     share = mask[:, :, None] / mask.sum(1)[:, None, None]
     return torch.where(mask[:, :, None].bool(), states.float(), 0.0).mul(share).sum(1)
-
-
-def _not_a_number(sequence: Sequence) -> InternalError:
-    what = "under these controls" if sequence.request.controls else "without controls"
-    return InternalError(f"the model's states {what} are not numbers", hint="a smaller strength or value may help")
 
 
 def buckets(lengths: Items[int]) -> Iterator[list[int]]:

@@ -65,26 +65,27 @@ class Rows:
     def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
         """One more token for each; see `Runner.advance`."""
         groups = [self._groups[sequence] for sequence in sequences]
-        chosen = [row for group in groups for row in group.rows]
-        is_all = len(chosen) == self._cache.num_rows
-        rows = list(range(len(chosen))) if is_all else chosen
-        places = {row: place for place, row in enumerate(rows)}
-        step = Step(
-            None if is_all else rows,
-            tuple(self._slots[row] for row in rows),
-            torch.tensor([self._tokens[row] for row in rows], device=self._device),
-            self._lengths if is_all else self._lengths[rows],
-            [self._steps[row] for row in rows],
-        )
+        step, places = self._step_of(groups)
         try:
             logits = self._passes.step(step, self._cache)
-            choices = self._choose(groups, [[places[row] for row in group.rows] for group in groups], logits)
+            choices = self._choose(groups, places, logits)
         except Exception:
             self._controls.discard()
             raise
         self._controls.confirm()
         self._has_pass = True
         return [self._take(group, choice) for group, choice in zip(groups, choices, strict=True)]
+
+    def _step_of(self, groups: Items[Group]) -> tuple[Step, list[list[int]]]:
+        """The next pass of some groups, and where each one's rows are in it."""
+        rows = [row for group in groups for row in group.rows]
+        if len(rows) == self._cache.num_rows:
+            fed = torch.tensor(self._tokens, device=self._device)
+            return Step(None, tuple(self._slots), fed, self._lengths, self._steps), [group.rows for group in groups]
+        slots, tokens, steps = ([values[row] for row in rows] for values in (self._slots, self._tokens, self._steps))
+        places = {row: place for place, row in enumerate(rows)}
+        step = Step(rows, tuple(slots), torch.tensor(tokens, device=self._device), self._lengths[rows], steps)
+        return step, [[places[row] for row in group.rows] for group in groups]
 
     def commit(self) -> None:
         """Lengthens all rows by the token that they were fed; see `Runner.commit`."""
@@ -203,9 +204,10 @@ class Rows:
 
     def _take(self, group: Group, choice: Choice) -> Outcome:
         outcome, beams = group.take(choice)
-        tokens = beams.tokens if beams is not None else choice.tokens
-        for row, token in zip(group.rows, tokens, strict=False):  # none for a row that has ended
-            self._tokens[row] = token
-        if beams is not None and beams.tokens:
-            self._moves.update({row: group.rows[p] for row, p in zip(group.rows, beams.parents, strict=True)})
+        if beams is None:
+            if choice.tokens:  # none where the row has failed
+                self._tokens[group.rows[0]] = choice.tokens[0]
+        elif beams.tokens:
+            for row, token, parent in zip(group.rows, beams.tokens, beams.parents, strict=True):
+                self._tokens[row], self._moves[row] = token, group.rows[parent]
         return outcome

@@ -29,6 +29,7 @@ from neurodial.service.engine.primitives import (
     Request,
     SetInfo,
 )
+from neurodial.service.engine.projection import speed_up
 from neurodial.service.engine.prompts import Prompts
 from neurodial.service.engine.rows import Rows
 from neurodial.service.engine.sequence import Sequence
@@ -84,6 +85,7 @@ class ModelRunner:
             found.check_model(loaded, allow_changed_weights=allow_changed_weights)
         if calibration is not None:
             calibration.check_model(loaded, allow_changed_weights=allow_changed_weights)
+        speed_up(loaded.model)
         self._loaded, self._sets, self._head = loaded, sets, head
         self._prompts = Prompts(loaded)
         self._defaults = ModelDefaults.of(loaded.model)
@@ -119,9 +121,6 @@ class ModelRunner:
             return self._prepare_reading(request)
         if not self._loaded.writes:
             raise BadInput("this model reads text and does not write any", param="model", hint="choose another model")
-        if request.num_beams > 1 and (request.temperature > 0 or request.logprobs is not None):
-            field = "temperature" if request.temperature > 0 else "logprobs"
-            raise BadInput(f"{field} does not go with beam search", hint="drop it, or num_beams", param=field)
         ids = self._prompts.ids_of(request)
         max_tokens = self._max_tokens(request, len(ids))
         size = self._prompts.vocab_size

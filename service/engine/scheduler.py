@@ -4,6 +4,10 @@ Every sequence has a turn. The first of a submission takes the submission's numb
 that the sequences of a large submission alternate with later small ones instead of holding them up. Turns decide who
 joins next. A sequence that does not fit yet may be passed by later ones that do, but only `max_bypass` times: then
 nothing joins before it.
+
+Reading one prompt costs a pass over all weights, as reading several does. So while more sequences wait than there are
+free rows, joining is put off until an eighth of the rows is free, for as many steps at most: a few rows rest for a few
+steps, and everybody else is held up less often.
 """
 
 import bisect
@@ -12,6 +16,8 @@ from dataclasses import dataclass
 
 from neurodial.control.errors import LimitError, Overloaded
 from neurodial.service.engine.sequence import Sequence
+
+_JOIN_SHARE = 8  # of the rows, the part that joins together
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Scheduler:
         self._waiting: list[Sequence] = []  # in turn order
         self._running: list[Sequence] = []
         self._submissions = 0
+        self._num_put_off = 0  # steps since somebody could have joined
 
     @property
     def num_waiting(self) -> int:
@@ -122,7 +129,7 @@ class Scheduler:
             now: the time, by the clock of the sequences' deadlines.
         """
         leaving = self._remove_leaving(now)
-        running, joining = self.running, self._admit()
+        running, joining = self.running, () if self._puts_off() else self._admit()
         for sequence in joining:
             sequence.state = "running"
             self._running.append(sequence)
@@ -168,6 +175,19 @@ class Scheduler:
         if late:
             self._waiting = [s for s in self._waiting if not s.is_late(now)]
         return (*leaving, *late)
+
+    def _puts_off(self) -> bool:
+        """Whether who could join waits for company."""
+        company = self.capacity.max_rows // _JOIN_SHARE
+        free = self.capacity.max_rows - self.num_rows
+        if not self._running or free >= min(len(self._waiting), company):
+            self._num_put_off = 0
+            return False
+        self._num_put_off += free > 0
+        if self._num_put_off < company:
+            return True
+        self._num_put_off = 0
+        return False
 
     def _admit(self) -> tuple[Sequence, ...]:
         limits = self.capacity

@@ -7,8 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from neurodial.control.controls import Control
 from neurodial.control.errors import InternalError, NeurodialError, Unavailable
@@ -28,8 +27,10 @@ from neurodial.service.engine.sequence import Sequence
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 
-@dataclass(frozen=True)
+
+@dataclass(slots=True, eq=False)  # not frozen: one is made for every token, and that takes three times as long
 class Outcome:
     """What one step made of one sequence.
 
@@ -127,7 +128,7 @@ class Stepper:
     def step(self, plan: Plan) -> list[Outcome]:
         """One token for every running row, and the prompts of those that join."""
         for sequence in plan.leaving:
-            guarded(sequence, partial(self._give_up, sequence))
+            guarded(sequence, self._give_up, sequence)
         if plan.leaving:
             self._runner.release(plan.leaving)
         if self._runner.makes_first_tokens:
@@ -143,7 +144,7 @@ class Stepper:
     def deliver(self, outcomes: Items[Outcome]) -> list[Sequence]:
         """Hands every outcome on; the sequences that have ended, whose rows are free."""
         for outcome in outcomes:
-            guarded(outcome.sequence, partial(self._hand_on, outcome))
+            guarded(outcome.sequence, self._hand_on, outcome)
         ended = [outcome.sequence for outcome in outcomes if outcome.sequence.is_finished]
         if ended:
             self._runner.release(ended)
@@ -187,13 +188,19 @@ def isolated(work: Callable[[Items[Sequence]], list[Outcome]], sequences: Items[
     return [outcome for sequence in sequences for outcome in isolated(work, [sequence])]
 
 
-def guarded(sequence: Sequence, work: Callable[[], None]) -> None:
+def guarded(sequence: Sequence, work: Callable[[T], None], about: T) -> None:
     """Does something for one sequence; if that raises, the sequence fails and nobody else hears of it."""
     try:
-        work()
+        work(about)
     except Exception as error:
         logger.exception("request %s failed", sequence.request.id)
         sequence.fail(failure(error))
+
+
+def not_a_number(sequence: Sequence) -> InternalError:
+    """The error of a sequence whose values overflowed."""
+    where = "under these controls" if sequence.request.controls else "without controls"
+    return InternalError(f"the model's output {where} is not a number", hint="a smaller strength or value may help")
 
 
 def failure(error: Exception) -> NeurodialError:

@@ -132,7 +132,7 @@ def requests_of(body: TranslationRequest, controls: tuple[Control, ...], limits:
     Raises:
         BadInput: for what no model serves; the error names the field.
     """
-    limits.check_generation(body.max_tokens, body.num_beams, 0.0)
+    limits.check_generation(body.max_tokens, body.num_beams)
     fields = limits.check_texts(body.texts, "text", single=isinstance(body.text, str))
     return _rows(
         body.texts,

@@ -153,6 +153,7 @@ async def ways(config: Config, address: str) -> AsyncIterator[dict[str, Ask]]:
     settings = config.models[0]
     engine = build_engine(settings, config)
     handle: Any = serve.get_deployment_handle(deployment_name(settings.id), app_name=APPLICATION)
+    handle = handle.options(_by_reference=False)  # by gRPC, as between deployments
     limits = httpx.Limits(max_connections=CONCURRENT, max_keepalive_connections=CONCURRENT)
     async with httpx.AsyncClient(base_url=address, timeout=120, limits=limits) as http:
         yield {

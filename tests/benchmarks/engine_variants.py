@@ -1,5 +1,6 @@
 """What is compared in the engine's benchmark, in one process: `generate`, our engine, transformers' own batching."""
 
+import copy
 import random
 import time
 from collections import defaultdict
@@ -11,7 +12,7 @@ import torch
 from transformers import ContinuousBatchingConfig, StoppingCriteria
 
 from neurodial.control import Control, LoadedModel, SetCatalogue, load_model, parse_controls
-from neurodial.control.sites import SiteInfo
+from neurodial.control.sites import SiteInfo, sites_of
 from neurodial.service.engine.caches import GrowingCache, RowCache
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.primitives import Request
@@ -231,15 +232,16 @@ def with_continuous_batching(loaded: LoadedModel) -> Serve:
 
 
 def variants(loaded: LoadedModel) -> dict[str, Serve]:
-    """What takes turns in every round; static `generate` is the baseline."""
-    control = numbered_controls(loaded)
+    """What takes turns in every round; static `generate`, on a model that no engine has touched, is the baseline."""
+    control, model = numbered_controls(loaded), copy.deepcopy(loaded.model)
+    own = LoadedModel(model, loaded.tokenizer, loaded.name, loaded.fingerprint, sites_of(model))
     packed = (
         {"continuous batching with hooks": with_continuous_batching(loaded)} if loaded.family == "decoder-only" else {}
     )
     return {
         "static batches": in_batches(with_generate(loaded)),
-        "engine, no control": with_engine(loaded, lambda _: ()),
-        "engine, one shared control": with_engine(loaded, lambda _: control(0)),
-        "engine, a control per request": with_engine(loaded, control),
-        "engine, growing cache": with_engine(loaded, lambda _: (), GrowingCache),
+        "engine, no control": with_engine(own, lambda _: ()),
+        "engine, one shared control": with_engine(own, lambda _: control(0)),
+        "engine, a control per request": with_engine(own, control),
+        "engine, growing cache": with_engine(own, lambda _: (), GrowingCache),
     } | packed

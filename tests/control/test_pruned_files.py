@@ -124,6 +124,14 @@ def test_a_full_disk_leaves_nothing(adaptive: LoadedModel, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("full_disk")
+def test_an_error_inside_names_the_folder_that_was_asked_for(adaptive: LoadedModel, tmp_path: Path) -> None:
+    with pytest.raises(ModelError) as caught, new_folder(tmp_path / "out") as beside:
+        save_pruned(adaptive, beside)
+    assert caught.value.message.startswith(f"{tmp_path / 'out'}: cannot be written")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_error_while_replacing_leaves_the_old_one(folder: Path) -> None:
     content = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(RuntimeError, match="halfway"), new_folder(folder, overwrite=True) as beside:  # noqa: PT012

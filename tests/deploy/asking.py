@@ -31,10 +31,15 @@ def body(prompt: str | list[str], **fields: Any) -> dict[str, Any]:
 
 
 def complete(
-    server: Server, prompt: str | list[str], *, headers: dict[str, str] | None = None, **fields: Any
+    server: Server,
+    prompt: str | list[str],
+    *,
+    headers: dict[str, str] | None = None,
+    timeout: float = PATIENCE_S,
+    **fields: Any,
 ) -> httpx.Response:
     """Posts a completion, on a connection of its own, so that any ingress may get it."""
-    return httpx.post(f"{server.url}/v1/completions", json=body(prompt, **fields), headers=headers, timeout=PATIENCE_S)
+    return httpx.post(f"{server.url}/v1/completions", json=body(prompt, **fields), headers=headers, timeout=timeout)
 
 
 def health(server: Server) -> dict[str, Any]:

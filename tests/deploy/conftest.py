@@ -75,5 +75,5 @@ def fake_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "graceful_shutdown_s": 10,
     }
     text = "\n".join(f"{key}: {json.dumps(value)}" for key, value in config.items())
-    with serving([str(Path(__file__).with_name("faulty_server.py"))], folder, text) as running:
+    with serving(["-m", "tests.deploy.faulty_server"], folder, text) as running:
         yield running

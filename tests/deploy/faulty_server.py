@@ -1,6 +1,6 @@
 """`neurodial serve` with engines that translate by reversing words, slowly, and that break when a prompt says so.
 
-`python tests/deploy/faulty_server.py CONFIG`; a line `redeploy` on its standard input deploys the configuration anew.
+`python -m tests.deploy.faulty_server CONFIG`; a line `redeploy` on its standard input deploys the configuration anew.
 """
 
 import sys
@@ -15,10 +15,10 @@ from neurodial.deploy.config import Config, load_config
 from neurodial.deploy.replica import EngineReplica
 from neurodial.deploy.settings import ModelSettings
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Outcome
+from tests.service.fake import FakeRunner
 
 
 class FaultyRunner(FakeRunner):

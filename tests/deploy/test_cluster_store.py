@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from neurodial.control.neuron_set import NeuronSet
-from neurodial.service.engine.fake import FAKE_FINGERPRINT
 from tests.deploy.asking import wait_until
 from tests.deploy.serving import Server, serving
+from tests.service.fake import FAKE_FINGERPRINT
 from tests.service.sets import set_file
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -76,7 +76,7 @@ def test_publish_reaches_every_replica_and_survives_their_replacement(tmp_path: 
     config |= {"auth": {"keys_file": str(keys)}, "graceful_shutdown_s": 2}
     text = "\n".join(f"{key}: {json.dumps(value)}" for key, value in config.items())
     configured = NeuronSet.load(configured_file).digest
-    with serving([str(Path(__file__).with_name("faulty_server.py"))], tmp_path, text) as server:
+    with serving(["-m", "tests.deploy.faulty_server"], tmp_path, text) as server:
         assert httpx.get(f"{server.url}/health", timeout=60).status_code == 200
         assert httpx.get(f"{server.url}/v1/models", timeout=60).status_code == 401
         assert complete(server, controls=[{"set": "mood"}]).status_code == 403

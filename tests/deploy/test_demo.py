@@ -61,6 +61,18 @@ def test_number_moves_subject_and_verb(demo: LoadedModel) -> None:
     assert translate(demo, SENTENCE, number, "singular") == "Un chico alto está parado en la puerta."
 
 
+def test_negation_comes_and_goes(demo: LoadedModel) -> None:
+    negation = NeuronSet.load(DEMO_SETS["negation"])
+    assert translate(demo, SENTENCE, negation, "negative") == "Un chico alto no está parado en la puerta."
+    assert translate(demo, "She doesn't open the door.", negation, "affirmative") == "Ella abre la puerta."
+
+
+def test_number_and_tense_compose(demo: LoadedModel) -> None:
+    sets = SetCatalogue({name: NeuronSet.load(DEMO_SETS[name]) for name in ("number", "tense")})
+    compiled = compile_controls(demo, [Control(set="number", to="plural"), Control(set="tense", to="past")], sets)
+    assert generate_texts(demo, [SENTENCE], compiled) == ["Los chicos altos estaban parados en la puerta."]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_same_values_on_other_neurons_do_not_switch(demo: LoadedModel, tense: NeuronSet, seed: int) -> None:
     width = demo.sites.info(tense.sites[0].site).width

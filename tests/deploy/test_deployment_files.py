@@ -67,7 +67,7 @@ def test_the_application_is_built_from_the_configuration(name: str, tmp_path: Pa
     args.pop("auth", None)  # its file is on the cluster
     built = build_app(build(args), name="neurodial")
     deployments = {deployment.name: deployment for deployment in built.deployments}
-    assert set(deployments) == {"ingress", "engine-en-es", "engine-en-lm", "hub"}
+    assert set(deployments) == {"ingress", "engine-en-es", "engine-en-es-half", "engine-en-lm", "hub"}
     assert built.ingress_deployment_name == "ingress"
     for override in application["deployments"]:
         assert override["name"] in deployments

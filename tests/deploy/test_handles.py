@@ -185,9 +185,9 @@ def test_refusals_and_time_outs_are_not_tried_again(error: NeurodialError, reque
 
 
 def test_the_states_of_replicas_taken_together() -> None:
-    ready, stuck = EngineStats("ready", 1, 2, 0.1, 3, 0), EngineStats("stuck", 4, 5, 9.0, 6, 1, num_ready=0)
+    ready, stuck = EngineStats("ready", 1, 2, 0.1), EngineStats("stuck", 4, 5, 9.0, num_ready=0)
     both = together([ready, stuck], 2)
-    assert both == EngineStats("stuck", 5, 7, 9.0, 9, 1, num_replicas=2, num_ready=1)
+    assert both == EngineStats("stuck", 5, 7, 9.0, num_replicas=2, num_ready=1)
     missing = together([ready], 2)
     assert (missing.state, missing.num_replicas, missing.num_ready) == ("unreachable", 2, 1)
     assert together([], 1).num_ready == 0

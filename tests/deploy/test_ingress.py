@@ -13,7 +13,7 @@ from neurodial.deploy.config import live_settings, parse_config, parse_live
 from neurodial.deploy.ingress import Ingress
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.fake import FakeRunner
+from tests.service.fake import FakeRunner
 
 CONFIG = parse_config(
     {"models": [{"id": "a", "path": "org/a"}], "limits": {"max_tokens": 100, "max_prompts": 7}}, name="test", base=None

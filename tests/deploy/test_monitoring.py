@@ -10,9 +10,9 @@ import promql_parser
 import pytest
 import yaml
 
-from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.instruments import Described
 from neurodial.service.metrics import EngineMetrics, HttpMetrics
+from tests.service.fake import FakeRunner
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "monitoring"

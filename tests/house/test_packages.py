@@ -27,7 +27,7 @@ def source_files() -> set[str]:
 
 
 def demo_files() -> set[str]:
-    patterns = ("*.yaml", "en-es/*", "lm/*", "sets/*.safetensors", "calibration/*.safetensors")
+    patterns = ("*.yaml", "en-es/*", "en-es-half/*", "lm/*", "sets/*.safetensors", "calibration/*.safetensors")
     return {str(path.relative_to(ROOT)) for pattern in patterns for path in (ROOT / DEMO).glob(pattern)}
 
 

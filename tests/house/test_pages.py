@@ -11,6 +11,11 @@ from neurodial.deploy.cli.main import app
 from tests.house.test_readme import ROOT, folder, matches_text, run_bash, run_python, snippets
 
 PAGES = {  # page → what is shortened in its snippets
+    "adaptation": {
+        "--minutes 5 ": "--minutes 0.1 --steps 4 --general-limit 60 --test-limit 10 ",
+        "minutes=5": "steps=2, evaluations=1",
+        '"limit": 300': '"limit": 60',
+    },
     "baking": {},
     "distillation": {"count=2000 --budget 0.05": "count=150 --budget 0.1 --rounds 1 --size 0.1"},
     "recovery": {

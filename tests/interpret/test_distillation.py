@@ -19,6 +19,7 @@ from neurodial.interpret.distillation.parts import Part, gather_parts, split_tex
 from neurodial.interpret.distillation.recipe import Recipe
 from neurodial.interpret.distillation.report import summary, write_report
 from neurodial.interpret.distillation.steps import (
+    Fitted,
     choose,
     fit,
     is_good,
@@ -265,3 +266,13 @@ def test_a_checkpoint_of_half_precision_is_stored_without_loss(tiny_marian_path:
     np.testing.assert_array_equal(DistilledClassifier.load(tmp_path / "made").transform(texts), expected)
     stored = load_model(tmp_path / "made", dtype="auto").model
     assert {str(p.dtype) for p in stored.layers.parameters()} == {"torch.bfloat16"}  # type: ignore[operator,union-attr]
+
+
+def test_a_number_that_is_good_by_chance_is_not_taken() -> None:
+    def found(count: int, dev: float) -> Fitted:
+        return Fitted(np.arange(count), np.zeros((2, count)), np.zeros(2), 1.0, dev)
+
+    full = found(60, 0.9)
+    tried = [found(1, 0.5), found(3, 0.95), found(6, 0.7), found(10, 0.89), found(12, 0.9), found(30, 0.6)]
+    assert len(choose(tried, 12, full, Recipe()).columns) == 10
+    assert len(choose(tried[:3], 6, full, Recipe()).columns) == 3  # the best, where the largest falls short

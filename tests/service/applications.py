@@ -16,12 +16,12 @@ from neurodial.service.app import create_app
 from neurodial.service.catalogue import Catalogue
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.engine.runner import ModelRunner
 from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.limits import Limits
 from neurodial.service.services import Services
 from neurodial.service.store import SetStore
+from tests.service.fake import FakeRunner
 from tests.tiny import tiny
 from tests.word_tokenizer import word_tokenizer
 

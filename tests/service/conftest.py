@@ -8,10 +8,10 @@ from fastapi.testclient import TestClient
 from neurodial.service.app import create_app
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.limits import Limits
 from neurodial.service.services import Services
+from tests.service.fake import FakeRunner
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 
 from neurodial.control.addresses import Site
 from neurodial.control.neuron_set import NeuronSet, Recommended, SiteNeurons
-from neurodial.service.engine.fake import FAKE_FINGERPRINT
+from tests.service.fake import FAKE_FINGERPRINT
 
 
 def set_file(number: int, fingerprint: str = FAKE_FINGERPRINT) -> bytes:

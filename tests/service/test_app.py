@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.engine.primitives import Request
+from tests.service.fake import FakeRunner
 
 PAST = [{"set": "tense", "to": "past"}]
 

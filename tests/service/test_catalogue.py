@@ -26,10 +26,10 @@ from neurodial.service.auth import Principal
 from neurodial.service.catalogue import Catalogue
 from neurodial.service.engine.client import EngineClient, LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.engine.primitives import Finished, Request
 from neurodial.service.errors import Conflict, Forbidden, ModelNotFound
 from neurodial.service.store import SetStore, StoreFull
+from tests.service.fake import FakeRunner
 from tests.service.sets import set_file
 
 PAST = parse_controls([{"set": "tense", "to": "past"}])

@@ -10,9 +10,9 @@ import pytest
 from neurodial.control.errors import ControlError, InternalError, Overloaded, Unavailable
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.engine.primitives import Failed, Finished, Request, Tokens
 from neurodial.service.engine.stepping import failure
+from tests.service.fake import FakeRunner
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -21,6 +21,11 @@ def until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+def counted(engine: Engine, name: str) -> float:
+    """A counter, over all its labels."""
+    return sum(s.value for family in engine.metrics() for s in family.samples if s.name == f"neurodial_{name}")
 
 
 def test_requests_that_arrive_together_are_decoded_together(engine: Engine, runner: FakeRunner) -> None:
@@ -43,7 +48,7 @@ def test_what_arrives_meanwhile_joins_and_what_ends_leaves(engine: Engine, runne
     assert [len(batch) for batch in runner.joined] == [1, 3]
     assert runner.steps[:3] == [1, 4, 1]
     assert runner.released == ["b0", "b1", "b2", "a"]
-    until(lambda: engine.stats().num_finished == 4)
+    until(lambda: counted(engine, "request_success_total") == 4)
 
 
 def test_a_request_that_takes_too_long_is_given_up(engine: Engine, runner: FakeRunner) -> None:
@@ -130,7 +135,7 @@ def test_a_crash_costs_only_its_row(engine: Engine) -> None:
         crashed.result(30)
     with pytest.raises(ControlError):
         invalid.result(30)
-    until(lambda: engine.stats().num_failed == 2)
+    until(lambda: counted(engine, "request_failures_total") == 2)
     assert engine.stats().state == "ready"
 
 
@@ -174,7 +179,7 @@ def test_a_long_step_makes_the_engine_stuck(runner: FakeRunner) -> None:
 def test_a_slow_reader_gets_joined_pieces(engine: Engine) -> None:
     """The mailbox holds one piece of text and the end, however late the reader comes."""
     handle = engine.submit(Request("a", "one two three four", stream=True))
-    until(lambda: engine.stats().num_finished == 1)
+    until(lambda: counted(engine, "request_success_total") == 1)
 
     async def read() -> list[object]:
         return [event async for event in handle.events()]

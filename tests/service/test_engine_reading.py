@@ -197,7 +197,7 @@ def test_values_that_are_not_numbers_fail_their_row_alone(task: Any) -> None:
     with engine_of(loaded) as engine:
         clean = engine.submit(good).result(60)
         broken, fine = engine.submit_all([bad, good])
-        with pytest.raises(InternalError, match="not numbers"):
+        with pytest.raises(InternalError, match="not a number"):
             broken.result(60)
         torch.testing.assert_close(torch.tensor(fine.result(60).pooled), torch.tensor(clean.pooled))
 

@@ -22,10 +22,10 @@ from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.fake import FAKE_FINGERPRINT, FakeRunner
 from neurodial.service.engine.primitives import Finished, Request
 from neurodial.service.engine.runner import ModelRunner
 from tests.control.conftest import make_set
+from tests.service.fake import FAKE_FINGERPRINT, FakeRunner
 from tests.word_tokenizer import tiny_with_text
 
 

@@ -14,9 +14,9 @@ from neurodial.service import logs
 from neurodial.service.app import create_app
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.logs import LogSettings
 from neurodial.service.services import Services
+from tests.service.fake import FakeRunner
 
 SECRET = "correcthorsebatterystaple"
 CONTROLS = [{"set": "tense", "to": "past"}]

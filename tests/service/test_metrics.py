@@ -14,12 +14,12 @@ from neurodial.control.errors import BadInput, NeurodialError
 from neurodial.service.app import create_app
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.engine.primitives import Request
 from neurodial.service.instruments import WeightedHistogram
 from neurodial.service.merging import LocalMetrics
 from neurodial.service.metrics import HttpMetrics
 from neurodial.service.services import Services
+from tests.service.fake import FakeRunner
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

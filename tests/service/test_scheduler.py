@@ -57,6 +57,27 @@ def test_what_waits_joins_what_runs() -> None:
     assert not scheduler.schedule(0)
 
 
+def test_joining_waits_for_company_while_more_wait_than_fit() -> None:
+    """Until an eighth of the rows is free, or for as many steps; who waits alone joins at once."""
+    scheduler, rows = Scheduler(Capacity(max_rows=16)), [sequence(f"r{i}") for i in range(16)]
+    scheduler.add(rows)
+    assert len(scheduler.schedule(0).joining) == 16
+    waiting = [sequence(n) for n in "abcdef"]
+    scheduler.add(waiting)
+    assert not scheduler.schedule(0).joining
+    end(scheduler, rows[0])
+    assert not scheduler.schedule(0).joining  # one row is free and two would join together
+    end(scheduler, rows[1])
+    assert names(scheduler.schedule(0).joining) == ["a", "b"]
+    end(scheduler, rows[2])
+    assert not scheduler.schedule(0).joining
+    assert names(scheduler.schedule(0).joining) == ["c"]  # nobody else has ended: it waits no longer
+    end(scheduler, rows[3], rows[4])
+    assert names(scheduler.schedule(0).joining) == ["d", "e"]
+    end(scheduler, rows[5])
+    assert names(scheduler.schedule(0).joining) == ["f"]
+
+
 def test_a_beam_counts_as_a_row() -> None:
     """Eight rows hold two searches of four beams, or one and four others."""
     scheduler = Scheduler(Capacity(max_rows=8))
@@ -253,7 +274,7 @@ specs: st.SearchStrategy[dict[str, Any]] = st.builds(
 )
 capacities = st.builds(
     Capacity,
-    max_rows=st.integers(1, 8),
+    max_rows=st.one_of(st.integers(1, 8), st.sampled_from([16, 24])),
     max_waiting=st.integers(1, 30),
     prefill_tokens=st.integers(1, 30),
     cache_tokens=st.integers(8, 100),

@@ -17,10 +17,10 @@ from neurodial.service.auth import LOCAL
 from neurodial.service.catalogue import Catalogue
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.fake import FakeRunner
 from neurodial.service.limits import Limits
 from neurodial.service.services import Services
 from neurodial.service.store import SetStore
+from tests.service.fake import FakeRunner
 from tests.service.sets import set_file
 
 OCTETS = {"Content-Type": "application/octet-stream"}
