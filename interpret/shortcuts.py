@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from neurodial.control.addresses import Site
+from neurodial.control.addresses import Site, Stack
 from neurodial.control.loading import LoadedModel
 from neurodial.control.sitehooks import hook_site
 from neurodial.interpret.losses import IGNORED
@@ -80,7 +80,7 @@ class Recording:
     @contextmanager
     def of_the_pass(self) -> Iterator[None]:
         """Records the pass inside the block."""
-        stack = "encoder" if any(site.stack == "encoder" for site in self._sites) else "decoder"
+        stack: Stack = "encoder" if any(site.stack == "encoder" for site in self._sites) else "decoder"
         first = min(site.layer or 0 for site in self._sites if site.stack == stack)
         layers = self._loaded.sites.layers
         with ExitStack() as hooks:

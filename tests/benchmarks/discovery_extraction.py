@@ -63,7 +63,7 @@ def works(words: int) -> dict[str, Work]:
 def _bert(tokens: LoadedModel, corpus: Corpus) -> Work:
     """Half of BERT base, with the demo's tokenizer: the size at which models are studied."""
     torch.manual_seed(0)
-    model = BertModel(BertConfig(vocab_size=len(tokens.tokenizer), num_hidden_layers=6)).eval()  # type: ignore[no-untyped-call]
+    model = BertModel(BertConfig(vocab_size=len(tokens.tokenizer), num_hidden_layers=6)).eval()
     loaded = LoadedModel.wrap(model, tokens.tokenizer)
     return Work(loaded, match_sites(loaded, ("*.resid", "*.ffn")), corpus)
 

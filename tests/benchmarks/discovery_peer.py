@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -46,15 +47,12 @@ def linear_probe(folder: Path) -> dict[str, Any]:
     module = import_module("neurox.interpretation.linear_probe")
     X, y = np.load(folder / "X.npy"), np.load(folder / "y.npy")
     count = json.loads((folder / "settings.json").read_text())["train"]
-    timed(lambda: module.train_logistic_regression_probe(X[:200], y[:200], num_epochs=1))
+    train = module.train_logistic_regression_probe
+    timed(lambda: train(X[:200], y[:200], num_epochs=1))
     runs = {}
     for penalty in (0.001, 0.0):
-        probe, seconds = timed(
-            lambda penalty=penalty: module.train_logistic_regression_probe(
-                X[:count], y[:count], lambda_l1=penalty, lambda_l2=penalty
-            )
-        )
-        scores, _ = timed(lambda probe=probe: module.evaluate_probe(probe, X[count:], y[count:]))
+        probe, seconds = timed(partial(train, X[:count], y[:count], lambda_l1=penalty, lambda_l2=penalty))
+        scores = module.evaluate_probe(probe, X[count:], y[count:])
         runs[str(penalty)] = {"seconds": seconds, "accuracy": float(scores["__OVERALL__"])}
     return {"runs": runs}
 

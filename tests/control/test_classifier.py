@@ -29,7 +29,8 @@ def whole_activations(name: str, text: str) -> torch.Tensor:
     ids = torch.tensor([loaded.tokenizer(text)["input_ids"]])
     with torch.inference_mode(), capture(model, [site], loaded.sites) as recorded:
         (model.get_encoder() if loaded.family == "encoder-decoder" else model.base_model)(input_ids=ids)
-    return recorded[site][0]
+    found: torch.Tensor = recorded[site][0]
+    return found
 
 
 @pytest.mark.parametrize("name", FAMILIES)

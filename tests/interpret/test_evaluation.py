@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from neurodial.interpret.methods.expert_units import ExpertUnits
 from neurodial.interpret.methods.probeless import Probeless
 from neurodial.interpret.ranking_file import Ranking
 from neurodial.interpret.readers import open_corpus
-from neurodial.interpret.registry import Method
+from neurodial.interpret.registry import CausalMethod, RankingMethod
 
 METHODS = ("probeless", "mean-difference", "gradient-activation")
 JOB = Evaluation("tense", methods=METHODS, top=5, sizes=(1, 5), examples=4, random_sets=2)
@@ -137,7 +138,9 @@ def test_a_method_that_cannot_be_asked_is_left_out_unless_it_was_named(
 ) -> None:
     of_method = suite._of_method
 
-    def refusing(ground: Ground, method: Method, folder: Path, say: Callable[[str], None]) -> tuple[dict, np.ndarray]:
+    def refusing(
+        ground: Ground, method: RankingMethod | CausalMethod, folder: Path, say: Callable[[str], None]
+    ) -> tuple[dict[str, Any], np.ndarray]:
         if method.slug == "mean-difference":
             raise BadInput("no pair is of one length")
         return of_method(ground, method, folder, say)

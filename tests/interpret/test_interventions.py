@@ -19,7 +19,8 @@ ROWS, TOKENS = 3, 5
 def batch_for(loaded: LoadedModel) -> Batch:
     """Rows of unequal length, padded on the right, with one or two scored positions."""
     draw = torch.Generator().manual_seed(1)
-    inputs, translates = {}, loaded.family == "encoder-decoder"
+    inputs: dict[str, torch.Tensor] = {}
+    translates = loaded.family == "encoder-decoder"
     for prefix in ("", "decoder_") if translates else ("",):
         mask = torch.tensor([[1] * length + [0] * (TOKENS - length) for length in (5, 3, 4)])
         ids = torch.randint(2, 58, (ROWS, TOKENS), generator=draw) * mask
@@ -51,7 +52,7 @@ def test_effects_are_those_of_plain_runs(name: str) -> None:
     loaded = load_tiny(name)
     batch = batch_for(loaded)
     sites = sorted(loaded.sites.sites, key=lambda site: (site.stack == "decoder", site.order))
-    units: list[Unit] = [{site: [1, 3]} for site in sites] + [{sites[-1]: [0], sites[1]: [2]}]
+    units: list[Unit] = [*({site: [1, 3]} for site in sites), {sites[-1]: [0], sites[1]: [2]}]
     for change, factor in ((zero, 0.0), (scaled(2.0), 2.0)):
         found = effects(loaded, batch, units, change, max_rows=4)
         for unit, moved in zip(units, found, strict=True):
