@@ -238,7 +238,8 @@ def _fit(method: RankingMethod, data: Gathered, sites: list[Site]) -> None:
     else:
         sample = data.samples[sites[0].stack]
         rows = sample.where((sample.splits == 0) & np.isin(sample.labels, data.contrast))
-        if method.streams == "quantiles" and len(rows) < data.moments[sites[0]].count[data.contrast].sum():
+        is_sampled = len(rows) < data.moments[sites[0]].count[data.contrast].sum()
+        if method.streams == "quantiles" and data.sketches and is_sampled:  # a comparison of methods gathers none
             fitted.fit_quantiles(LabelQuantiles.concatenate([data.sketches[s].select(data.contrast) for s in sites]))
             return
         method.fit(np.concatenate([rows.values[s] for s in sites], axis=1), rows.labels)
