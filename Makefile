@@ -34,7 +34,7 @@ install: $(VENV)/.dev ## makes .venv with everything needed for development
 test: $(VENV)/.dev ## runs the tests, all but the slow ones and those that need a GPU
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-slow: $(VENV)/.dev ## runs the tests that take longer than a minute; NEURODIAL_EXAMPLES=200 tries more requests
+slow: $(VENV)/.dev ## runs the tests that take long; NEURODIAL_EXAMPLES=200 tries more requests
 	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 contracts: $(VENV)/.dev ## runs the contracts of every architecture in full: dtypes, padding sides, modes of generation

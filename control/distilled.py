@@ -22,7 +22,7 @@ from neurodial.control.addresses import Neurons, Site, compact_ranges, expand_ra
 from neurodial.control.errors import AddressError, BadInput, ModelError
 from neurodial.control.loading import LoadedModel
 from neurodial.control.pieces import encode
-from neurodial.control.pooling import SentencePooling, WordPooling, pooled, sentence_places, word_places
+from neurodial.control.pooling import Pooling, SentencePooling, WordPooling, sentence_places, word_places
 from neurodial.control.words import word_spans
 
 Array = np.ndarray[Any, Any]
@@ -118,7 +118,7 @@ class Head:
         parts = []
         for neurons in self.neurons:
             columns = list(loaded.physical(neurons.site, neurons.indices))
-            parts.append(pooled(recorded[neurons.site][:, :, columns], rows, how) if rows else None)
+            parts.append(Pooling(rows, how)(recorded[neurons.site][:, :, columns]) if rows else None)
         found = torch.cat([part for part in parts if part is not None], dim=1).cpu().numpy() if rows else None
         made, used = {}, 0
         for place, reading in readings.items():

@@ -1,7 +1,9 @@
 """Which tokens of a model's vocabulary spell which words of a sentence."""
 
 import unicodedata
+from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
@@ -60,15 +62,17 @@ def encode(
         ids, spans = tuple(out["input_ids"]), [(a, b) if b > a else None for a, b in out["offset_mapping"]]
     else:
         ids = tuple(tokenizer(**text, **options)["input_ids"])
-        pieces = [str(tokenizer.convert_ids_to_tokens(i)) for i in ids]
+        pieces = [str(piece) for piece in tokenizer.convert_ids_to_tokens(list(ids))]
         special = set(tokenizer.all_special_tokens) - {tokenizer.unk_token}
         spans = character_spans(sentence.text, pieces, special=special, unknown=str(tokenizer.unk_token))
-    words = [_word_of(span, sentence.words) for span in spans]
+    words = _words_of(spans, sentence.words)
     return Encoded(ids, tuple(words), _pieces_of(words, spans, sentence.words))
 
 
 def character_spans(text: str, pieces: list[str], *, special: set[str], unknown: str) -> list[tuple[int, int] | None]:
     """The characters (start, end) of `text` that each piece spells; None for special tokens and lost pieces."""
+    if (plain := _plain_spans(text, pieces, special, unknown)) is not None:
+        return plain
     letters, origin = _letters(text)
     spans: list[tuple[int, int] | None] = [None] * len(pieces)
     cursor, waiting = 0, list[int]()
@@ -92,6 +96,29 @@ def character_spans(text: str, pieces: list[str], *, special: set[str], unknown:
     return spans
 
 
+def _plain_spans(text: str, pieces: list[str], special: set[str], unknown: str) -> list[tuple[int, int] | None] | None:
+    """The same where the pieces spell the text letter by letter, as they mostly do; None where they do not."""
+    if unknown in pieces:
+        return None
+    spans: list[tuple[int, int] | None] = []
+    cursor = -1 if text and not text[0].isspace() else 0  # the mark of the first word stands for no character
+    for piece in pieces:
+        if piece in special:
+            spans.append(None)
+            continue
+        marked = piece[:1] in tuple(SPACE_MARKS)
+        space = " " if marked and cursor >= 0 else ""
+        if (
+            len(piece) == marked
+            or cursor < 0 < (not marked)
+            or not text.startswith(space + piece[marked:], max(cursor, 0))
+        ):
+            return None
+        spans.append((cursor + marked, cursor + len(piece)))
+        cursor += len(piece)
+    return spans if cursor == len(text) else None
+
+
 def _letters(text: str) -> tuple[str, list[int]]:
     """The text without spaces, compatibility-decomposed and lower-cased, and where each letter came from."""
     letters, origin = "", []
@@ -112,16 +139,23 @@ def _spread(spans: list[tuple[int, int] | None], waiting: list[int], origin: lis
             spans[place] = (origin[first], origin[last - 1] + 1)
 
 
-def _word_of(span: tuple[int, int] | None, words: tuple[tuple[int, int], ...]) -> int:
-    """The word that shares most characters with a piece, the first of equals."""
-    best, most = NO_WORD, 0
-    if span is None:
-        return best
-    for number, (start, end) in enumerate(words):
-        shared = min(span[1], end) - max(span[0], start)
-        if shared > most:
-            best, most = number, shared
-    return best
+def _words_of(spans: list[tuple[int, int] | None], words: tuple[tuple[int, int], ...]) -> list[int]:
+    """The word that shares most characters with each piece, the first of equals."""
+    ends = [end for _, end in words]
+    in_order = all(a <= b for a, b in pairwise(ends))
+    found: list[int] = []
+    for span in spans:
+        best, most = NO_WORD, 0
+        if span is not None:
+            for number in range(bisect_right(ends, span[0]) if in_order else 0, len(words)):
+                start, end = words[number]
+                shared = min(span[1], end) - max(span[0], start)
+                if shared > most:
+                    best, most = number, shared
+                elif in_order and start >= span[1]:
+                    break
+        found.append(best)
+    return found
 
 
 def _pieces_of(

@@ -24,23 +24,28 @@ def sentence_places(tokens: Encoded, how: SentencePooling) -> list[int]:
     return inside[-1:] if how == "last" else inside
 
 
-def pooled(x: torch.Tensor, rows: Sequence[tuple[int, Sequence[int]]], how: str) -> torch.Tensor:
+class Pooling:
     """One vector for several tokens each: that token's, their mean or their maximum.
 
     Args:
-        x: (batch, tokens, width) activations.
         rows: place in the batch and token positions of each.
         how: `max`; else the mean, which of one token is that token's.
-
-    Returns:
-        (rows, width) float32, on the device of `x`.
     """
-    batch_rows = torch.tensor([row for row, places in rows for _ in places], device=x.device)
-    positions = torch.tensor([p for _, places in rows for p in places], device=x.device)
-    picked = x[batch_rows, positions].float()
-    if len(picked) == len(rows):
-        return picked
-    owner = torch.tensor([i for i, (_, places) in enumerate(rows) for _ in places], device=x.device)
-    out = torch.zeros(len(rows), x.shape[-1], device=x.device)
-    mode = "amax" if how == "max" else "mean"
-    return out.scatter_reduce(0, owner[:, None].expand_as(picked), picked, mode, include_self=False)
+
+    def __init__(self, rows: Sequence[tuple[int, Sequence[int]]], how: str) -> None:
+        self._batch_rows = torch.tensor([row for row, places in rows for _ in places])
+        self._positions = torch.tensor([p for _, places in rows for p in places])
+        self._owner = torch.tensor([i for i, (_, places) in enumerate(rows) for _ in places])
+        self._count = len(rows)
+        self._how = how
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(rows, width) float32 of (batch, tokens, width) activations, on their device."""
+        places = (self._batch_rows * x.shape[1] + self._positions).to(x.device)
+        picked = x.reshape(-1, x.shape[-1]).index_select(0, places).float()
+        if len(picked) == self._count:
+            return picked
+        owner = self._owner.to(x.device)[:, None].expand_as(picked)
+        out = torch.zeros(self._count, x.shape[-1], device=x.device)
+        mode = "amax" if self._how == "max" else "mean"
+        return out.scatter_reduce(0, owner, picked, mode, include_self=False)

@@ -35,7 +35,7 @@ def submit(address: str, entrypoint: str, working_dir: Path | None, say: Callabl
     except (ConnectionError, RuntimeError) as error:
         raise Unavailable(
             f"{address}: the job was not taken ({' '.join(str(error).split())[:300]})",
-            hint="name the address of the cluster's dashboard, such as http://HEAD:8265",
+            hint="is that the cluster's dashboard, and does it want Ray's token (RAY_AUTH_MODE=token)?",
         ) from error
     say(f"{job}: {entrypoint}")
     try:

@@ -5,7 +5,8 @@ blocks of rows (tokens, words or sentences) that are handed on and forgotten.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import groupby
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from neurodial.control.addresses import Site, Stack
 from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
 from neurodial.control.pieces import Encoded, encode
-from neurodial.control.pooling import SentencePooling, WordPooling, pooled, sentence_places, word_places
+from neurodial.control.pooling import Pooling, SentencePooling, WordPooling, sentence_places, word_places
 from neurodial.control.recording import capture
 from neurodial.interpret.blocks import Block, Level, labelled_rows
 from neurodial.interpret.corpus import Example, Sentence, label_differences
@@ -92,10 +93,17 @@ def extract_window(
         window = _with_own_output(loaded, window, plan)
     items = [_item(loaded, example, plan) for example in window]
     for batch in _batches(items, plan.batch_tokens):
-        values = _forward(loaded, batch, plan)
-        for stack in ("encoder", "decoder"):
-            if sites := plan.stack_sites(stack):
-                yield from _blocks(loaded, stack, {site: values[site] for site in sites}, batch, classes, plan)
+        groups = [
+            group
+            for stack in ("encoder", "decoder")
+            if plan.stack_sites(stack)
+            for level in plan.levels
+            if (group := _group(loaded, stack, level, batch, plan)).rows
+        ]
+        _forward(loaded, batch, plan, groups)
+        for group in groups:
+            owners = [(batch[row].example, word) for row, word, _ in group.rows]
+            yield labelled_rows(group.stack, group.level, owners, group.values, classes, on_target=group.on_target)
 
 
 def _wants_decoder(loaded: LoadedModel, plan: Extraction) -> bool:
@@ -156,11 +164,18 @@ def _padded(rows: list[list[int]], fill: int, device: torch.device) -> tuple[tor
 
 
 @torch.inference_mode()
-def _forward(loaded: LoadedModel, batch: list[_Item], plan: Extraction) -> dict[Site, torch.Tensor]:
+def _forward(loaded: LoadedModel, batch: list[_Item], plan: Extraction, groups: "list[_Group]") -> None:
+    """Runs the model over a batch and gives every group of rows its values."""
     model = loaded.model
+
+    def keep(site: Site, x: torch.Tensor) -> None:
+        for group in groups:
+            if group.stack == site.stack:
+                group.values[site] = group.pooling(x).cpu().numpy()
+
     fill = loaded.tokenizer.pad_token_id or 0
     ids, mask = _padded([list(item.source.ids) for item in batch], fill, model.device)
-    with capture(model, plan.sites, loaded.sites) as recorded:
+    with capture(model, plan.sites, loaded.sites, keep):
         if _wants_decoder(loaded, plan):
             start = int(model.config.decoder_start_token_id)
             shifted = [[start, *(item.target.ids[:-1] if item.target else ())] for item in batch]
@@ -173,32 +188,43 @@ def _forward(loaded: LoadedModel, batch: list[_Item], plan: Extraction) -> dict[
             model.get_encoder()(input_ids=ids, attention_mask=mask)
         else:
             model.base_model(input_ids=ids, attention_mask=mask)
-        return dict(recorded)
 
 
-def _blocks(
-    loaded: LoadedModel,
-    stack: Stack,
-    values: dict[Site, torch.Tensor],
-    batch: list[_Item],
-    classes: tuple[str, ...],
-    plan: Extraction,
-) -> Iterator[Block]:
+@dataclass(frozen=True)
+class _Group:
+    """The rows of one stack and level of a batch.
+
+    Attributes:
+        rows: row of the batch, word, token positions.
+        how: what becomes of several positions.
+        values: site → (rows, width), filled by the forward pass.
+    """
+
+    stack: Stack
+    level: Level
+    on_target: bool
+    how: str
+    rows: list[tuple[int, int, list[int]]]
+    values: dict[Site, Array] = field(default_factory=dict)
+
+    @cached_property
+    def pooling(self) -> Pooling:
+        """Of each row's positions."""
+        return Pooling([(row, places) for row, _, places in self.rows], self.how)
+
+
+def _group(loaded: LoadedModel, stack: Stack, level: Level, batch: list[_Item], plan: Extraction) -> _Group:
+    """Which tokens make up the rows of a batch."""
     on_target = stack == "decoder" and loaded.family == "encoder-decoder"
-    for level in plan.levels:
-        rows: list[tuple[int, int, list[int]]] = []  # row of the batch, word, positions
-        for row, item in enumerate(batch):
-            tokens = item.target if on_target and item.target else item.source
-            for word, places in _places(tokens, level, plan):
-                shifted = [p + 1 for p in places] if on_target and plan.align == "input" else places
-                if shifted := [p for p in shifted if p < len(tokens.ids)]:
-                    rows.append((row, word, shifted))
-        if rows:
-            how = plan.sentences if level == "sentence" else plan.words if level == "word" else "last"
-            where = [(row, places) for row, _, places in rows]
-            reduced = {site: pooled(x, where, how).cpu().numpy() for site, x in values.items()}
-            owners = [(batch[row].example, word) for row, word, _ in rows]
-            yield labelled_rows(stack, level, owners, reduced, classes, on_target=on_target)
+    rows: list[tuple[int, int, list[int]]] = []
+    for row, item in enumerate(batch):
+        tokens = item.target if on_target and item.target else item.source
+        for word, places in _places(tokens, level, plan):
+            shifted = [p + 1 for p in places] if on_target and plan.align == "input" else places
+            if shifted := [p for p in shifted if p < len(tokens.ids)]:
+                rows.append((row, word, shifted))
+    how = plan.sentences if level == "sentence" else plan.words if level == "word" else "last"
+    return _Group(stack, level, on_target, how, rows)
 
 
 def _places(tokens: Encoded, level: Level, plan: Extraction) -> Iterator[tuple[int, list[int]]]:

@@ -10,6 +10,7 @@ from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NONE_CLASS, AffineMap, ReadOut, SiteNeurons
 from neurodial.interpret.blocks import Block
 from neurodial.interpret.maps import ridge_map
+from neurodial.interpret.sketches import LabelQuantiles
 from neurodial.interpret.statistics import LabelMoments, PairMoments
 
 Array = np.ndarray[Any, Any]
@@ -34,6 +35,7 @@ class Gathered:
         pairs: paired tokens of the training part, and held_out_pairs of the rest; empty without minimal pairs.
         samples: rows of each stack, of words (or sentences).
         positions: rows of single tokens; empty where only sentences are labelled.
+        sketches: per-class quantiles of the training part, for methods that stream them.
     """
 
     classes: tuple[str, ...]
@@ -42,6 +44,7 @@ class Gathered:
     held_out_pairs: dict[Site, PairMoments] = field(default_factory=dict)
     samples: dict[str, Block] = field(default_factory=dict)
     positions: dict[str, Block] = field(default_factory=dict)
+    sketches: dict[Site, LabelQuantiles] = field(default_factory=dict)
 
     @property
     def contrast(self) -> list[int]:

@@ -3,6 +3,8 @@
 import hashlib
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -74,15 +76,17 @@ def labelled_rows(
     Raises:
         BadInput: if an activation is NaN or infinite.
     """
-    number = {label: i for i, label in enumerate(classes)}
+    number: dict[str | None, int] = {label: i for i, label in enumerate(classes)}
+    number[None] = UNKNOWN
     columns: list[tuple[int, int, int, int, int, int]] = []
-    for example, word in rows:
+    for example, words in groupby(rows, key=itemgetter(0)):
         sentence = example.target if on_target and example.target else example.source
-        label = _label(example, sentence, word, level)
-        kind = _type(sentence.word(word)) if word >= 0 else 0
         pair = example.pair if example.pair is not None else -1
         split = SPLITS.index(example.split)
-        columns.append((example.number, word, kind, UNKNOWN if label is None else number.get(label, 0), pair, split))
+        for _, word in words:
+            label = number.get(_label(example, sentence, word, level), 0)
+            kind = _type(sentence.word(word)) if word >= 0 else 0
+            columns.append((example.number, word, kind, label, pair, split))
     for site, x in values.items():
         if not np.isfinite(x).all():
             where = columns[int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])][0]

@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -101,7 +102,7 @@ class Example:
             return "pair", self.pair
         return ("fact", self.fact) if self.fact is not None else ("one", self.number)
 
-    @property
+    @cached_property
     def split(self) -> Split:
         """train, dev or test, by a hash of the (pair's) text."""
         return split_of(self.key or self.source.text)

@@ -29,6 +29,7 @@ from neurodial.interpret.gather import check_gathered, check_labels, gather, tra
 from neurodial.interpret.maps import explained
 from neurodial.interpret.readout import ReadOutSettings
 from neurodial.interpret.registry import CausalMethod, RankingMethod, make_ranker
+from neurodial.interpret.sketches import LabelQuantiles
 from neurodial.interpret.statistics import LabelMoments, PairSummary
 from neurodial.interpret.store import ActivationStore
 from neurodial.interpret.tuned import Tuned, tune
@@ -237,6 +238,10 @@ def _fit(method: RankingMethod, data: Gathered, sites: list[Site]) -> None:
     else:
         sample = data.samples[sites[0].stack]
         rows = sample.where((sample.splits == 0) & np.isin(sample.labels, data.contrast))
+        is_sampled = len(rows) < data.moments[sites[0]].count[data.contrast].sum()
+        if method.streams == "quantiles" and data.sketches and is_sampled:  # a comparison of methods gathers none
+            fitted.fit_quantiles(LabelQuantiles.concatenate([data.sketches[s].select(data.contrast) for s in sites]))
+            return
         method.fit(np.concatenate([rows.values[s] for s in sites], axis=1), rows.labels)
 
 

@@ -14,7 +14,8 @@ from neurodial.interpret.blocks import Level
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.executors import Executor
 from neurodial.interpret.readout import MIN_ROWS_OF_A_CLASS, calibrate, check_classes, fit_readout, score_readout
-from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, Sink, stream
+from neurodial.interpret.registry import methods
+from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, QuantileStatistics, Sink, stream
 from neurodial.interpret.store import ActivationStore
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def gather(
     classes = (NONE_CLASS, *corpus.labels)
     level: Literal["word", "sentence"] = "word" if corpus.word_labels else "sentence"
     statistics = LabelStatistics(classes, level=level)
+    sketches = QuantileStatistics(classes, level=level)
+    known = methods().get(job.method)
     samples = Collector(level=level, max_rows=job.max_rows, seed=job.seed)
     positions = Collector(level="piece", max_rows=2 * job.max_rows, seed=job.seed)
     joined: Level = "piece" if corpus.word_labels else "sentence"
@@ -53,6 +56,7 @@ def gather(
     sinks: list[Sink] = [
         statistics,
         samples,
+        *([sketches] if known is not None and known.streams == "quantiles" else []),
         *([positions] if with_words else []),
         *([pairs, held_out] if with_pairs else []),
     ]
@@ -71,6 +75,7 @@ def gather(
         held_out.moments if with_pairs else {},
         {stack: rows for stack in stacks if (rows := samples.rows(stack)) is not None},
         {stack: rows for stack in stacks if (rows := positions.rows(stack)) is not None} if with_words else {},
+        sketches.moments,
     )
 
 

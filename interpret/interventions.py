@@ -1,38 +1,40 @@
-"""Exact effects of changing neurons on a task's score: many changes in one batch, unchanged layers not run again."""
+"""Exact effects of changing neurons on a task's score: many changes in one batch, and nothing is computed twice."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from neurodial.control.addresses import Site, Stack
 from neurodial.control.loading import LoadedModel
 from neurodial.control.recording import capture
 from neurodial.control.sitehooks import hook_site
+from neurodial.interpret.shortcuts import Head, Recording
 from neurodial.interpret.tasks import Batch, Measure, forward
 
 Unit = Mapping[Site, Sequence[int]]  # neurons that are changed together
-Change = Callable[[Site, torch.Tensor], torch.Tensor]  # (rows, tokens, width) values → what a changed neuron takes
+# (site, (n, tokens) values, (n,) rows of the batch, (n,) neurons by place) → what the neurons take there
+Change = Callable[[Site, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def zero(site: Site, x: torch.Tensor) -> torch.Tensor:
+def zero(site: Site, x: torch.Tensor, rows: torch.Tensor, neurons: torch.Tensor) -> torch.Tensor:
     """Ablation to zero."""
     return torch.zeros_like(x)
 
 
 def scaled(factor: float) -> Change:
     """Multiplication, such as by 2 to enhance."""
-    return lambda site, x: x * factor
+    return lambda site, x, rows, neurons: x * factor
 
 
 def to_values(values: Mapping[Site, torch.Tensor]) -> Change:
     """Replacement by (width,) means, or by the (rows, tokens, width) values of another run over the same rows."""
 
-    def change(site: Site, x: torch.Tensor) -> torch.Tensor:
+    def change(site: Site, x: torch.Tensor, rows: torch.Tensor, neurons: torch.Tensor) -> torch.Tensor:
         value = values[site].to(x)
-        return value.expand_as(x) if value.dim() == 1 else value.repeat_interleave(len(x) // len(value), 0)
+        return value[neurons, None].expand_as(x) if value.dim() == 1 else value[rows, :, neurons]
 
     return change
 
@@ -49,8 +51,8 @@ def effects(
 ) -> torch.Tensor:
     """How much each unit's change moves the score of each row.
 
-    Units that begin at the same layer are run together, as rows of one batch; the layers before are run once, and
-    their outputs are used again.
+    Every unit is run on the rows in which it changes anything, rows of many units in one batch; what a change cannot
+    reach is taken from the unchanged pass (`interpret.shortcuts`).
 
     Args:
         loaded: the model.
@@ -66,20 +68,26 @@ def effects(
     Raises:
         AddressError: if the model has no such site.
     """
-    with _recorded_layers(loaded) as outputs:
-        base = batch.score(forward(loaded, batch), measure)
-    moved = torch.empty(len(units), batch.rows, device=base.device)
-    for start, members in _by_start(loaded, units).items():
-        size = max(1, max_rows // batch.rows)
-        for first in range(0, len(members), size):
-            some = members[first : first + size]
-            with _short_cut(loaded, outputs, start, len(some)), ExitStack() as hooks:
-                for site in {site for n in some for site in units[n]}:
-                    mask = _mask(loaded, site, [units[n].get(site, ()) for n in some], batch.rows)
-                    hooks.callback(hook_site(loaded.sites.info(site), _changing(site, mask, change)).remove)
-                wide = batch.repeat(len(some))
-                score = wide.score(forward(loaded, wide), measure)
-            moved[some] = (score.view(batch.rows, len(some)) - base[:, None]).T
+    head, every = Head(loaded, batch), torch.arange(batch.rows, device=batch.labels.device)
+    base = head.scores(batch, every, measure)
+    moved = torch.zeros(len(units), batch.rows, device=base.device)
+    for members in _by_start(loaded, units):
+        chosen = {site: _Entries.of(loaded, site, [units[n] for n in members]) for site in _sites(units, members)}
+        recording = Recording(loaded, list(chosen))
+        with recording.of_the_pass():
+            head.scores(batch, every, measure)
+        touched = torch.zeros(len(members), batch.rows, dtype=torch.bool, device=base.device)
+        for site, entries in chosen.items():
+            touched |= entries.touched(recording.values[site], change, real_positions(loaded, batch, site))
+        numbers, rows = touched.nonzero(as_tuple=True)
+        place = torch.tensor(members, device=base.device)
+        chunks = zip(numbers.split(max_rows), rows.split(max_rows), strict=True) if len(rows) else ()
+        for some, here in chunks:
+            with recording.replayed(here, batch.rows), ExitStack() as hooks:
+                for site, entries in chosen.items():
+                    hooks.callback(hook_site(loaded.sites.info(site), entries.changing(some, here, change)).remove)
+                score = head.scores(batch.select(here), here, measure)
+            moved[place[some], here] = score - base[here]
     return moved
 
 
@@ -109,68 +117,71 @@ def gradients_at(
     return score.detach(), values, gradient
 
 
-def _changing(site: Site, mask: torch.Tensor, change: Change) -> Callable[[torch.Tensor], torch.Tensor]:
-    return lambda x: torch.where(mask, change(site, x), x)
+@dataclass(frozen=True)
+class _Entries:
+    """Which neurons of a site units change: those of unit n are `columns[starts[n] : starts[n] + counts[n]]`."""
+
+    site: Site
+    columns: torch.Tensor
+    starts: torch.Tensor
+    counts: torch.Tensor
+
+    @classmethod
+    def of(cls, loaded: LoadedModel, site: Site, units: Sequence[Unit]) -> "_Entries":
+        places = [loaded.physical(site, unit.get(site, ())) for unit in units]
+        device = loaded.model.device
+        counts = torch.tensor([len(own) for own in places], device=device)
+        columns = torch.tensor([place for own in places for place in own], dtype=torch.long, device=device)
+        return cls(site, columns, counts.cumsum(0) - counts, counts)
+
+    def changing(self, some: torch.Tensor, rows: torch.Tensor, change: Change) -> Callable[[torch.Tensor], Any]:
+        """A function of the site for a batch in which row i is `rows[i]` under the change of unit `some[i]`."""
+        counts = self.counts[some]
+        owner = torch.arange(len(some), device=some.device).repeat_interleave(counts)
+        inner = torch.arange(len(owner), device=some.device) - (counts.cumsum(0) - counts)[owner]
+        columns = self.columns[self.starts[some][owner] + inner]
+
+        def changed(x: torch.Tensor) -> torch.Tensor | None:
+            if not len(owner):
+                return None
+            x = x.clone()
+            x[owner, :, columns] = change(self.site, x[owner, :, columns], rows[owner], columns)
+            return x
+
+        return changed
+
+    def touched(self, x: torch.Tensor, change: Change, real: torch.Tensor) -> torch.Tensor:
+        """(units, rows) bool: whether the change is one at any position that is not padding."""
+        used, column = self.columns.unique(return_inverse=True)
+        rows = torch.arange(len(x), device=x.device).repeat_interleave(len(used))
+        neurons = used.repeat(len(x))
+        own = x[rows, :, neurons]
+        differs = ((change(self.site, own, rows, neurons) != own) & real[rows]).any(1).view(len(x), len(used))
+        owner = torch.arange(len(self.counts), device=x.device).repeat_interleave(self.counts)
+        hits = torch.zeros(len(self.counts), len(x), device=x.device)
+        return hits.index_add_(0, owner, differs.T[column].float()) > 0
 
 
-def _mask(loaded: LoadedModel, site: Site, chosen: Sequence[Sequence[int]], rows: int) -> torch.Tensor:
-    """(rows · units, 1, width) bool, the units of a row in succession."""
-    mask = torch.zeros(len(chosen), loaded.sites.info(site).width, dtype=torch.bool)
-    for number, neurons in enumerate(chosen):
-        mask[number, torch.tensor(loaded.physical(site, neurons), dtype=torch.long)] = True
-    return mask.repeat(rows, 1)[:, None].to(loaded.model.device)
+def _sites(units: Sequence[Unit], members: Sequence[int]) -> list[Site]:
+    return list(dict.fromkeys(site for n in members for site in units[n]))
 
 
-def _by_start(loaded: LoadedModel, units: Sequence[Unit]) -> dict[tuple[Stack, int], list[int]]:
-    """The stack and layer at which each unit begins → the units that begin there, in order."""
-    starts: dict[tuple[Stack, int], list[int]] = {}
+def real_positions(loaded: LoadedModel, batch: Batch, site: Site) -> torch.Tensor:
+    """(rows, tokens) bool: positions that are not padding."""
+    target = loaded.family == "encoder-decoder" and site.stack == "decoder"
+    mask = batch.inputs.get("decoder_attention_mask" if target else "attention_mask")
+    ids = batch.inputs["decoder_input_ids" if target else "input_ids"]
+    return torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
+
+
+def _by_start(loaded: LoadedModel, units: Sequence[Unit]) -> list[list[int]]:
+    """The units that begin at the same site."""
+    starts: dict[Site | None, list[int]] = {}
     for number, unit in enumerate(units):
         for site in unit:
             loaded.sites.info(site)
         stack: Stack = "encoder" if any(s.stack == "encoder" for s in unit) else "decoder"
-        first = min((max(s.layer or 0, 0) for s in unit if s.stack == stack), default=0)
-        starts.setdefault((stack, first), []).append(number)
-    return starts
-
-
-@contextmanager
-def _recorded_layers(loaded: LoadedModel) -> Iterator[dict[nn.Module, Any]]:
-    """What every layer returns in the passes inside the block."""
-    outputs: dict[nn.Module, Any] = {}
-
-    def note(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        outputs[layer] = output
-
-    with ExitStack() as hooks:
-        for layers in loaded.sites.layers.values():
-            for info in layers:
-                hooks.callback(info.module.register_forward_hook(note).remove)
-        yield outputs
-
-
-@contextmanager
-def _short_cut(
-    loaded: LoadedModel, outputs: dict[nn.Module, Any], start: tuple[Stack, int], times: int
-) -> Iterator[None]:
-    """Makes the layers before a start return what they returned before, each row `times` times."""
-    stack, first = start
-    skipped = [info.module for info in loaded.sites.layers[stack][:first]]
-    if stack == "decoder" and loaded.family == "encoder-decoder":
-        skipped += [info.module for info in loaded.sites.layers["encoder"]]
-    try:
-        for layer in skipped:
-            layer.forward = _returning(_widened(outputs[layer], times))
-        yield
-    finally:
-        for layer in skipped:
-            del layer.forward
-
-
-def _returning(output: Any) -> Callable[..., Any]:
-    return lambda *args, **kwargs: output
-
-
-def _widened(output: Any, times: int) -> Any:
-    if isinstance(output, tuple):
-        return tuple(_widened(part, times) for part in output)
-    return output.repeat_interleave(times, 0) if isinstance(output, torch.Tensor) else output
+        first = min((s for s in unit if s.stack == stack), key=lambda site: site.order, default=None)
+        starts.setdefault(first, []).append(number)
+    starts.pop(None, None)
+    return list(starts.values())

@@ -104,14 +104,14 @@ class RankingMethod(Method):
     """A method that ranks neurons for a concept.
 
     Attributes:
-        streams: the sufficient statistics that it can be fitted on instead of rows: per-label moments (`labels`),
-            differences of paired rows (`pairs`), or neither.
+        streams: what it can be fitted on instead of rows: per-label moments (`labels`), differences of paired rows
+            (`pairs`), per-label quantile sketches where there are more rows than are kept (`quantiles`), or none.
         classes_: (labels,) the labels seen by `fit`, sorted.
         scores_: (neurons,) signed scores; positive means larger for the last label.
         ranking_: (neurons,) numbers of the neurons, best first, equal scores in the order of the neurons.
     """
 
-    streams: ClassVar[Literal["labels", "pairs"] | None] = None
+    streams: ClassVar[Literal["labels", "pairs", "quantiles"] | None] = None
 
     classes_: Array
     scores_: Array
@@ -302,13 +302,13 @@ def make(slug: str, known: Mapping[str, type[Kept]], params: dict[str, Any]) -> 
     return known[slug]().set_params(**params)
 
 
-def check_activations(X: Array) -> Array:
-    """Validates rows without labels; returns them in float64.
+def check_activations(X: Array, dtype: type[np.floating[Any]] = np.float64) -> Array:
+    """Validates rows without labels; returns them in the given precision.
 
     Raises:
         BadInput: for another shape than (rows, neurons), NaN or too few rows.
     """
-    rows = np.asarray(X, dtype=np.float64)
+    rows = np.asarray(X, dtype=dtype)
     if rows.ndim != 2:
         raise BadInput(f"activations of shape {rows.shape}: (rows, neurons) are needed")
     if len(rows) < MIN_ROWS:
@@ -318,11 +318,11 @@ def check_activations(X: Array) -> Array:
     return rows
 
 
-def check_rows(X: Array, y: Array) -> tuple[Array, Array, Array]:
+def check_rows(X: Array, y: Array, dtype: type[np.floating[Any]] = np.float64) -> tuple[Array, Array, Array]:
     """Validates rows and labels.
 
     Returns:
-        X as (rows, neurons) float64, the sorted labels, and y as numbers of these labels.
+        X as (rows, neurons) in the given precision, the sorted labels, and y as numbers of these labels.
 
     Raises:
         BadInput: for shapes that do not fit, NaN, fewer than two labels or too few rows.
@@ -330,7 +330,7 @@ def check_rows(X: Array, y: Array) -> tuple[Array, Array, Array]:
     labels = np.asarray(y)
     if np.ndim(X) != 2 or labels.shape != np.shape(X)[:1]:
         raise BadInput(f"rows of shape {np.shape(X)} and labels of shape {labels.shape} do not belong together")
-    rows = check_activations(X)
+    rows = check_activations(X, dtype)
     classes, numbers = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise BadInput(f"all rows have the label {classes[0]!r}: a ranking needs at least two labels")

@@ -1,12 +1,16 @@
 """Streaming statistics beyond mean and variance: covariances, correlations and quantiles, mergeable in any split."""
 
+import copy
+import math
 from typing import Any
 
 import numpy as np
+import torch
 
 from neurodial.control.errors import BadInput
 
 Array = np.ndarray[Any, Any]
+ROWS = 64  # counted at a time
 
 
 class LabelCovariances:
@@ -97,8 +101,8 @@ class LabelQuantiles:
             raise BadInput("alpha lies between 0 and 1, and smallest between 0 and largest")
         self.alpha = alpha
         self._gamma = (1 + alpha) / (1 - alpha)
-        self._first = self._bin(np.array([smallest]))[0]
-        self._bins = int(self._bin(np.array([largest]))[0] - self._first + 1)
+        self._first = int(self._bin(torch.tensor(smallest, dtype=torch.float64)))
+        self._bins = int(self._bin(torch.tensor(largest, dtype=torch.float64))) - self._first + 1
         self._smallest = smallest
         self.counts = np.zeros((num_labels, width, 2 * self._bins + 1), dtype=np.int64)
 
@@ -110,10 +114,13 @@ class LabelQuantiles:
             y: (rows,) label numbers; negative ones are left out.
         """
         known = y >= 0
-        rows, labels = x[known].astype(np.float64), y[known]
+        rows, labels = x[known], torch.from_numpy(np.asarray(y[known]))
         width, size = self.counts.shape[1], self.counts.shape[2]
-        place = (labels[:, None] * width + np.arange(width)) * size + self._places(rows)
-        np.add.at(self.counts.reshape(-1), place.ravel(), 1)
+        counts = torch.from_numpy(self.counts).view(-1)
+        for start in range(0, len(rows), ROWS):
+            places = self._places(torch.from_numpy(rows[start : start + ROWS]).double())
+            places += (labels[start : start + ROWS, None] * width + torch.arange(width)) * size
+            counts.scatter_add_(0, places.view(-1), torch.ones(1, dtype=torch.int64).expand(places.numel()))
         return self
 
     def merge(self, other: "LabelQuantiles") -> "LabelQuantiles":
@@ -137,22 +144,35 @@ class LabelQuantiles:
         if not total.all():
             raise BadInput(f"no row of label {label} was seen")
         upto = self.counts[label].cumsum(axis=1)
-        middle = self._middles()
+        middle = self.middles
         ranks = np.floor(np.array(levels)[:, None] * (total - 1)[None, :])
         found: Array = np.stack([middle[(upto > rank[:, None]).argmax(axis=1)] for rank in ranks])
         return found
 
-    def _bin(self, size: Array) -> Array:
-        bins: Array = np.ceil(np.log(size) / np.log(self._gamma)).astype(np.int64)
-        return bins
+    def select(self, labels: list[int]) -> "LabelQuantiles":
+        """The sketch of some labels, in the given order."""
+        chosen = copy.copy(self)
+        chosen.counts = self.counts[labels]
+        return chosen
 
-    def _places(self, x: Array) -> Array:
+    @classmethod
+    def concatenate(cls, parts: "list[LabelQuantiles]") -> "LabelQuantiles":
+        """Puts the neurons of several sites, seen on the same rows with the same settings, side by side."""
+        joint = copy.copy(parts[0])
+        joint.counts = np.concatenate([part.counts for part in parts], axis=1)
+        return joint
+
+    def _bin(self, size: torch.Tensor) -> torch.Tensor:
+        return size.log().div_(math.log(self._gamma)).ceil_().long()
+
+    def _places(self, x: torch.Tensor) -> torch.Tensor:
         """The place of each value among the bins."""
-        size = np.abs(x)
-        number = np.clip(self._bin(np.maximum(size, self._smallest)) - self._first, 0, self._bins - 1)
-        signed: Array = np.where(size < self._smallest, 0, np.sign(x).astype(np.int64) * (number + 1))
-        return signed + self._bins
+        size = x.abs()
+        number = (self._bin(size.clamp(min=self._smallest)) - self._first).clamp_(0, self._bins - 1) + 1
+        return torch.where(size < self._smallest, 0, number.mul_(x.sign().long())) + self._bins
 
-    def _middles(self) -> Array:
+    @property
+    def middles(self) -> Array:
+        """(bins,) the values that stand for the bins, ascending."""
         positive = 2 * self._gamma ** (np.arange(self._bins) + float(self._first)) / (self._gamma + 1)
         return np.concatenate([-positive[::-1], [0.0], positive])

@@ -37,20 +37,29 @@ class Batch:
     def score(self, logits: torch.Tensor, measure: Measure = "log-probability") -> torch.Tensor:
         """(rows,) scores of logits (rows, tokens, vocabulary)."""
         scored = self.labels != IGNORED
-        logp = logits.float().log_softmax(-1)
+        logits = logits.float()
 
         def of(tokens: torch.Tensor) -> torch.Tensor:
-            chosen = logp.gather(-1, tokens.clamp(min=0)[..., None])[..., 0]
-            return chosen.exp() if measure == "probability" else chosen
+            return logits.gather(-1, tokens.clamp(min=0)[..., None])[..., 0]
 
-        value = of(self.labels) if self.foils is None else of(self.labels) - of(self.foils)
+        if measure == "log-probability" and self.foils is not None:
+            value = of(self.labels) - of(self.foils)  # of the same distribution
+        else:
+            total = logits.logsumexp(-1)
+            parts = [of(tokens) - total for tokens in (self.labels, self.foils) if tokens is not None]
+            value = parts[0] if measure == "log-probability" else parts[0].exp()
+            value = value if self.foils is None else value - parts[1].exp()
         return (value * scored).sum(1) / scored.sum(1)
 
-    def repeat(self, times: int) -> "Batch":
-        """Every row `times` times in succession."""
-        inputs = {name: value.repeat_interleave(times, 0) for name, value in self.inputs.items()}
-        foils = None if self.foils is None else self.foils.repeat_interleave(times, 0)
-        return Batch(inputs, self.labels.repeat_interleave(times, 0), foils)
+    def select(self, rows: torch.Tensor) -> "Batch":
+        """Some rows, in any order and number."""
+        inputs = {name: value[rows] for name, value in self.inputs.items()}
+        return Batch(inputs, self.labels[rows], None if self.foils is None else self.foils[rows])
+
+    def at(self, places: torch.Tensor) -> "Batch":
+        """The same inputs with the labels at (rows, k) places alone, as for logits of those places."""
+        foils = None if self.foils is None else self.foils.gather(1, places)
+        return Batch(self.inputs, self.labels.gather(1, places), foils)
 
     def row(self, number: int) -> "Batch":
         """One row as a batch of its own."""

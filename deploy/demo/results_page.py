@@ -128,7 +128,9 @@ def _methods(results: Results) -> str:
             top = str(min(report["settings"]["top"], report["neurons"]))
             for name, result in {**report["methods"], RANDOM: report[RANDOM]}.items():
                 rows.append(f"| {concept}, {stack} | {name} | {' | '.join(_method_cells(result, top))} |")
-            advice.append(f"- {concept}, {stack}: **{report['recommendation']['method']}**")
+            left_out = ", ".join(report["left_out"])
+            without = f" (without {left_out}, which cannot be asked about these pairs)" if left_out else ""
+            advice.append(f"- {concept}, {stack}: **{report['recommendation']['method']}**{without}")
     table, chosen = "\n".join(rows), "\n".join(advice)
     return f"""
 ## Which method

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
 from neurodial.control.set_file import write_atomically
 from neurodial.interpret.assemble import Ranked
@@ -66,15 +67,25 @@ def evaluate(
         The report, see `evaluation.report`.
 
     Raises:
-        BadInput: for unknown methods, sites of two stacks, or a corpus whose held-out part is too small.
+        BadInput: for unknown methods, sites of two stacks, a corpus whose held-out part is too small, or a method that
+            was named and cannot be asked about this corpus; one that was not named is left out, with the reason.
     """
     asked = [make_ranker(slug, **job.params.get(slug, {})) for slug in job.methods or _applicable(corpus)]
     ground = prepare(loaded, corpus, job)
     given = {path: scores_of_ranking(loaded, Ranking.load(path), ground.sites) for path in rankings}
     found: dict[str, dict[str, Any]] = {}
     scores: dict[str, Array] = {}
+    left_out: dict[str, str] = {}
     for method in asked:
-        found[method.slug], scores[method.slug] = _of_method(ground, method, folder, say)
+        try:
+            found[method.slug], scores[method.slug] = _of_method(ground, method, folder, say)
+        except BadInput as error:
+            if job.methods:
+                raise
+            left_out[method.slug] = error.message
+            say(f"{method.slug}: left out, {error.message}")
+    if left_out and not found and not given:
+        raise BadInput(f"{corpus.name}: no method can be asked about it ({next(iter(left_out.values()))})")
     for path, theirs in given.items():
         name = path.stem if path.stem not in found else f"{path.stem} (file)"
         scores[name] = theirs
@@ -97,6 +108,7 @@ def evaluate(
         else {"note": ground.why_not},
         "majority": majority(ground.rows),
         "methods": found,
+        "left_out": left_out,
         RANDOM: random_baseline(ground),
         "overlaps": overlaps(scores, min(job.top, ground.neurons)),
     }

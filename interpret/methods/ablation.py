@@ -9,7 +9,7 @@ import torch
 from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
-from neurodial.interpret.interventions import Unit, effects, to_values, values_at, zero
+from neurodial.interpret.interventions import Unit, effects, real_positions, to_values, values_at, zero
 from neurodial.interpret.methods.gradient_activation import ablation_estimates
 from neurodial.interpret.progress import progress
 from neurodial.interpret.registry import CausalMethod, Properties, register
@@ -117,13 +117,7 @@ def task_means(loaded: LoadedModel, task: Sequence[Batch], sites: Sequence[Site]
     for batch in task:
         values = values_at(loaded, batch, sites)
         for site in sites:
-            real = _real_positions(loaded, batch, site)
+            real = real_positions(loaded, batch, site)
             totals[site] += values[site][real].double().sum(0).cpu()
             counts[site] += int(real.sum())
     return {site: (total / counts[site]).float() for site, total in totals.items()}
-
-
-def _real_positions(loaded: LoadedModel, batch: Batch, site: Site) -> torch.Tensor:
-    """(rows, tokens) bool."""
-    target = loaded.family == "encoder-decoder" and site.stack == "decoder"
-    return batch.inputs["decoder_attention_mask" if target else "attention_mask"].bool()

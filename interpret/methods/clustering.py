@@ -44,7 +44,7 @@ class Clustering(GroupMethod):
 
     def fit(self, X: Array) -> "Clustering":
         """Clusters the columns; see `GroupMethod.fit`."""
-        rows = check_activations(X)
+        rows = check_activations(X, np.float32)
         if not 0 <= self.cut <= 1:
             raise BadInput(f"cut={self.cut!r} is not between 0 and 1", param="cut")
         standard = standardise(rows)
@@ -61,10 +61,14 @@ class Clustering(GroupMethod):
 
 def standardise(rows: Array) -> Array:
     """(rows, neurons) float32 with mean 0 and length 1, so that XᵀX is the correlation; constant columns are 0."""
-    centered = rows - rows.mean(axis=0)
-    length = np.sqrt((centered**2).sum(axis=0))
-    tiny = length <= 1e-7 * np.sqrt(len(rows)) * np.maximum(np.abs(rows).max(axis=0), 1e-30)
-    standard: Array = np.where(tiny, 0.0, centered / np.where(tiny, 1.0, length)).astype(np.float32)
+    standard = np.empty(rows.shape, dtype=np.float32)
+    for start in range(0, rows.shape[1], BLOCK):  # in float64, but never all of them
+        here = slice(start, start + BLOCK)
+        block = rows[:, here].astype(np.float64)
+        tiny = np.maximum(np.abs(block).max(axis=0), 1e-30) * 1e-7 * np.sqrt(len(rows))
+        block -= block.mean(axis=0)
+        length = np.sqrt((block**2).sum(axis=0))
+        standard[:, here] = block / np.where(length <= tiny, np.inf, length)
     return standard
 
 
@@ -74,7 +78,8 @@ def distances(standard: Array) -> Array:
     condensed = np.empty(width * (width - 1) // 2)
     place = 0
     for start in range(0, width, BLOCK):
-        block = 1.0 - np.abs(standard[:, start : start + BLOCK].T @ standard[:, start:])
+        block = standard[:, start : start + BLOCK].T @ standard[:, start:]
+        np.subtract(1.0, np.abs(block, out=block), out=block)
         for i, row in enumerate(block):
             length = width - start - i - 1
             condensed[place : place + length] = row[i + 1 :]

@@ -6,6 +6,7 @@ import numpy as np
 
 from neurodial.control.errors import BadInput
 from neurodial.interpret.registry import Properties, RankingMethod, check_rows, register
+from neurodial.interpret.sketches import LabelQuantiles
 
 Array = np.ndarray[Any, Any]
 CHUNK = 512  # neurons sorted at a time
@@ -22,6 +23,9 @@ class ExpertUnits(RankingMethod):
     A neuron may also detect by staying low: AP is computed for z and for −z, and the better direction counts. Chance
     is the prevalence π of the concept, so that the score is sign · max((AP − π) / (1 − π), 0). With two labels the
     last one is the concept; with more, every label is a concept of its own and a neuron's best one counts.
+
+    Where there are more rows than are kept, it is fitted on a sketch of all of them (`fit_quantiles`), in which values
+    within two per cent of one another are one.
 
     Attributes:
         ap_: (labels, neurons) average precision in the better direction; one row where there are two labels.
@@ -46,6 +50,7 @@ class ExpertUnits(RankingMethod):
     properties = Properties(
         "global", "concept → neurons", "high", human=False, supervision=True, causal=False, source="Suau et al. 2020"
     )
+    streams = "quantiles"
 
     def fit(self, X: Array, y: Array, groups: Array | None = None) -> "ExpertUnits":
         """Ranks by the rows; see `RankingMethod.fit`."""
@@ -63,8 +68,30 @@ class ExpertUnits(RankingMethod):
         self.on_p50_ = np.stack([np.quantile(rows[mask], 0.5, axis=0) for mask in masks])
         self.on_p90_ = np.stack([np.quantile(rows[mask], 0.9, axis=0) for mask in masks])
         self.off_mean_ = np.stack([rows[~mask].mean(axis=0) for mask in masks])
+        return self._score()
+
+    def fit_quantiles(self, sketch: LabelQuantiles) -> "ExpertUnits":
+        """Ranks by the values of any number of rows, counted in a stream; values of one bin cannot be told apart."""
+        totals = sketch.counts[:, 0].sum(axis=1)
+        if len(totals) < 2 or not totals.all():
+            raise BadInput("a ranking needs rows of at least two labels")
+        self.classes_ = np.arange(len(totals))
+        self.concepts_ = np.array([1]) if len(totals) == 2 else self.classes_
+        self.prevalence_ = totals[self.concepts_] / totals.sum()
+        everything, middles = sketch.counts.sum(axis=0), sketch.middles
+        used = np.flatnonzero(everything.any(axis=0))
+        found = [_detect_counted(sketch.counts[c][:, used], everything[:, used], middles[used]) for c in self.concepts_]
+        parts = (np.stack(part) for part in zip(*found, strict=True))
+        self.ap_, self.sign_, self.threshold_, self.f1_, self.high_ap_ = parts
+        middle = [sketch.quantiles(int(c), (0.5, 0.9)) for c in self.concepts_]
+        self.on_p50_, self.on_p90_ = np.stack([m[0] for m in middle]), np.stack([m[1] for m in middle])
+        off = [everything - sketch.counts[c] for c in self.concepts_]
+        self.off_mean_ = np.stack([counts @ middles / counts.sum(axis=1) for counts in off])
+        return self._score()
+
+    def _score(self) -> "ExpertUnits":
         above = np.maximum((self.ap_ - self.prevalence_[:, None]) / (1 - self.prevalence_[:, None]), 0)
-        best = above.argmax(axis=0), np.arange(rows.shape[1])
+        best = above.argmax(axis=0), np.arange(above.shape[1])
         self._rank(self.sign_[best] * above[best])
         return self
 
@@ -79,11 +106,34 @@ def detect(z: Array, positive: Array) -> tuple[Array, Array, Array, Array, Array
     Returns:
         (neurons,) average precision, sign, threshold of the best F1, that F1, and the average precision of high values.
     """
-    high, low = _one_direction(z, positive), _one_direction(-z, positive)
+    return _better(_one_direction(z, positive), _one_direction(-z, positive))
+
+
+Direction = tuple[Array, Array, Array]  # average precision, threshold and F1
+
+
+def _better(high: Direction, low: Direction) -> tuple[Array, Array, Array, Array, Array]:
     better = high[0] >= low[0]
     threshold = np.where(better, high[1], -low[1])
     sign, f1 = np.where(better, 1.0, -1.0), np.where(better, high[2], low[2])
     return np.maximum(high[0], low[0]), sign, threshold, f1, high[0]
+
+
+def _detect_counted(positive: Array, everything: Array, values: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """`detect` from (neurons, values) counts of the rows with the concept, and of all rows, at ascending values."""
+    return _better(
+        _counted(positive[:, ::-1], everything[:, ::-1], values[::-1]), _counted(positive, everything, -values)
+    )
+
+
+def _counted(positive: Array, everything: Array, values: Array) -> Direction:
+    """The same of high values, the counts in the order of falling values."""
+    hits, taken = positive.cumsum(axis=1), everything.cumsum(axis=1)
+    total = hits[:, -1:]
+    ap: Array = (positive * (hits / np.maximum(taken, 1))).sum(axis=1) / total[:, 0]
+    f1 = np.where(everything > 0, 2 * hits / (taken + total), -1.0)
+    best = f1.argmax(axis=1)
+    return ap, values[best], f1[np.arange(len(f1)), best]
 
 
 def average_precision(z: Array, positive: Array) -> Array:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from neurodial.control.errors import BadInput
 from neurodial.interpret.registry import Properties, RankingMethod, check_rows, register
@@ -11,6 +12,8 @@ from neurodial.interpret.statistics import usable_deviation
 
 Array = np.ndarray[Any, Any]
 NATS_PER_BIT = np.log(2.0)
+IN_CACHE = 131_072  # numbers of a chunk of held-out rows
+EXACT = 16  # candidates that are looked at in double precision
 
 
 @register
@@ -102,7 +105,9 @@ class GreedySelection:
         covariance: (labels, neurons, neurons).
         factors: per label (taken, neurons): the rows of the Cholesky factor's cross terms.
         variance: (labels, neurons) of each candidate given the neurons taken.
-        residual: (labels, rows, neurons) of each candidate, its conditional mean subtracted.
+        start: (labels, rows, neurons) held-out rows less the label's mean.
+        white: per label (taken, rows): the whitened residuals of the neurons taken.
+        rough: (labels, rows, neurons) of each candidate, its conditional mean subtracted, in single precision.
         entropy: H(V) in bits.
     """
 
@@ -111,7 +116,9 @@ class GreedySelection:
     covariance: Array
     factors: list[Array]
     variance: Array
-    residual: Array
+    start: Array
+    white: list[Array]
+    rough: torch.Tensor
     entropy: float
 
     @classmethod
@@ -141,36 +148,63 @@ class GreedySelection:
             covariance=covariance,
             factors=[np.zeros((0, width)) for _ in labels],
             variance=np.stack([np.diag(c) for c in covariance]).copy(),
-            residual=look[None] - means[:, None],
+            start=look[None] - means[:, None],
+            white=[np.zeros((0, len(held))) for _ in labels],
+            rough=torch.from_numpy(look[None] - means[:, None]).float(),
             entropy=float(-(share * np.log2(share)).sum()),
         )
 
     def candidates(self) -> Array:
-        """(neurons,) bits about the label of the neurons taken together with each candidate; −inf for a taken one."""
-        bits = np.full(self.variance.shape[1], -np.inf)
-        free = np.flatnonzero(np.isfinite(self.variance[0]))
-        size = max(1, 4_000_000 // self.residual[:, :, 0].size)
-        for start in range(0, len(free), size):
-            some = free[start : start + size]
-            spread = self.variance[:, None, some]
-            log = self.joint[:, :, None] - 0.5 * (self.residual[:, :, some] ** 2 / spread + np.log(spread))
-            top = log.max(axis=0)
-            norm = top + np.log(np.exp(log - top).sum(axis=0))
-            own = np.take_along_axis(log, self.numbers[None, :, None], axis=0)[0]
-            bits[some] = self.entropy + (own - norm).mean(axis=0) / NATS_PER_BIT
+        """(neurons,) bits about the label of the neurons taken together with each candidate; −inf for a taken one.
+
+        Those of the best few are exact; the others', from which they are picked, are of single precision.
+        """
+        free = np.isfinite(self.variance[0])
+        bits = np.full(len(free), -np.inf)
+        everything = np.flatnonzero(free)
+        single = torch.from_numpy(np.where(free, self.variance, 1.0)).float()
+        bits[everything] = self._bits(self.rough, single)[everything]
+        best = np.argsort(-bits, kind="stable")[: min(EXACT, len(everything))]
+        variance = torch.from_numpy(self.variance[:, best])
+        bits[best] = self._bits(torch.from_numpy(self._residual(best)), variance)
         return bits
+
+    def _bits(self, residual: torch.Tensor, variance: torch.Tensor) -> Array:
+        """(neurons,) bits with (labels, rows, neurons) residuals and (labels, neurons) variances of candidates."""
+        labels = torch.from_numpy(self.numbers)
+        # what all labels of a row have in common cancels, and would cost precision
+        joint = torch.from_numpy(self.joint - self.joint.max(axis=0)).to(residual.dtype)
+        factor, constant = -0.5 / variance[:, None], -0.5 * variance[:, None].log()
+        total = torch.zeros(residual.shape[2], dtype=torch.float64)
+        size = max(1, IN_CACHE // residual[:, 0].numel())
+        for start in range(0, len(labels), size):
+            here = slice(start, start + size)
+            log = residual[:, here].square().mul_(factor).add_(constant).add_(joint[:, here, None])
+            own = log[labels[here], torch.arange(log.shape[1])]
+            top = log.amax(dim=0)
+            total += (own - log.sub_(top).exp_().sum(dim=0).log_() - top).sum(dim=0)
+        bits: Array = self.entropy + total.numpy() / len(labels) / NATS_PER_BIT
+        return bits
+
+    def _residual(self, some: Array) -> Array:
+        """(labels, rows, neurons) of some candidates, the conditional mean given the neurons taken subtracted."""
+        given = [white.T @ factor[:, some] for white, factor in zip(self.white, self.factors, strict=True)]
+        residual: Array = self.start[:, :, some] - np.stack(given)
+        return residual
 
     def take(self, neuron: int) -> None:
         """Adds a neuron: one more row of every label's Cholesky factor."""
+        residual = self._residual(np.array([neuron]))[:, :, 0]
         for v, factor in enumerate(self.factors):
             spread = self.variance[v, neuron]
             root = np.sqrt(spread)
             cross = (self.covariance[v, neuron] - factor[:, neuron] @ factor) / root
-            white = self.residual[v, :, neuron] / root
+            white = residual[v] / root
             self.joint[v] -= 0.5 * (white**2 + np.log(spread))
-            self.residual[v] -= np.outer(white, cross)
+            self.rough[v].addr_(torch.from_numpy(white).float(), torch.from_numpy(cross).float(), alpha=-1)
             self.variance[v] -= cross**2
             self.factors[v] = np.vstack([factor, cross])
+            self.white[v] = np.vstack([self.white[v], white])
         self.variance = np.maximum(self.variance, 1e-12)
         for factor in self.factors:
             self.variance[:, neuron] = np.inf

@@ -106,7 +106,7 @@ class KnowledgeAttribution(CausalMethod):
         with torch.enable_grad(), ExitStack() as hooks:
             scaling = partial(_scale_at, position, alpha, reached)
             hooks.callback(hook_site(loaded.sites.info(site), scaling).remove)
-            wide = row.repeat(self.steps)
+            wide = row.select(torch.zeros(self.steps, dtype=torch.long, device=row.labels.device))
             probability = wide.score(forward(loaded, wide), "probability")
             (gradient,) = torch.autograd.grad(probability.sum(), [reached[0]])
         with torch.inference_mode(), capture(loaded.model, [site], loaded.sites) as recorded:

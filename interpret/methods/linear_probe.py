@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from neurodial.control.errors import BadInput
+from neurodial.interpret.elastic_net import ElasticNet, moments
 from neurodial.interpret.registry import Properties, RankingMethod, check_rows, register
 from neurodial.interpret.statistics import usable_deviation
 
@@ -22,14 +23,15 @@ class LinearProbe(RankingMethod):
     mass before it in any label, signed like the weight there (towards the last label when there are two). Neurons
     without weight follow, ordered by the gradient that λ₁ holds down: by how soon a smaller λ₁ would let them in.
 
-    Unlike the published code, which takes some steps of Adam on unshuffled raw activations, the problem is solved: by
-    accelerated proximal gradient (FISTA with restarts; Beck & Teboulle 2009) on all rows, so nothing is random.
+    Unlike the published code, which takes some steps of Adam on unshuffled raw activations, the problem is solved
+    (`interpret.elastic_net`) on all rows, so nothing is random.
 
     Args:
         l1: λ₁.
         l2: λ₂.
-        max_iterations: of the solver.
-        tolerance: stops where no weight moves by more than this share of the largest.
+        max_iterations: of the solver, on one working set.
+        tolerance: stops where no weight moves by more than this share of the largest, and no neuron without weight has
+            a gradient that exceeds λ₁ by more than this share of the largest gradient at the start.
 
     Attributes:
         weights_: (labels, neurons) of the standardised activations.
@@ -43,7 +45,7 @@ class LinearProbe(RankingMethod):
         "global", "concept → neurons", "high", human=False, supervision=True, causal=False, source="Dalvi et al. 2019"
     )
 
-    def __init__(self, l1: float = 1e-3, l2: float = 1e-3, max_iterations: int = 300, tolerance: float = 1e-4) -> None:
+    def __init__(self, l1: float = 1e-3, l2: float = 1e-3, max_iterations: int = 300, tolerance: float = 1e-2) -> None:
         self.l1 = l1
         self.l2 = l2
         self.max_iterations = max_iterations
@@ -51,40 +53,19 @@ class LinearProbe(RankingMethod):
 
     def fit(self, X: Array, y: Array, groups: Array | None = None) -> "LinearProbe":
         """Trains the classifier and ranks; see `RankingMethod.fit`."""
-        rows, self.classes_, numbers = check_rows(X, y)
+        rows, self.classes_, numbers = check_rows(X, y, dtype=np.float32)
         if min(self.l1, self.l2, self.tolerance) < 0 or self.max_iterations < 1:
             raise BadInput("l1, l2 and tolerance must not be negative, max_iterations at least 1")
-        self.center_, self.scale_ = rows.mean(axis=0), usable_deviation(rows.std(axis=0))
-        data = torch.from_numpy(((rows - self.center_) / self.scale_).astype(np.float32))
+        data = torch.from_numpy(rows)
+        center, deviation = moments(data)
+        self.center_, self.scale_ = center.numpy(), usable_deviation(deviation.numpy())
         target = torch.nn.functional.one_hot(torch.from_numpy(numbers), len(self.classes_)).float()
-        weights, bias = self._solve(data, target)
-        gradient = (torch.softmax(data @ weights.T + bias, dim=1) - target).T @ data / len(data)
-        self.weights_, self.bias_ = weights.double().numpy(), bias.double().numpy()
-        self._rank(order_weightless(prefix_scores(self.weights_), -gradient.double().numpy()))
+        problem = ElasticNet(data, target, center, torch.from_numpy(self.scale_), self.l1, self.l2)
+        found = problem.solve(self.max_iterations, self.tolerance)
+        self.weights_, self.bias_ = found.weights.double().numpy(), found.bias.double().numpy()
+        self.iterations_ = found.iterations
+        self._rank(order_weightless(prefix_scores(self.weights_), -found.gradient.double().numpy()))
         return self
-
-    @torch.no_grad()
-    def _solve(self, x: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(labels, neurons) weights and (labels,) bias at the optimum."""
-        step = 1 / (0.5 * max(largest_eigenvalue(x), 1.0) + 2 * self.l2)
-        weights, bias = torch.zeros(target.shape[1], x.shape[1]), torch.zeros(target.shape[1])
-        ahead, ahead_bias, momentum = weights, bias, 1.0
-        for taken in range(1, self.max_iterations + 1):
-            self.iterations_ = taken
-            error = (torch.softmax(ahead @ x.T + ahead_bias[:, None], dim=0) - target.T) / len(x)
-            moved = ahead - step * (error @ x + 2 * self.l2 * ahead)
-            new = torch.sign(moved) * (moved.abs() - step * self.l1).clamp(min=0)
-            new_bias = ahead_bias - step * error.sum(dim=1)
-            change = new - weights
-            if ((ahead - new) * change).sum() > 0:  # the momentum points uphill: restart it
-                momentum = 1.0
-            following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-            pull, momentum = (momentum - 1) / following, following
-            ahead, ahead_bias = new + pull * change, new_bias + pull * (new_bias - bias)
-            weights, bias = new, new_bias
-            if change.abs().max() <= self.tolerance * weights.abs().max():
-                break
-        return weights, bias
 
     def predict(self, X: Array) -> Array:
         """(rows,) labels of new rows."""
@@ -142,17 +123,3 @@ def order_weightless(scores: Array, pull: Array) -> Array:
     small = floor * towards / np.abs(towards).max()
     ordered: Array = np.where(size > 0, scores, small)
     return ordered
-
-
-def largest_eigenvalue(x: torch.Tensor, rounds: int = 30) -> float:
-    """Of xᵀx / rows, by power iteration from a fixed start, rounded up a little."""
-    vector = torch.ones(x.shape[1]) / x.shape[1] ** 0.5
-    vector = vector + 0.01 * torch.linspace(-1, 1, x.shape[1])
-    size = 1.0
-    for _ in range(rounds):
-        product = x.T @ (x @ vector) / len(x)
-        size = float(product.norm())
-        if size == 0:
-            return 0.0
-        vector = product / size
-    return 1.05 * size

@@ -66,7 +66,7 @@ def measure(model: Path, corpus: Corpus, sites: tuple[str, ...], rounds: int) ->
 
 def main(
     model: Path = typer.Option(ROOT / "deploy/demo/en-es", help="the demo model's folder"),
-    pairs: int = typer.Option(8000, min=1000, help="minimal pairs, of two sentences each"),
+    pairs: int = typer.Option(5120, min=1000, help="minimal pairs, of two sentences each"),
     site: list[str] = typer.Option(["encoder.*.resid"], help="sites"),
     rounds: int = typer.Option(3, min=1, help="measured rounds"),
     out: Path = typer.Option(ROOT / "tests/benchmarks/results/jobs.json", help="receives the results"),

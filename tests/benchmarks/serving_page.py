@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,26 +13,31 @@ RESULTS = ROOT / "tests/benchmarks/results"
 PAGE = ROOT / "docs/serving-results.md"
 
 
-def keep(document: dict[str, Any], out: Path, load: float) -> None:
+Lines = Callable[[dict[str, Any]], Iterator[str]]
+
+
+def keep(document: dict[str, Any], out: Path, load: float, refill: Callable[[], None] | None = None) -> None:
     """Writes what a benchmark measured, with the day and the machine, and fills the page if it is the committed file.
 
     Args:
         document: what was measured.
         out: receives it.
         load: the machine's load average before.
+        refill: fills the page; by default this one.
     """
     machine = f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f} at the start"
     dated = {"date": datetime.now(UTC).date().isoformat(), "machine": machine} | document
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(dated, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if out.parent == RESULTS:
-        fill()
+        (refill or fill)()
 
 
-def fill(page: Path = PAGE, results: Path = RESULTS) -> None:
-    """Rewrites what lies between the page's markers."""
+def fill(page: Path = PAGE, results: Path = RESULTS, tables: Mapping[str, Lines] | None = None) -> None:
+    """Rewrites what lies between a page's markers, with the lines that each result makes."""
     text = page.read_text(encoding="utf-8")
-    for name, lines in (("engine", engine_lines), ("http", http_lines), ("soak", soak_lines)):
+    usual: dict[str, Lines] = {"engine": engine_lines, "http": http_lines, "soak": soak_lines}
+    for name, lines in (tables or usual).items():
         file = results / f"{name}.json"
         if file.exists():
             made = "\n".join(lines(json.loads(file.read_text(encoding="utf-8"))))
@@ -44,7 +49,7 @@ def fill(page: Path = PAGE, results: Path = RESULTS) -> None:
 
 def engine_lines(document: dict[str, Any]) -> Iterator[str]:
     """One table for each model and workload, and what was aimed at."""
-    yield from _facts(document)
+    yield from facts(document)
     yield ""
     yield "| Model, workload | Ratio | Measured | Aim |"
     yield "|---|---|---|---|"
@@ -72,7 +77,7 @@ def engine_lines(document: dict[str, Any]) -> Iterator[str]:
 
 def http_lines(document: dict[str, Any]) -> Iterator[str]:
     """The ways of asking and what HTTP adds."""
-    yield from _facts(document)
+    yield from facts(document)
     yield ""
     yield "| | |"
     yield "|---|---|"
@@ -102,7 +107,7 @@ def soak_lines(document: dict[str, Any]) -> Iterator[str]:
         yield f"| {name} | {row['seconds']} | {row['first_mb']} | {row['last_mb']} | {row['slope_mb_per_minute']} |"
 
 
-def _facts(document: dict[str, Any]) -> Iterator[str]:
+def facts(document: dict[str, Any]) -> Iterator[str]:
     versions = ", ".join(f"{name} {number}" for name, number in document["versions"].items() if number)
     yield f"{document['date']}; {document['machine']}; {versions}."
 

@@ -180,7 +180,8 @@ def read_after(loaded: LoadedModel, site: Site, inputs: dict[str, torch.Tensor])
     """The tensor that arrives behind the controls: hooks run in the order of registration."""
     with capture(loaded.model, [site]) as recorded:
         loaded.model(**inputs)
-    return recorded[site]
+    found: torch.Tensor = recorded[site]
+    return found
 
 
 def test_a_control_on_ffn_or_heads_equals_zeroing_the_outgoing_weights(tiny_marian: LoadedModel) -> None:

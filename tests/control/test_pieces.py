@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from neurodial.control import pieces
 from neurodial.control.pieces import character_spans, encode
 from neurodial.interpret.corpus import Sentence
 
@@ -59,3 +60,14 @@ def test_truncated_words_have_no_pieces(marian: PreTrainedTokenizerBase) -> None
     assert len(encoded.ids) == 64
     assert encoded.pieces[0]
     assert not encoded.pieces[-1]
+
+
+@pytest.mark.parametrize(
+    "text", ["She opens the door.", "The tall boy doesn't see Zoë's 7 books!", " a  b", "He said, “no”."]
+)
+def test_the_short_way_for_plain_texts_gives_what_the_long_way_gives(
+    marian: PreTrainedTokenizerBase, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = encode(marian, Sentence.of(text), max_length=64)
+    monkeypatch.setattr(pieces, "_plain_spans", lambda *args: None)
+    assert encode(marian, Sentence.of(text), max_length=64) == short

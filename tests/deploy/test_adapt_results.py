@@ -59,6 +59,7 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_part_is_made_once_and_becomes_a_page(
     loaded_demo: tuple[LoadedModel, NeuronSet], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.deploy.asking import ENGINE, Series, complete, page, total
@@ -35,6 +36,14 @@ def sums(series: Series) -> dict[Any, float]:
     return added
 
 
+def wait_for_a_page(server: Server) -> None:
+    """Until `/metrics` answers."""
+    deadline = time.monotonic() + 60
+    while (answer := httpx.get(f"{server.url}/metrics", timeout=60)).status_code != 200:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.2)
+
+
 def until(server: Server, holds: Callable[[Series], bool], seen: list[dict[Any, float]]) -> Series:
     """Scrapes until something holds; no sum may fall from one page to the next."""
     deadline = time.monotonic() + 90
@@ -60,6 +69,7 @@ def test_one_page_for_all_replicas_also_when_one_is_killed(fake_cluster: Server)
     def answered(series: Series) -> float:
         return total(series, "http_requests_total", route="/v1/completions", status="200")
 
+    wait_for_a_page(server)  # whoever was killed before may have been the hub
     start = until(server, lambda series: len(engines(series)) == 2, seen)
     with ThreadPoolExecutor(16) as pool:
         assert all(answer.status_code == 200 for answer in pool.map(lambda _: complete(server, PROMPT), range(40)))

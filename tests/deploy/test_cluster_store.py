@@ -72,7 +72,7 @@ def test_publish_reaches_every_replica_and_survives_their_replacement(tmp_path: 
     keys.write_text(json.dumps(KEYS))
     keys.chmod(0o600)
     model = {"id": "en-es", "path": str(tmp_path), "sets": {"tense": str(configured_file)}, "replicas": 2}
-    config = {"models": [model | {"num_cpus": 0.1}], "ingress": {"replicas": 2}, "store": "store"}
+    config: dict[str, Any] = {"models": [model | {"num_cpus": 0.1}], "ingress": {"replicas": 2}, "store": "store"}
     config |= {"auth": {"keys_file": str(keys)}, "graceful_shutdown_s": 2}
     text = "\n".join(f"{key}: {json.dumps(value)}" for key, value in config.items())
     configured = NeuronSet.load(configured_file).digest

@@ -36,7 +36,7 @@ def stack_figures(stack: str) -> dict[str, Any]:
     curve |= {"move": {"5": effect, "20": effect}, "ablate": {"5": effect, "20": effect}}
     method = {**curve, "avg_overlap": 0.7, "neuron_vote": 0.6, "seconds": 1.0, "planted": {"one": 0.5}}
     methods = {"probeless": method, "mean-difference": method | {"avg_overlap": 0.6}}
-    report = {"settings": {"top": 20}, "neurons": 256, "methods": methods, "random": curve}
+    report = {"settings": {"top": 20}, "neurons": 256, "methods": methods, "random": curve, "left_out": {}}
     return {
         "corpus": {"name": "c", "labels": {"a": 3, "b": 3}},
         "layers": layer_figures(stack, 0.7, 0.9, 0.9, 0.9),

@@ -265,7 +265,7 @@ def test_a_checkpoint_of_half_precision_is_stored_without_loss(tiny_marian_path:
     np.testing.assert_array_equal(outcome.classifier.transform(texts), expected)
     np.testing.assert_array_equal(DistilledClassifier.load(tmp_path / "made").transform(texts), expected)
     stored = load_model(tmp_path / "made", dtype="auto").model
-    assert {str(p.dtype) for p in stored.layers.parameters()} == {"torch.bfloat16"}  # type: ignore[operator,union-attr]
+    assert {str(p.dtype) for p in stored.layers.parameters()} == {"torch.bfloat16"}  # type: ignore[union-attr]
 
 
 def test_a_number_that_is_good_by_chance_is_not_taken() -> None:

@@ -1,7 +1,10 @@
 """The evaluation suite: its measures' oracles, and a run in which the right method must come out."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +12,10 @@ import pytest
 from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
 from neurodial.interpret.corpus import Corpus
+from neurodial.interpret.evaluation import suite
 from neurodial.interpret.evaluation.agreement import average_overlap, borda, jaccard, neuron_vote, overlaps, top
 from neurodial.interpret.evaluation.cost import measured
-from neurodial.interpret.evaluation.ground import Evaluation, scores_of_ranking
+from neurodial.interpret.evaluation.ground import Evaluation, Ground, scores_of_ranking
 from neurodial.interpret.evaluation.pictures import line_chart
 from neurodial.interpret.evaluation.planted import PLANTED, SCENARIOS, plant, recovery
 from neurodial.interpret.evaluation.recommending import recommend
@@ -21,6 +25,7 @@ from neurodial.interpret.methods.expert_units import ExpertUnits
 from neurodial.interpret.methods.probeless import Probeless
 from neurodial.interpret.ranking_file import Ranking
 from neurodial.interpret.readers import open_corpus
+from neurodial.interpret.registry import CausalMethod, RankingMethod
 
 METHODS = ("probeless", "mean-difference", "gradient-activation")
 JOB = Evaluation("tense", methods=METHODS, top=5, sizes=(1, 5), examples=4, random_sets=2)
@@ -126,6 +131,31 @@ def test_a_whole_evaluation(report: dict, folder: Path) -> None:
     assert json.loads(json.dumps(report)) == report
     assert {p.name for p in (folder / "rankings").iterdir()} == {f"{slug}.csv" for slug in METHODS}
     assert len(Ranking.load(folder / "rankings" / "probeless.csv").rows) == 32
+
+
+def test_a_method_that_cannot_be_asked_is_left_out_unless_it_was_named(
+    loaded: LoadedModel, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_method = suite._of_method
+
+    def refusing(
+        ground: Ground, method: RankingMethod | CausalMethod, folder: Path, say: Callable[[str], None]
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        if method.slug == "mean-difference":
+            raise BadInput("no pair is of one length")
+        return of_method(ground, method, folder, say)
+
+    monkeypatch.setattr(suite, "_of_method", refusing)
+    monkeypatch.setattr(suite, "_applicable", lambda corpus: ["mean-difference", "probeless"])
+    report = evaluate(loaded, corpus, replace(JOB, methods=()), tmp_path)
+    assert report["left_out"] == {"mean-difference": "no pair is of one length"}
+    assert set(report["methods"]) == {"probeless"}
+    assert "mean-difference was left out: no pair is of one length" in summary(report)
+    with pytest.raises(BadInput, match="no pair is of one length"):
+        evaluate(loaded, corpus, replace(JOB, methods=("mean-difference",)), tmp_path)
+    monkeypatch.setattr(suite, "_applicable", lambda corpus: ["mean-difference"])
+    with pytest.raises(BadInput, match="no method can be asked about it"):
+        evaluate(loaded, corpus, replace(JOB, methods=()), tmp_path)
 
 
 def test_a_second_run_takes_up_what_the_first_one_did(

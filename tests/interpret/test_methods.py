@@ -235,3 +235,23 @@ def test_mean_difference_needs_whole_pairs() -> None:
         MeanDifference().fit(X, y, np.zeros(len(y)))
     with pytest.raises(BadInput, match="exactly two labels"):
         MeanDifference().fit(X, np.arange(len(y)) % 3, groups)
+
+
+def test_linear_probe_on_more_neurons_than_its_working_set() -> None:
+    draw = np.random.default_rng(7)
+    y = np.arange(240) % 3
+    X = draw.normal(size=(240, 4000))
+    X[:, 1000:1030] += 1.5 * draw.normal(size=(3, 30))[y]
+    exact = LinearProbe(l1=0.02, tolerance=1e-5, max_iterations=3000).fit(X, y)
+    weights = exact.weights_
+    standard = (X - X.mean(axis=0)) / X.std(axis=0)
+    logits = standard @ weights.T + exact.bias_
+    chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+    error = chances / chances.sum(axis=1, keepdims=True) - np.eye(3)[y]
+    gradient = error.T @ standard / len(y) + 2 * exact.l2 * weights
+    assert np.abs(gradient[weights == 0]).max() < 0.02 * 1.01  # the conditions of the optimum
+    assert gradient[weights != 0] == pytest.approx(-0.02 * np.sign(weights[weights != 0]), abs=2e-4)
+    assert 0 < (weights != 0).any(axis=0).sum() < 1000
+    rough = LinearProbe(l1=0.02).fit(X, y)
+    assert rough.iterations_ < exact.iterations_
+    assert (rough.predict(X) == exact.predict(X)).mean() > 0.99

@@ -9,6 +9,7 @@ from neurodial.control.errors import BadInput
 from neurodial.interpret.methods.expert_units import ExpertUnits, average_precision
 from neurodial.interpret.methods.gaussian_probe import GaussianProbe, GreedySelection, _held_out, _map_covariance
 from neurodial.interpret.methods.sparse_probing import SparseProbing
+from neurodial.interpret.sketches import LabelQuantiles
 
 
 def labelled(rows: int, width: int, labels: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -143,3 +144,19 @@ def test_screening_keeps_the_rest_behind() -> None:
     assert sorted(fitted.ranking_[:3].tolist()) == fitted.screened_.tolist()
     with pytest.raises(BadInput, match="screened"):
         SparseProbing(screened=0).fit(X, y)
+
+
+def test_average_precision_from_counts_is_that_of_the_rows() -> None:
+    X, y = labelled(3000, 6, labels=3)
+    sketch = LabelQuantiles(3, 6)
+    for part in np.array_split(np.arange(len(y)), 7):
+        sketch.update(X[part].astype(np.float32), y[part])
+    exact, streamed = ExpertUnits().fit(X, y), ExpertUnits().fit_quantiles(sketch)
+    for name in ("ap_", "high_ap_", "f1_", "prevalence_"):
+        assert getattr(streamed, name) == pytest.approx(getattr(exact, name), abs=0.01), name
+    for name in ("on_p50_", "on_p90_", "off_mean_"):
+        assert getattr(streamed, name) == pytest.approx(getattr(exact, name), rel=0.03, abs=0.03), name
+    assert (streamed.sign_ == exact.sign_).all()
+    assert streamed.ranking_[:2].tolist() == exact.ranking_[:2].tolist()
+    with pytest.raises(BadInput, match="at least two labels"):
+        ExpertUnits().fit_quantiles(sketch.select([1]))
