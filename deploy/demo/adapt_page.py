@@ -15,7 +15,7 @@ TITLES = {"news": "General → news", "questions": "General → questions"}
 def write_page(results: Results, page: Path) -> None:
     """Writes the page, and a picture of each report beside it."""
     parts = [OPENING, _verdict(results), _cross_validation(results["cv"])]
-    for part, title in TITLES.items():
+    for part, title in _made(results):
         picture = page.with_name(f"adaptation-{part}.png")
         picture.write_bytes(draw(results[part]))
         parts += [_part(results[part], title), f"![Gain by forgetting, {title}]({picture.name})"]
@@ -31,10 +31,15 @@ the figures and this page; the same as JSON lies in `tests/benchmarks/results/ad
 its gain is what it fell by. *Forgetting* is what general text (Tatoeba without its questions) lost."""
 
 
+def _made(results: Results) -> list[tuple[str, str]]:
+    """The reports that are there, with their titles."""
+    return [(part, title) for part, title in TITLES.items() if part in results]
+
+
 def _verdict(results: Results) -> str:
     """Whether a strategy reaches nine tenths of the gain at half of the forgetting, by each figure."""
     lines = ["## In short", ""]
-    for part, title in TITLES.items():
+    for part, title in _made(results):
         rows = results[part]["summary"]
         said = []
         for way in ("freeze-salient", "prune-expand", "lora"):
