@@ -36,7 +36,7 @@ from neurodial.interpret.ranking_file import Ranking
 from neurodial.interpret.training.settings import Settings
 from neurodial.interpret.versions import package_versions
 
-DEMO = Path(__file__).parent
+DEMO = Path(__file__).resolve().parent
 ROOT = DEMO.parents[1]
 TRAINING = Settings(steps=30, evaluations=3, dropout=True, precision="bfloat16")
 CV_STEPS, FOLDS = 12, 2

@@ -35,7 +35,7 @@ from neurodial.interpret.gather import gather
 from neurodial.interpret.ranking_file import Ranking
 from neurodial.interpret.readers import open_corpus
 
-DEMO = Path(__file__).parent
+DEMO = Path(__file__).resolve().parent
 LM = DEMO / "lm"
 ROOT = DEMO.parents[1]
 CLASSES = ("NOUN", "VERB", "ADJ", "ADV", "PRON", "DET", "ADP", "AUX")

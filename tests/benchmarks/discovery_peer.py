@@ -31,11 +31,11 @@ def extraction(folder: Path) -> dict[str, Any]:
     """Every layer of the model at every word of `texts.txt`, written to HDF5; loading the model is taken off."""
     module = import_module("neurox.data.extraction.transformers_extractor")
     model = str(folder / "model")
-    _, loading = timed(lambda: module.get_model_and_tokenizer(model))
     out = str(folder / "neurox.hdf5")
     first = folder / "first.txt"
     first.write_text((folder / "texts.txt").read_text().split("\n")[0] + "\n")
     timed(lambda: module.extract_representations(model, str(first), out, output_type="hdf5"))
+    _, loading = timed(lambda: module.get_model_and_tokenizer(model))
     _, seconds = timed(
         lambda: module.extract_representations(model, str(folder / "texts.txt"), out, output_type="hdf5")
     )
