@@ -41,7 +41,7 @@ def test_all_ways_with_one_report(tiny_marian_path: Path, texts: dict[str, str],
     assert sorted(p.name for p in out.iterdir()) == ["adaptation", *sorted(ways.WAYS)]
     report = json.loads((out / "adaptation" / "report.json").read_text())
     assert {run["way"] for run in report["runs"]} == set(ways.WAYS)
-    assert report["command"].startswith("neurodial ")
+    assert report["command"].startswith("neurodial")
     assert "<h2>Gain and forgetting</h2>" in (out / "adaptation" / "report.html").read_text()
     base = load_model(tiny_marian_path)
     for way in ways.WAYS:

@@ -39,7 +39,7 @@ def test_distill_writes_a_classifier_that_is_served(tiny_marian_path: Path, corp
     report = json.loads((out / "distillation" / "report.json").read_text())
     assert report["neurons"]["kept"] <= 16
     assert report["test"]["distilled"]["accuracy"] > 0.8
-    assert report["command"].startswith("neurodial ")
+    assert report["command"].startswith("neurodial")
     assert "<svg" in (out / "distillation" / "report.html").read_text()
     classifier = DistilledClassifier.load(out)
     assert classifier.predict(["She opens the door.", "She opened the door."]).tolist() == ["now", "then"]
