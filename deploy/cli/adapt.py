@@ -52,6 +52,9 @@ def adapt(
     ] = None,
     protect_top: Annotated[int | None, typer.Option(min=1, help="How many of its neurons; all.")] = None,
     free: Annotated[float, typer.Option(help="prune-expand: the share of FFN neurons that is freed.")] = 0.5,
+    pruned: Annotated[
+        str | None, typer.Option(help="prune-expand: a checkpoint of neurodial prune --recover to expand.")
+    ] = None,
     rank: Annotated[int, typer.Option(help="lora: the rank.")] = 16,
     neuron_set: Annotated[
         list[Path] | None, typer.Option("--set", help="A neuron set of the model, whose fate is told; repeatable.")
@@ -91,7 +94,7 @@ def adapt(
         Settings(minutes=minutes, steps=steps, patience=PATIENCE, dropout=True),
         dict(RATES) if learning_rate is None else dict.fromkeys(WAYS, learning_rate),
         replace(DISTILLING, minutes=distil_minutes or minutes, steps=steps, seed=seed),
-        by, hold, train_shared, protected, free, rank,
+        by, hold, train_shared, protected, free, load_model(checkpoint(pruned)) if pruned else None, rank,
     )  # fmt: skip
     manner.check()
     texts, general_apart, domain_apart = _texts(

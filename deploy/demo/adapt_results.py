@@ -21,7 +21,7 @@ from neurodial.control.compiling import compile_controls
 from neurodial.control.controls import Control
 from neurodial.control.loading import LoadedModel, load_model
 from neurodial.control.neuron_set import NeuronSet
-from neurodial.deploy.config import DEMO_MODEL
+from neurodial.deploy.config import DEMO_HALF, DEMO_MODEL
 from neurodial.deploy.demo.adapt_page import write_page
 from neurodial.deploy.demo.corpora import minimal_pairs, read_tsv
 from neurodial.deploy.demo.scoring import interval, load_scorer
@@ -56,7 +56,8 @@ MANNER = Manner(TRAINING, distilling=replace(DISTILLING, minutes=None, steps=50,
 PARTS = ("cv", "news", "questions", "tense")
 ROOM = "expanded"
 SEEDS = (0, 1)
-TENSE_RATE, TENSE_HOLD = 5e-4, 0.5
+SCALES = {"news": 1.0, "questions": 0.4}  # of the rates: the model has seen such questions, and learns less from them
+TENSE_RATE, TENSE_HOLD = 3e-4, 0.5
 SIZES = {"general": 1200, "general_dev": 150, "general_test": 300, "domain": 3000, "domain_dev": 150, "tense": 200}
 Results = dict[str, Any]
 Row = Mapping[str, str]
@@ -124,20 +125,20 @@ class Data:
         return corpus_of(f"{tense} tense, {split}", kept, limit)
 
 
-def manner_of(settings: Mapping[str, Any], steps: int | None = None) -> Manner:
+def manner_of(settings: Mapping[str, Any], pruned: LoadedModel | None = None, steps: int | None = None) -> Manner:
     """A candidate's settings."""
     own = {name: value for name, value in settings.items() if name != "rate"}
     training = replace(TRAINING, steps=steps) if steps else TRAINING
-    return replace(MANNER, training=training, rates=dict.fromkeys(WAYS, settings["rate"]), **own)
+    return replace(MANNER, training=training, rates=dict.fromkeys(WAYS, settings["rate"]), pruned=pruned, **own)
 
 
-def cross_validation(loaded: LoadedModel, data: Data, steps: Steps) -> list[Results]:
+def cross_validation(loaded: LoadedModel, pruned: LoadedModel | None, data: Data, steps: Steps) -> list[Results]:
     """Loss on held-out news, and on general text, of each candidate and fold, and how much better than before."""
     general = Perplexity.of(loaded, data.general_dev)
     work = steps.folder / "work-cv"
 
     def one(way: Way, settings: dict[str, Any], fold: int) -> Results:
-        manner = manner_of(settings, min(CV_STEPS, TRAINING.steps or CV_STEPS))
+        manner = manner_of(settings, pruned, min(CV_STEPS, TRAINING.steps or CV_STEPS))
         adapter = Adapter(loaded, data.news_texts(fold), manner, work, steps.folder / ROOM)
         made = adapter.adapt(way)
         lost = general.measure(made.loaded)["loss"] - general.measure(loaded)["loss"]
@@ -169,16 +170,18 @@ def chosen(tried: list[Results]) -> dict[Way, dict[str, Any]]:
 
 
 def adapted(
-    loaded: LoadedModel, part: str, texts: Texts, tests: tuple[Corpus, Corpus], settings: Mapping[Way, Any],
-    seeds: tuple[int, ...], steps: Steps, sets: tuple[NeuronSet, ...],
+    loaded: LoadedModel, pruned: LoadedModel | None, part: str, texts: Texts, tests: tuple[Corpus, Corpus],
+    settings: Mapping[Way, Any], steps: Steps, sets: tuple[NeuronSet, ...],
 ) -> tuple[Results, dict[Way, LoadedModel]]:  # fmt: skip
     """One report of all ways, and their models of the first seed."""
+    scale = SCALES[part]
     manner = replace(
         MANNER,
-        rates={way: settings[way]["rate"] for way in WAYS},
+        pruned=pruned,
+        rates={way: scale * settings[way]["rate"] for way in WAYS},
         **{name: value for way in WAYS for name, value in settings[way].items() if name != "rate"},
     )
-    job = Job(texts, *tests, manner, WAYS, seeds, sets, steps.folder / f"work-{part}", steps.folder / ROOM)
+    job = Job(texts, *tests, manner, WAYS, SEEDS, sets, steps.folder / f"work-{part}", steps.folder / ROOM)
     outcome = run_job(loaded, job, lambda run: typer.echo(f"{part}: {run['way']} {run['seed']}", err=True))
     return outcome.report, outcome.made
 
@@ -199,19 +202,17 @@ def protected(loaded: LoadedModel, data: Data, found: NeuronSet, steps: Steps) -
     """Training on the present tense alone: freely, and with neurons held; what becomes of both tenses."""
     size = data.sizes["tense"]
     scorer = load_scorer(data.folder)
-    tests = {tense: data.tense(tense, "test", size) for tense in ("present", "past")}
-    quality = {tense: Measuring(loaded, corpus) for tense, corpus in tests.items()}
+    quality = {tense: Measuring(loaded, data.tense(tense, "test", size)) for tense in ("present", "past")}
     present, dev = data.tense("present", "train", data.sizes["domain"]), data.tense("present", "valid", size)
     past = data.tense("past", "train", data.sizes["general"])
     texts = Texts(past, data.tense("past", "valid", data.sizes["general_dev"]), present, dev)
 
     def measured(model: LoadedModel) -> Results:
         figures: Results = {}
-        for tense, corpus in tests.items():
-            outputs = generate_texts(model, [e.source.text for e in corpus])
-            right = [scorer.tense(output) == tense for output in outputs]
-            kept = {"right": sum(right) / len(right), "right_95": interval(right)}
-            figures[tense] = kept | quality[tense].measure(model).figures
+        for tense, measuring in quality.items():
+            found = measuring.measure(model)
+            right = [scorer.tense(output) == tense for output in found.outputs]
+            figures[tense] = {"right": sum(right) / len(right), "right_95": interval(right)} | found.figures
         return figures
 
     base = manner_of({"rate": TENSE_RATE})
@@ -235,7 +236,15 @@ def protected(loaded: LoadedModel, data: Data, found: NeuronSet, steps: Steps) -
     return {"before": before, "arms": {name: steps(f"tense-{n}", partial(arm, name)) for n, name in numbered}}
 
 
-def run(loaded: LoadedModel, found: NeuronSet, data: Data, steps: Steps, parts: Iterable[str] = PARTS) -> Results:
+def run(
+    loaded: LoadedModel,
+    found: NeuronSet,
+    data: Data,
+    steps: Steps,
+    parts: Iterable[str] = PARTS,
+    *,
+    pruned: LoadedModel | None = None,
+) -> Results:
     """All parts, or some of them.
 
     Args:
@@ -244,10 +253,11 @@ def run(loaded: LoadedModel, found: NeuronSet, data: Data, steps: Steps, parts: 
         data: the texts.
         steps: what is done already.
         parts: of `PARTS`; what they need of the cross-validation is made first.
+        pruned: the demo model's pruned and recovered variant, which is expanded; by default one is made.
     """
     results: Results = {}
     if {"cv", "news", "questions"} & set(parts):
-        tried = cross_validation(loaded, data, steps)
+        tried = cross_validation(loaded, pruned, data, steps)
         settings = chosen(tried)
         results["cv"] = {"tried": tried, "chosen": settings}
     jobs = {
@@ -257,7 +267,7 @@ def run(loaded: LoadedModel, found: NeuronSet, data: Data, steps: Steps, parts: 
     for part in (part for part in jobs if part in parts):
 
         def both(part: str = part) -> Results:
-            report, made = adapted(loaded, part, *jobs[part], settings, SEEDS, steps, (found,))
+            report, made = adapted(loaded, pruned, part, *jobs[part], settings, steps, (found,))
             if part == "news":
                 report["tense"] = {way: tense_switching(model, found, data.folder) for way, model in made.items()}
                 report["tense"]["before"] = tense_switching(loaded, found, data.folder)
@@ -281,7 +291,8 @@ def main(
 ) -> None:
     """Adapts the demo model to news and to questions in four ways, and protects its tense."""
     found = NeuronSet.load(DEMO / "sets" / "tense.safetensors")
-    results = run(load_model(DEMO_MODEL), found, Data(data, SIZES), Steps(work), part)
+    half = load_model(DEMO_HALF)
+    results = run(load_model(DEMO_MODEL), found, Data(data, SIZES), Steps(work), part, pruned=half)
     if set(results) != set(PARTS):
         typer.echo(f"{', '.join(results)}: done; the page is written when all parts are")
         return

@@ -23,10 +23,12 @@ class Measured:
     Attributes:
         figures: `loss` in nats a token, and `bleu` and `chrf`, or `perplexity`.
         sentences: of a translation, its scores sentence by sentence; None elsewhere.
+        outputs: the translations, one for each different source in the order of the text.
     """
 
     figures: Figures
     sentences: Sentences | None = None
+    outputs: tuple[str, ...] = ()
 
 
 class Measuring:
@@ -49,7 +51,8 @@ class Measuring:
             return Measured(figures)
         outputs, references = self._translation.translate(loaded), list(self._translation.references.values())
         sentences = sentence_scores(outputs, references)
-        return Measured({**self._translation.scores(outputs), "loss": figures["loss"]}, sentences)
+        scored = {**self._translation.scores(outputs), "loss": figures["loss"]}
+        return Measured(scored, sentences, tuple(outputs))
 
 
 def better_by(after: Mapping[str, float], before: Mapping[str, float]) -> Figures:

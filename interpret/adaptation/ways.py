@@ -86,6 +86,8 @@ class Manner:
         train_shared: of `freeze-salient`, whether embeddings, norms and output biases are trained.
         protected: of `freeze-salient`, further neurons that are held.
         free: of `prune-expand`, the share of FFN neurons that is freed.
+        pruned: of `prune-expand`, the model that is expanded, pruned and recovered before (`neurodial prune
+            --recover`); without it one is made, and `by`, `free` and `distilling` say how.
         rank: of `lora`.
     """
 
@@ -97,6 +99,7 @@ class Manner:
     train_shared: bool = False
     protected: Protected | None = None
     free: float = 0.5
+    pruned: LoadedModel | None = None
     rank: int = 16
 
     def check(self) -> None:
@@ -128,6 +131,8 @@ class Manner:
         }
         found = {"way": way, "training": self.trained(way, seed).document}
         found |= {name: getattr(self, name) for name in own[way]}
+        if way == "prune-expand" and self.pruned is not None:
+            return {"way": way, "training": found["training"], "pruned": self.pruned.fingerprint}
         if way == "prune-expand":
             found["distilling"] = asdict(self.distilling)
         if way == "freeze-salient" and self.protected is not None:
@@ -184,7 +189,7 @@ class Room:
     @property
     def distilling(self) -> Mapping[str, Any]:
         """Figures of the distillation."""
-        figures: Mapping[str, Any] = self.loaded.lineage.steps[-1]["distilling"] if self.loaded.lineage else {}
+        figures: Mapping[str, Any] = self.loaded.lineage.steps[-1].get("distilling", {}) if self.loaded.lineage else {}
         return figures
 
 
@@ -258,6 +263,8 @@ class Adapter:
 
     def _room(self) -> "Room":
         """The expanded model; made once, or read from its folder."""
+        if self._expanded is None and self.manner.pruned is not None:
+            self._expanded = self._room_of(self.manner.pruned)
         if self._expanded is None:
             pruning = Pruning(self.manner.by, round_to=1)
             ranked = rank_units(self.loaded, pruning, corpus=self.texts.general)
@@ -269,6 +276,21 @@ class Adapter:
                     save_pruned(large, self._place)
             self._expanded = Room(large, freed_neurons(self.loaded, pruned))
         return self._expanded
+
+    def _room_of(self, pruned: LoadedModel) -> "Room":
+        """The room that a pruned and recovered model leaves.
+
+        Raises:
+            BadInput: if it was not made from the model by pruning FFN neurons.
+        """
+        what = f"{pruned.name} was pruned from {pruned.lineage.original_name if pruned.lineage else 'nothing'}"
+        if pruned.lineage is None or self.loaded.fingerprint not in pruned.lineage.ancestors:
+            raise BadInput(f"{what}, not from {self.loaded.name}", hint="prune and recover the model itself")
+        freed = freed_neurons(self.loaded, pruned)
+        if not freed:
+            raise BadInput(f"{pruned.name} has all of its FFN neurons: there is no room in it")
+        step = {"kind": "expanded", "pruned": pruned.fingerprint}
+        return Room(descendant(self.loaded, expand(self.loaded, pruned), step, dtype=torch.float32), freed)
 
     def _cached(self) -> LoadedModel | None:
         """The expanded model of the folder, if there is one.

@@ -312,3 +312,18 @@ def test_what_cannot_be_adapted_is_refused(loaded: LoadedModel, texts: Texts) ->
     seen = [{example.source.text for example in part} for part in (text, dev, test)]
     assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
     assert sum(map(len, seen)) == 90
+
+
+def test_a_model_that_was_pruned_before_is_expanded(loaded: LoadedModel, texts: Texts) -> None:
+    scores = {i.site: torch.arange(i.width) % 11 for i in loaded.sites.sites.values() if i.site.kind == "ffn"}
+    pruned = prune_model(loaded, choose_kept(loaded, scores, 0.5))
+    adapter = Adapter(loaded, texts, manner(pruned=pruned))
+    made = adapter.adapt("prune-expand")
+    assert made.freed == freed_neurons(loaded, pruned)
+    room = adapter._room()
+    freed, moved = weights_of(room.loaded, room.freed), changed(room.loaded.model, made.loaded.model)
+    assert moved
+    assert not any((moved[name] & ~freed[name]).any() for name in moved)
+    assert manner(pruned=pruned).document("prune-expand", 0)["pruned"] == pruned.fingerprint
+    with pytest.raises(BadInput, match="was pruned from nothing, not from"):
+        Adapter(loaded, texts, manner(pruned=loaded)).adapt("prune-expand")
