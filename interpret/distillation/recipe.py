@@ -6,7 +6,7 @@ from neurodial.control.errors import BadInput
 from neurodial.control.pooling import SentencePooling, WordPooling
 
 SIZES = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5)
-PENALTIES = (3e-3,)
+PENALTIES = (3e-3, 1e-2)
 ELIMINATIONS = (0.01, 0.2)
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 

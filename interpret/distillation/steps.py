@@ -142,8 +142,10 @@ def _candidates(part: Part, upto: int, most: int, recipe: Recipe) -> Candidates:
 
 def rankings(recipe: Recipe) -> dict[str, Ranking]:
     """Name → what orders the columns of (rows, neurons) activations by (rows,) labels, the best first."""
-    by_mass = {f"weight mass, λ₁ {l1:g}": partial(_by_mass, l1=l1) for l1 in recipe.penalties}
-    by_leaving = {f"elimination, L2 1/{c:g}": partial(elimination_order, strength=c) for c in recipe.eliminations}
+    by_mass: dict[str, Ranking] = {f"weight mass, λ₁ {l1:g}": partial(_by_mass, l1=l1) for l1 in recipe.penalties}
+    by_leaving: dict[str, Ranking] = {
+        f"elimination, L2 1/{c:g}": partial(elimination_order, strength=c) for c in recipe.eliminations
+    }
     return by_mass | by_leaving
 
 
@@ -180,16 +182,13 @@ def try_sizes(part: Part, found: Candidates, counts: list[int], recipe: Recipe) 
 
 
 def choose(tried: Iterable[Score], most: int, full: Score, recipe: Recipe) -> Score:
-    """The smallest that is good enough within the budget, as all larger ones there are; else the best there.
+    """The smallest that is good enough within the budget, as all larger ones there are; else the largest there.
 
     Of many sizes one is good by chance where there are few dev rows: then a larger one would not be.
     """
-    allowed = [found for found in tried if found.neurons <= most]
-    falling = sorted(allowed, key=lambda found: -found.neurons)
+    falling = sorted((found for found in tried if found.neurons <= most), key=lambda found: -found.neurons)
     good = list(takewhile(lambda found: is_good(found, full, recipe), falling))
-    if good:
-        return good[-1]
-    return max(allowed, key=lambda found: (found.dev, -found.neurons))
+    return good[-1] if good else falling[0]
 
 
 def is_good(found: Score, full: Score, recipe: Recipe) -> bool:
