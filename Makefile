@@ -13,10 +13,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 SECONDS ?= 600
+# How many processes run tests or check types at once; pytest alone (`.venv/bin/python -m pytest tests/…`) runs in one.
+WORKERS ?= 2
 # More options for pip, for example --extra-index-url with PyTorch's index of CPU builds.
 PIP_ARGS ?=
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c deploy/constraints.txt $(PIP_ARGS)
 INSTALLED = pyproject.toml deploy/constraints.txt
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 # Keeps freed memory in the process: giving it back and asking for it anew at every step costs time, and varies.
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
@@ -32,13 +35,13 @@ serve: $(VENV)/.serve ## serves the demo on port 8000 (PORT=…), until Ctrl-C
 install: $(VENV)/.dev ## makes .venv with everything needed for development
 
 test: $(VENV)/.dev ## runs the tests, all but the slow ones and those that need a GPU
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(PYTEST) $(PYTEST_ARGS)
 
 slow: $(VENV)/.dev ## runs the tests that take long; NEURODIAL_EXAMPLES=200 tries more requests
-	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	@$(PYTEST) -m slow $(PYTEST_ARGS)
 
 contracts: $(VENV)/.dev ## runs the contracts of every architecture in full: dtypes, padding sides, modes of generation
-	@$(BIN)/python -m pytest -m contracts $(PYTEST_ARGS)
+	@$(PYTEST) -m contracts $(PYTEST_ARGS)
 
 check: lint types imports test ## everything that must be green before a merge
 

@@ -1,8 +1,18 @@
-"""Small models that every test can use: built here, seeded, no network."""
+"""Small models that every test can use: built here, seeded, no network; and who runs which test.
 
+`make test` runs two workers (pytest-xdist). A file's tests stay together, so that what a module builds is built once;
+those that start Ray stay together too, so that one machine never has two clusters of ours. They come first, since they
+take the longest and wait the most. Every process computes on one thread: that is fastest with many small models, and
+sums are rounded alike everywhere.
+"""
+
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded; what tests start inherits it
+
 import torch
 from transformers import MarianConfig, MarianMTModel
 
@@ -13,6 +23,14 @@ VERBS = ["opens", "opened", "closes", "closed", "walks", "walked", "sees", "saw"
 SENTENCES = [
     f"{s} {v} the {o}." for s in ("She", "He", "The tall boy") for v in VERBS for o in ("door", "book", "house")
 ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Names the group of every test for `--dist loadgroup`, and puts those with a cluster first."""
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
+    for item in items:
+        group = "cluster" if item.get_closest_marker("cluster") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
