@@ -25,6 +25,7 @@ SENTENCES = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Names the group of every test for `--dist loadgroup`, and puts those with a cluster first."""
     items.sort(key=lambda item: item.get_closest_marker("cluster") is None)

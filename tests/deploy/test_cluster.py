@@ -94,7 +94,7 @@ def test_openai_client(client: openai.OpenAI) -> None:
     past = client.completions.create(model="en-es", prompt=[TEXT, TEXT], extra_body={"controls": CONTROLS[2]})
     assert plain.choices[0].finish_reason in ("stop", "length")
     assert past.choices[0].text == past.choices[1].text
-    assert past.choices[0].applied["controls"][0]["to"] == "past"  # type: ignore[attr-defined]
+    assert past.choices[0].applied["controls"][0]["to"] == "past"
     assert past.usage is not None
     assert past.usage.completion_tokens > 0
     chunks = list(
