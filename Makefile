@@ -128,7 +128,7 @@ lock: ## renews deploy/constraints.txt from an installation without constraints
 	@.ci/lock "$(PYTHON)"
 
 clean: ## removes everything that make made
-	rm -rf $(VENV) .ns build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .ns build dist *.egg-info .mypy_cache .mypy_worker.* .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Neurodial needs Python 3.11 or newer, and none was found: make PYTHON=/path/to/python3" >&2; exit 1; }
