@@ -20,7 +20,7 @@ PIP_ARGS ?=
 # Without --no-compile, pip compiles 20,000 files of which a run imports a tenth; Python does that by itself.
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c deploy/constraints.txt $(PIP_ARGS)
 INSTALLED = pyproject.toml deploy/constraints.txt
-PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS)
 # Keeps freed memory in the process: giving it back and asking for it anew at every step costs time, and varies.
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
