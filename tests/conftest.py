@@ -34,7 +34,7 @@ def group_of(file: str) -> str:
     return "cluster" if "pytest.mark.cluster" in Path(file).read_text(encoding="utf-8") else file
 
 
-class GroupScheduling(LoadFileScheduling):
+class GroupScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist is untyped
     """Deals groups out in the order of the collection. (xdist's own groups do nothing with pytest 9.2.)"""
 
     def _split_scope(self, nodeid: str) -> str:
