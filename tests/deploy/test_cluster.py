@@ -274,7 +274,7 @@ def test_a_job_beside_the_application_finds_what_one_process_finds_and_publishes
     with job(server, "--workers", "2", "discover", *common, "--out", str(out), *publish) as process:
         while not (at_work := [pid for pid, name in server.relatives().items() if "ray::Worker.run" in name]):
             assert process.poll() is None, process.communicate()
-            time.sleep(0.02)
+            time.sleep(0.05)
         os.kill(at_work[0], signal.SIGKILL)
         printed, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
