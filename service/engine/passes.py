@@ -2,8 +2,8 @@
 
 import inspect
 from collections.abc import Sequence as Items
-from functools import partial
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +18,6 @@ from neurodial.service.engine.masks import Mask, left_aligned, right_aligned
 from neurodial.service.engine.padding import padded, padding_token
 from neurodial.service.engine.positions import RowPositions
 from neurodial.service.engine.sources import SourceKeys
-
 
 # Tokens of two rows and their lengths before: steps that tell whether a direct step is what `forward` does.
 _PROBE = (([1, 2], [0, 0]), ([3, 4], [1, 0]), ([5, 6], [2, 1]))
@@ -163,7 +162,7 @@ class TranslationPasses:
         direct: DirectStep | None,
         tokens: torch.Tensor,
         positions: torch.Tensor,
-        view: Cache,
+        view: Any,
         mask: Mask | None,
         source_mask: Mask | None,
     ) -> torch.Tensor:
