@@ -30,7 +30,7 @@ from tests.deploy.asking import (
 )
 from tests.deploy.serving import Server
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

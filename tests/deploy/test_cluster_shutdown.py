@@ -8,7 +8,7 @@ import pytest
 from tests.deploy.asking import complete, envelope, health, read_stream, reversed_words, wait_until, words
 from tests.deploy.serving import Server
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 def test_stopping_lets_running_requests_end_and_refuses_new_ones(fake_cluster: Server) -> None:
