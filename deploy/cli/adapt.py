@@ -1,8 +1,6 @@
 """`neurodial adapt`: a checkpoint for a domain that forgets little, and a report of what it gained and lost."""
 
-import shlex
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neurodial.control.errors import BadInput
-from neurodial.deploy.cli.output import one_line_errors, print_json
+from neurodial.deploy.cli.output import command_line, one_line_errors, print_json
 
 if TYPE_CHECKING:
     from neurodial.control.neuron_set import NeuronSet
@@ -109,7 +107,7 @@ def adapt(
     with _going_on(place), new_folder(out, overwrite=overwrite) as beside:
         loaded = load_model(checkpoint(model), device=device)
         outcome = run_job(loaded, job, (lambda run: None) if as_json else _say)
-        outcome.report["command"] = shlex.join(["neurodial", *sys.argv[1:]])
+        outcome.report["command"] = command_line()
         _write(outcome, job, beside, labelled)
     shutil.rmtree(place, ignore_errors=True)
     if as_json:

@@ -1,5 +1,6 @@
 """`neurodial prune`: a smaller checkpoint, and a report of what that costs and gains."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neurodial.control.errors import BadInput
-from neurodial.deploy.cli.output import command_line, one_line_errors, print_json
+from neurodial.deploy.cli.output import command_line, one_line_errors, print_json, write_text
 
 if TYPE_CHECKING:
     from neurodial.control.calibration import Calibration
@@ -199,34 +200,25 @@ def _mask(
     loaded: "LoadedModel", model: str, way: "Way", keep: float, scoring: "Corpus | None", testing: "Corpus | None",
     calibration: Path | None, file: Path, as_json: bool,
 ) -> None:  # fmt: skip
-    """Ranks, measures and writes a task mask."""
+    """Ranks, measures and writes a task mask, with its report beside it."""
     from neurodial.interpret.calibration import calibrate_model
-    from neurodial.interpret.pruning.masking import mask_set, measured
-    from neurodial.interpret.pruning.quality import quality_on
-    from neurodial.interpret.pruning.sweep import rank_units
-    from neurodial.interpret.training.settings import described
+    from neurodial.interpret.pruning.masking import find_mask, page, report_of, summary
 
     held_at = _calibration(loaded, model, way, calibration, scoring)
     if held_at is None and scoring is None:
         raise BadInput("--as-set needs text, or a calibration", hint="give --corpus")
     held_at = held_at or calibrate_model(loaded, scoring, tokens="words")  # type: ignore[arg-type]
-    scores = rank_units(loaded, way, corpus=scoring, calibration=held_at).scores
-    qualities = {testing.name: quality_on(loaded, testing, seed=way.seed)} if testing else {}
-    found = mask_set(
-        loaded, scores, keep, way, held_at, concept=file.stem,
-        evidence={"quality": measured(loaded, scores, keep, way, qualities)},
-        corpus=described(scoring) if scoring else {},
-    )  # fmt: skip
+    found = find_mask(loaded, way, keep, held_at, concept=file.stem, scoring=scoring, testing=testing)
+    report = report_of(found) | {"command": command_line()}
     found.save(file)
+    write_text(file.with_suffix(".json"), json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(file.with_suffix(".html"), page(report))
     if as_json:
-        print_json({"set": found.short, "neurons": found.num_neurons, "evidence": found.evidence})
+        print_json(report)
         return
-    typer.echo(f"{found.short}: {found.num_neurons} neurons that {found.concept} can do without, written to {file}")
-    for name, figures in found.evidence["quality"].items():
-        shown = ", ".join(
-            f"{what} {figures['masked'][what]:.2f} instead of {v:.2f}" for what, v in figures["original"].items()
-        )
-        typer.echo(f"{name}: {shown}")
+    for line in summary(report):
+        typer.echo(line)
+    typer.echo(f"wrote {file}, report in {file.with_suffix('.html')} and .json")
 
 
 def write_outcome(outcome: "Outcome", folder: Path) -> None:

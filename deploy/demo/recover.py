@@ -42,10 +42,11 @@ pipeline_tag: translation
 # English → Spanish demo model, half of its FFN neurons
 
 [The demo model](../en-es/README.md) with {removed:g} % of its FFN neurons removed by log-odds + activation (left in
-each layer: {left}), and what is left trained back by distillation from the original: {texts:,} English sentences of its
-training text, which the original translated before; {steps:,} updates, {minutes:.0f} minutes of one core. Plain
-transformers loads it. `neurodial.json` holds how it came about: neurons keep their numbers in the original model, and
-its neuron sets work on it where changed weights are allowed.
+each layer: {left}),
+and what is left trained back by distillation from the original: {texts:,} English sentences of its training text, which
+the original translated before; {steps:,} updates, {minutes:.0f} minutes of one core. Plain transformers
+loads it. `neurodial.json` holds how it came about: neurons keep their numbers in the original model, and its neuron
+sets work on it where changed weights are allowed.
 
 | | original | removed | trained back |
 |---|---|---|---|

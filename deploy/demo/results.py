@@ -46,6 +46,7 @@ SYNTAX = f"label=deprel&labels={','.join(RELATIONS)}"
 KINDS = ("embed", "resid", "ffn")
 COMPARED = {"encoder": "encoder.2.resid", "decoder": "decoder.1.resid"}  # where the methods are compared
 CURVE = (1, 5, 20, 50, 100)  # neurons
+ERASED_SENTENCES = 400  # for BLEU
 Results = dict[str, Any]
 
 
@@ -186,7 +187,7 @@ def survey(data: Path, size: str, folder: Path, model: Path) -> Results:
         concept: [name for name, _ in _ranking(run.folder / f"{concept}-encoder".replace(" ", "-"))]
         for concept in CONCEPTS
     }
-    rows = read_tsv(data / "tatoeba_en_es.valid.tsv.gz")[: 4 * sizes.examples]
+    rows = read_tsv(data / "tatoeba_en_es.valid.tsv.gz")[:ERASED_SENTENCES]
     return {
         "model": {"name": loaded.name, "fingerprint": loaded.fingerprint},
         "size": size,
@@ -221,7 +222,7 @@ def main(
     size: str = typer.Option("full", help="small or full"),
     folder: Path = typer.Option(Path("build/results"), help="keeps what is done, and each comparison as a page"),
     page: Path = typer.Option(ROOT / "docs" / "results.md", help="receives the page; its figures lie beside it"),
-    out: Path = typer.Option(ROOT / "tests" / "benchmarks" / "results" / "discovery.json", help="receives the figures"),
+    out: Path = typer.Option(ROOT / "tests" / "benchmarks" / "results" / "findings.json", help="receives the figures"),
 ) -> None:
     """Measures what discovery finds in the demo model and writes the results page."""
     if size not in SIZES:

@@ -113,9 +113,9 @@ def _erasing(results: Results) -> tuple[str, str, str]:
     found = results["erased"]
     lost = {name: found["none"] - value for name, value in found.items() if name != "none"}
     text = (
-        f"of encoder.2.resid by part of speech: BLEU {found['none']:.1f} falls by {lost['top']:.1f}, without the "
-        f"bottom tenth by {lost['bottom']:.1f}, without a random tenth by {lost['random']:.1f} "
-        f"({results['sentences']} sentences)"
+        f"of encoder.2.resid by part of speech: BLEU {found['none']:.1f}, without the best tenth "
+        f"{found['top']:.1f}, without the last tenth {found['bottom']:.1f}, without a random tenth "
+        f"{found['random']:.1f} ({results['sentences']} sentences)"
     )
     said = "Erasing the top tenth costs 15 to 20 BLEU, the bottom tenth 2 to 3"
     return said, text, _verdict(lost["top"] >= 15 and lost["bottom"] <= 3, lost["top"] > lost["bottom"])

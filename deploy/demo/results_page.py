@@ -12,6 +12,8 @@ import matplotlib.pyplot as plt  # after the backend has been chosen: there may 
 from neurodial.deploy.demo.results_findings import STACKS, Results, findings, percent, signed
 from neurodial.interpret.evaluation.suite import RANDOM
 
+LINES = {"resid": "o-", "ffn": "s:"}  # how the kinds of sites are drawn; embeddings as the residual stream
+
 
 def write_page(results: Results, page: Path) -> None:
     """Writes the page and its two figures beside it."""
@@ -26,22 +28,31 @@ def figure_layers(results: Results, path: Path) -> None:
     """Held-out accuracy of the best twenty neurons of every site."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), sharey=True, layout="constrained")
     for panel, stack in zip(axes, STACKS, strict=True):
-        for concept, both in results["concepts"].items():
+        for number, (concept, both) in enumerate(results["concepts"].items()):
             sites = both[stack]["layers"]["sites"]
-            panel.plot(
-                [s.split(".", 1)[1] for s in sites], [100 * v["accuracy"] for v in sites.values()], "o-", label=concept
-            )
+            names, values = [s.split(".", 1)[1] for s in sites], [100 * v["accuracy"] for v in sites.values()]
+            places = {kind: [i for i, n in enumerate(names) if (n[2:] == "ffn") == (kind == "ffn")] for kind in LINES}
+            for kind, line in LINES.items():
+                at = places[kind]
+                label = concept if kind == "resid" else None
+                panel.plot(at, [values[i] for i in at], line, color=f"C{number}", label=label, markersize=5)
+            panel.set_xticks(range(len(names)), names)
         panel.set_title(stack)
         panel.grid(alpha=0.3)
         panel.tick_params(axis="x", rotation=40)
     axes[0].set_ylabel("held-out accuracy of 20 neurons, %")
-    axes[0].legend()
+    axes[0].legend(fontsize="small")
+    figure.supxlabel("circles: embedding and residual stream; squares: FFN", fontsize="small")
     _save(figure, path)
 
 
 def figure_methods(results: Results, path: Path) -> None:
     """Effect of moving the best neurons by every method, by number of neurons."""
     concepts = list(results["concepts"])
+    known = sorted(
+        {m for c in results["concepts"].values() for stack in STACKS for m in c[stack]["methods"]["methods"]}
+    )
+    colours = {name: f"C{number}" for number, name in enumerate(known)} | {RANDOM: "black"}
     figure, axes = plt.subplots(2, len(concepts), figsize=(14, 6), sharex=True, layout="constrained", squeeze=False)
     for column, concept in enumerate(concepts):
         for line, stack in enumerate(STACKS):
@@ -49,8 +60,8 @@ def figure_methods(results: Results, path: Path) -> None:
             for name, result in {**report["methods"], RANDOM: report[RANDOM]}.items():
                 if "move" in result:
                     curve = {int(size): value["effect"] for size, value in result["move"].items()}
-                    style = {"color": "grey", "linestyle": "--"} if name == RANDOM else {}
-                    panel.plot(list(curve), list(curve.values()), label=name, marker=".", **style)
+                    style = ".--" if name == RANDOM else ".-"
+                    panel.plot(list(curve), list(curve.values()), style, label=name, color=colours[name])
             panel.set_xscale("log")
             sizes = [int(size) for size in report[RANDOM]["accuracy"]]
             panel.set_xticks(sizes, [str(size) for size in sizes])
@@ -63,7 +74,7 @@ def figure_methods(results: Results, path: Path) -> None:
     handles: dict[str, Any] = {}
     for panel in axes.flat:
         handles |= {label: handle for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=7)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6)
     _save(figure, path)
 
 
@@ -82,9 +93,9 @@ def _opening(results: Results) -> str:
 # What discovery finds in the demo model
 
 Tense, number, negation and part of speech in encoder and decoder of the demo translation model, which methods find
-them, and which of the survey's findings hold there. `make results DATA=…` makes this page and its figures; the numbers
-lie in `tests/benchmarks/results/discovery.json`. [evidence.md](evidence.md) says what each measure is;
-[tense.md](tense.md) and [contrasts.md](contrasts.md) what controls of tense, number and negation do.
+them, and which of the survey's findings hold there. `make results DATA=… ARGS="--size {results["size"]}"` makes this
+page and its figures; the numbers lie in `tests/benchmarks/results/findings.json`. [evidence.md](evidence.md) says what
+each measure is; [tense.md](tense.md) and [contrasts.md](contrasts.md) what controls of these concepts do.
 
 | Concept | Stack | Corpus | Labels |
 |---|---|---|---|

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from neurodial.interpret.distillation.linear import Fitted, fit
 from neurodial.interpret.distillation.parts import Part
-from neurodial.interpret.distillation.steps import Fitted, fit
 from neurodial.interpret.evidence.probes import Rows, control_labels
 
 Array = np.ndarray[Any, Any]
@@ -18,7 +18,7 @@ def judge(parts: dict[str, Part], full: Fitted, chosen: Fitted, labels: tuple[st
     """Accuracies with 95 % bootstrap intervals over texts, the majority's, and that of the control task.
 
     Args:
-        parts: train, dev and test.
+        parts: train and test.
         full: the classifier of all neurons.
         chosen: the distilled one.
         labels: the training part's.
@@ -76,14 +76,12 @@ def _interval(values: Array) -> list[float]:
 
 def _control(parts: dict[str, Part], chosen: Fitted, seed: int) -> float:
     """Accuracy of the same neurons at random labels, one for each word type, or for each text (Hewitt & Liang 2019)."""
-    train, dev, test = (parts[name] for name in ("train", "dev", "test"))
-    known = test.y >= 0
-    types = np.concatenate([train.types, dev.types, test.types[known]])
-    y = np.concatenate([train.y, dev.y, test.y[known]])
-    made = control_labels(Rows({}, y, types, np.arange(len(y)) < len(train.y)), seed)
-    first, second = len(train.y), len(train.y) + len(dev.y)
-    if len(np.unique(made[:first])) < 2:
-        return float((made[second:] == made[0]).mean())
-    probe = fit(train, dev, chosen.columns, (chosen.strength,), y=made[:first])
-    classes = np.unique(made[:first])
-    return float((classes[probe.predict(test.x[known])] == made[second:]).mean())
+    train, test = parts["train"], parts["test"]
+    known, first = test.y >= 0, len(train.y)
+    types, y = np.concatenate([train.types, test.types[known]]), np.concatenate([train.y, test.y[known]])
+    made = control_labels(Rows({}, y, types, np.arange(len(y)) < first), seed)
+    classes, numbers = np.unique(made[:first], return_inverse=True)
+    if len(classes) < 2:
+        return float((made[first:] == made[0]).mean())
+    probe = fit(train.x, numbers, chosen.columns, chosen.strength)
+    return float((classes[probe.predict(test.x[known])] == made[first:]).mean())

@@ -18,10 +18,11 @@ from neurodial.control.pruning.saving import save_pruned
 from neurodial.control.truncation import truncate
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.distillation.evidence import judge
+from neurodial.interpret.distillation.linear import Fitted, fit
 from neurodial.interpret.distillation.parts import Part, Texts, gather_parts, split_texts
 from neurodial.interpret.distillation.recipe import Recipe
 from neurodial.interpret.distillation.speed import measure_speed, size_of
-from neurodial.interpret.distillation.steps import Fitted, choose, fit, is_good, select_neurons, try_layers, try_sizes
+from neurodial.interpret.distillation.steps import Decision, decide, final_order
 from neurodial.interpret.training.descent import checkpoint_dtype
 from neurodial.interpret.versions import PACKAGES, package_versions
 
@@ -90,40 +91,32 @@ def distil(
     sites = tuple(info.site for info in loaded.sites.of(loaded.sites.stacks[0], "resid"))
     width = loaded.sites.info(sites[0]).width
     total = width * len(sites)
-    counts, most = recipe.counts(total)
+    _, most = recipe.counts(total)
     truncate(loaded, 1)  # refused before anything slow happens
     texts = split_texts(corpus, test, recipe)
     parts = gather_parts(loaded, texts, sites, recipe)
-    train, dev = parts["train"], parts["dev"]
-    full = fit(train, dev, np.arange(total), recipe.strengths)
-    say(f"all {total:,} neurons: {full.dev:.1%} on dev")
-    layers = list(try_layers(train, dev, width, full, recipe))
-    lowest = len(layers[-1].columns)
-    say(f"layers 0 to {lowest // width - 1}: {layers[-1].dev:.1%} on dev")
-    picked = select_neurons((train, dev), range(lowest, total + 1, width), most, full, recipe)
-    tried = try_sizes((train, dev), picked, counts, recipe)
-    chosen = choose(tried, most, full, recipe)
-    kept, redundant = len(chosen.columns), picked.upto - len(picked.order)
-    say(f"{redundant:,} of the {picked.upto:,} neurons of {picked.upto // width} layers are redundant")
-    say(f"{kept} neurons ({kept / total:.1%}): {chosen.dev:.1%} on dev")
+    train = parts["train"]
+    made = decide(train, width, recipe, say)
+    order = final_order(train, made.picked, recipe)
+    full = fit(train.x, train.y, np.arange(total), made.full.strength)
+    chosen = fit(train.x, train.y, np.sort(order[: made.best.neurons]), made.best.strength)
+    looked_at = made.picked.upto
     report = {
         "format_version": FORMAT_VERSION,
         "model": {"name": loaded.name, "fingerprint": loaded.fingerprint},
         "task": {"level": texts.level, "labels": list(texts.labels)},
         "corpora": _corpora(corpus, test, texts, parts),
         "settings": asdict(recipe),
-        "neurons": {"total": total, "most": most, "kept": kept, "looked_at": picked.upto, "redundant": redundant},
-        "layers": [{"layers": len(f.columns) // width, "dev": round(f.dev, 4)} for f in layers],
+        "neurons": {
+            "total": total,
+            "most": most,
+            "kept": len(chosen.columns),
+            "looked_at": looked_at,
+            "redundant": looked_at - len(order),
+        },
         "layers_total": len(sites),
         "truncated": {"layers": int(chosen.columns.max()) // width + 1},
-        "curve": [{"neurons": len(f.columns), "dev": round(f.dev, 4)} for f in tried],
-        "dev": {
-            "full": round(full.dev, 4),
-            "distilled": round(chosen.dev, 4),
-            "within_tolerance": is_good(chosen, full, recipe),
-        },
-        "strength": {"full": full.strength, "distilled": chosen.strength},
-        "ranking": picked.ranking,
+        **_decided(made, width, train.num_folds),
         "test": judge(parts, full, chosen, texts.labels, recipe.seed),
         "versions": package_versions((*PACKAGES, "scikit-learn")),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -140,6 +133,21 @@ def distil(
     if rounds:
         report["speed"] = measure_speed(whole, classifier, [e.source.text for e in texts.test], rounds)
     return Outcome(classifier, report, dtype)
+
+
+def _decided(made: Decision, width: int, folds: int) -> dict[str, Any]:
+    return {
+        "layers": [{"layers": f.neurons // width, "dev": round(f.dev, 4)} for f in made.layers],
+        "curve": [{"neurons": f.neurons, "dev": round(f.dev, 4)} for f in made.tried],
+        "dev": {
+            "full": round(made.full.dev, 4),
+            "distilled": round(made.best.dev, 4),
+            "within_tolerance": made.good,
+            "folds": folds,
+        },
+        "strength": {"full": made.full.strength, "distilled": made.best.strength},
+        "ranking": made.picked.ranking,
+    }
 
 
 def _classifier(
@@ -192,7 +200,11 @@ def _corpora(corpus: Corpus, test: Corpus | None, texts: Texts, parts: dict[str,
             for what, c in named.items()
             if c is not None
         },
-        "rows": {name: len(part.y) for name, part in parts.items()},
-        "texts": {name: len(getattr(texts, name)) for name in ("train", "dev", "test")},
+        "rows": {
+            "train": len(parts["train"].y),
+            "dev": int((parts["train"].folds >= 0).sum()),
+            "test": len(parts["test"].y),
+        },
+        "texts": {"train": len(texts.train), "dev": len(texts.folds), "test": len(texts.test)},
         "test_texts_seen_in_training": texts.overlap,
     }

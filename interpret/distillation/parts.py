@@ -3,7 +3,7 @@
 import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,9 @@ class Texts:
     """The examples of the three parts.
 
     Attributes:
-        train: that classifiers and rankings are fitted on.
-        dev: that decides.
+        train: that classifiers and rankings are fitted on, and that decide.
+        folds: number of a training text → the fold in which it is dev, and not trained on; most texts of a large
+            corpus are in none.
         test: that is looked at once.
         level: whether texts or their words are labelled.
         labels: that occur in the training part, `none` last where words have it.
@@ -39,7 +40,7 @@ class Texts:
     """
 
     train: tuple[Example, ...]
-    dev: tuple[Example, ...]
+    folds: Mapping[int, int]
     test: tuple[Example, ...]
     level: Level
     labels: tuple[str, ...]
@@ -56,6 +57,7 @@ class Part:
         examples: (rows,) number of the text.
         words: (rows,) number of the word in it, −1 of a text.
         types: (rows,) hash of the word, or of the text.
+        folds: (rows,) the fold in which it is dev, −1 for none.
     """
 
     x: Array
@@ -63,13 +65,24 @@ class Part:
     examples: Array
     words: Array
     types: Array
+    folds: Array
+
+    @property
+    def num_folds(self) -> int:
+        """How many there are."""
+        return int(self.folds.max(initial=-1)) + 1
+
+    def splits(self) -> Iterator[tuple[Array, Array]]:
+        """Numbers of the rows to train on and of the dev rows, of each fold."""
+        for fold in range(self.num_folds):
+            yield np.flatnonzero(self.folds != fold), np.flatnonzero(self.folds == fold)
 
 
 def split_texts(corpus: Corpus, test: Corpus | None, recipe: Recipe) -> Texts:
-    """Draws the texts of each part: which, a hash of seed and text decides.
+    """Draws the texts of each part, and the training texts' folds: which, a hash of seed and text decides.
 
-    Every label of the training part is in the dev part, too: where chance would have it otherwise, a text changes
-    sides.
+    Folds are as many as the dev share asks for, and so many of them are dev in turn that they hold `recipe.dev_rows`.
+    Every label is in two of them, of which one is dev: where chance would have it otherwise, a text changes places.
 
     Raises:
         CorpusError: if there is one label only, one that is in a single text, or too little of anything.
@@ -80,17 +93,18 @@ def split_texts(corpus: Corpus, test: Corpus | None, recipe: Recipe) -> Texts:
     shares = recipe.dev_share + (0.0 if test else recipe.test_share)
     drawn = _drawn(corpus, round(recipe.max_rows / (1 - shares)), recipe.seed, level)
     by_hash = sorted(drawn, key=lambda e: (_draw(recipe.seed + 1, e), e.number))
-    num_dev = max(1, round(recipe.dev_share * len(by_hash)))
     num_test = 0 if test else max(1, round(recipe.test_share * len(by_hash)))
-    own, dev, train = by_hash[:num_test], by_hash[num_test : num_test + num_dev], by_hash[num_test + num_dev :]
-    _cover(corpus, train, dev, level)
+    own, learned = by_hash[:num_test], by_hash[num_test:]
+    groups = _fold(learned, max(1, round(recipe.dev_share * len(by_hash))), recipe.dev_rows, level)
+    _cover(corpus, groups, level)
     kept = tuple(own) if test is None else _drawn(test, recipe.max_rows, recipe.seed, level)
-    known = {_key(example) for example in by_hash[num_test:]}
-    labels = _labels(corpus, train, level)
+    known = {_key(example) for example in learned}
+    labels = _labels(corpus, learned, level)
     if test is not None and not any(set(labels) & _labels_of(e, level) for e in kept):
         raise CorpusError(f"{test.name}: no text of it has a label of {corpus.name}: {', '.join(labels[:5])}")
     overlap = sum(_key(example) in known for example in kept)
-    return Texts(tuple(train), tuple(dev), kept, level, labels, overlap)
+    folds = {example.number: fold for fold, group in enumerate(groups[:-1]) for example in group}
+    return Texts(tuple(learned), folds, kept, level, labels, overlap)
 
 
 def gather_parts(loaded: LoadedModel, texts: Texts, sites: tuple[Site, ...], recipe: Recipe) -> dict[str, Part]:
@@ -100,16 +114,22 @@ def gather_parts(loaded: LoadedModel, texts: Texts, sites: tuple[Site, ...], rec
         CorpusError: if too few rows are left, or a label is missing in one part.
         BadInput: if activations are not numbers.
     """
-    parts = {name: _part(loaded, getattr(texts, name), sites, texts, recipe) for name in ("train", "dev", "test")}
+    parts = {
+        "train": _part(loaded, texts.train, texts.folds, sites, texts, recipe),
+        "test": _part(loaded, texts.test, {}, sites, texts, recipe),
+    }
+    train = parts["train"]
+    rows = {"train": len(train.y), "dev": int((train.folds >= 0).sum()), "test": len(parts["test"].y)}
     for name, least in (("train", MIN_TRAIN), ("dev", MIN_DEV), ("test", MIN_TEST)):
-        if len(parts[name].y) < least:
+        if rows[name] < least:
             raise CorpusError(
-                f"the {name} part has {len(parts[name].y)} labelled rows, at least {least} are needed",
+                f"the {name} part has {rows[name]} labelled rows, at least {least} are needed",
                 hint="give more examples, or another --dev-share",
             )
-    for name in ("train", "dev"):
-        for number, label in enumerate(texts.labels):
-            if not (parts[name].y == number).any():
+    for number, label in enumerate(texts.labels):
+        own = train.folds[train.y == number]
+        for name, is_there in (("dev", (own >= 0).any()), ("train", len(np.unique(own)) > 1 or (own < 0).any())):
+            if not is_there:
                 raise CorpusError(
                     f"the label {label!r} has no row in the {name} part",
                     hint="give more examples of it, or leave it out: labels=A:A,B:B",
@@ -118,7 +138,12 @@ def gather_parts(loaded: LoadedModel, texts: Texts, sites: tuple[Site, ...], rec
 
 
 def _part(
-    loaded: LoadedModel, examples: tuple[Example, ...], sites: tuple[Site, ...], texts: Texts, recipe: Recipe
+    loaded: LoadedModel,
+    examples: tuple[Example, ...],
+    folds: Mapping[int, int],
+    sites: tuple[Site, ...],
+    texts: Texts,
+    recipe: Recipe,
 ) -> Part:
     classes = (NONE_CLASS, *(label for label in texts.labels if label != NONE_CLASS))
     plan = Extraction(sites, (texts.level,), words=recipe.words, sentences=recipe.sentences)
@@ -128,7 +153,7 @@ def _part(
             advance(len(np.unique(block.examples)))
             blocks.append(block.where(block.labels >= 0))
     if not blocks:
-        return Part(np.zeros((0, 0), np.float32), *(np.zeros(0, np.int64) for _ in range(4)))
+        return Part(np.zeros((0, 0), np.float32), *(np.zeros(0, np.int64) for _ in range(5)))
     joint = join_blocks(blocks)
     joint = joint.where(np.lexsort((joint.words, joint.examples)))
     by_number = {example.number: example for example in examples}
@@ -142,7 +167,8 @@ def _part(
         types = joint.types
     y = np.array([numbers.get(str(label), UNKNOWN) for label in found], dtype=np.int64)
     x = np.concatenate([joint.values[site] for site in sites], axis=1)
-    return Part(x, y, joint.examples, joint.words, types)
+    dev = np.array([folds.get(number, -1) for number in joint.examples.tolist()], dtype=np.int64)
+    return Part(x, y, joint.examples, joint.words, types, dev)
 
 
 def _drawn(corpus: Corpus, most: int, seed: int, level: Level) -> tuple[Example, ...]:
@@ -166,13 +192,25 @@ def _rows_of(example: Example, level: Level) -> int:
     return sum(label is not None for label in example.source.labels)
 
 
-def _cover(corpus: Corpus, train: list[Example], dev: list[Example], level: Level) -> None:
-    """Moves a text from the training to the dev part for every label that the dev part lacks.
+def _fold(texts: list[Example], size: int, dev_rows: int, level: Level) -> list[list[Example]]:
+    """The texts that are dev in each fold, of about equal number; at the end those that never are."""
+    count = max(2, round(len(texts) / size))
+    groups = [texts[place::count] for place in range(count)]
+    used, held = 0, 0
+    while used < count and held < dev_rows:
+        held += sum(_rows_of(example, level) for example in groups[used])
+        used += 1
+    return [*groups[:used], [example for group in groups[used:] for example in group]]
+
+
+def _cover(corpus: Corpus, groups: list[list[Example]], level: Level) -> None:
+    """Moves a text to the next group for every label that only one of them has.
 
     Raises:
         CorpusError: for a label that is in one text alone, or if there is but one label.
     """
-    counts = _counted(train, level) + _counted(dev, level)
+    counted = [_counted(group, level) for group in groups]
+    counts = sum(counted, Counter[str]())
     if len(counts) < 2:
         only = next(iter(counts), "none")
         raise CorpusError(f"{corpus.name}: everything has the label {only!r}, there is nothing to tell apart")
@@ -182,10 +220,14 @@ def _cover(corpus: Corpus, train: list[Example], dev: list[Example], level: Leve
                 f"{corpus.name}: the label {label!r} is in one text only, and cannot be learned and checked",
                 hint="give more examples of it, or leave it out: labels=A:A,B:B",
             )
-    for giver, taker in ((train, dev), (dev, train)):
-        for label in sorted(set(counts) - set(_counted(taker, level))):
-            place = next(i for i, example in enumerate(giver) if label in _labels_of(example, level))
-            taker.append(giver.pop(place))
+        holders = [place for place, found in enumerate(counted) if found[label] > 0]
+        if len(holders) == 1:
+            giver, taker = holders[0], (holders[0] + 1) % len(groups)
+            text = next(i for i, example in enumerate(groups[giver]) if label in _labels_of(example, level))
+            moved = groups[giver].pop(text)
+            groups[taker].append(moved)
+            counted[giver].subtract(_labels_of(moved, level))
+            counted[taker].update(_labels_of(moved, level))
 
 
 def _counted(examples: Iterable[Example], level: Level) -> Counter[str]:

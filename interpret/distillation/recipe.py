@@ -7,7 +7,7 @@ from neurodial.control.pooling import SentencePooling, WordPooling
 
 SIZES = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5)
 PENALTIES = (3e-3, 1e-2)
-ELIMINATIONS = (0.01, 0.1)
+ELIMINATIONS = (0.01, 0.2)
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)
 
 
@@ -22,11 +22,12 @@ class Recipe:
         correlation: neurons whose |ρ| averages more than this are one cluster, of which one is kept.
         sizes: shares of the stack's neurons that are tried; those above the budget are for the curve alone.
         penalties: λ₁ of linear rankings that are tried; dev decides.
-        eliminations: inverses of the L2 penalty of recursive linear rankings that are tried, too.
+        eliminations: inverses of the L2 penalty of linear rankings by elimination that are tried, too.
         strengths: inverses of the classifier's L2 penalty that are tried; dev decides.
         words: how a word's tokens become one row.
         sentences: how a text's do.
-        dev_share: share of the training corpus by which everything is decided.
+        dev_share: share of the corpus that is dev at a time.
+        dev_rows: so many rows are dev, a fold after the other: a small corpus is cross-validated as a whole.
         test_share: share that is set apart for the test where no test corpus is given.
         max_rows: texts, or labelled words, of each part.
         seed: of the parts, the control task and the bootstrap.
@@ -34,8 +35,8 @@ class Recipe:
 
     budget: float = 0.1
     layer_tolerance: float = 0.01
-    neuron_tolerance: float = 0.02
-    correlation: float = 0.7
+    neuron_tolerance: float = 0.01
+    correlation: float = 0.95
     sizes: tuple[float, ...] = SIZES
     penalties: tuple[float, ...] = PENALTIES
     eliminations: tuple[float, ...] = ELIMINATIONS
@@ -43,6 +44,7 @@ class Recipe:
     words: WordPooling = "last"
     sentences: SentencePooling = "mean"
     dev_share: float = 0.15
+    dev_rows: int = 1_000
     test_share: float = 0.15
     max_rows: int = 20_000
     seed: int = 0
@@ -66,8 +68,9 @@ class Recipe:
         for name in ("strengths", "penalties", "eliminations"):
             if min(getattr(self, name), default=0 if name == "strengths" else 1) <= 0:
                 raise BadInput(f"{name} are positive numbers", param=name)
-        if self.max_rows < 1:
-            raise BadInput(f"max_rows is {self.max_rows}", hint="at least some hundred are needed", param="max_rows")
+        for name in ("max_rows", "dev_rows"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} is {getattr(self, name)}", hint="at least some hundred are needed", param=name)
 
     def counts(self, total: int) -> tuple[list[int], int]:
         """Numbers of neurons that are tried, ascending, and the largest that the budget allows.

@@ -11,10 +11,11 @@ from neurodial.interpret.html import page, table
 
 Report = Mapping[str, Any]
 GUIDE = (
-    "Every choice (the layer, the neurons, their number, the penalty) was made on the dev part; the test part was "
-    "looked at once. Intervals are 95 % bootstrap intervals over texts. The control task gives every word type (or "
-    "text) one random label: a classifier that is good at it remembers rather than reads. A share of the full accuracy "
-    "says something only where the full features beat the most frequent label by 10 points."
+    "Every choice (the layer, the neurons, their number, the penalty) was made on dev rows, by classifiers that had "
+    "not seen them; the test part was looked at once. Intervals are 95 % bootstrap intervals over texts. The control "
+    "task gives every word type (or text) one random label: a classifier that is good at it remembers rather than "
+    "reads. A share of the full accuracy says something only where the full features beat the most frequent label "
+    "by 10 points."
 )
 NAMES = {"full": "all neurons of the stack", "distilled": "the distilled classifier", "majority": "most frequent label"}
 

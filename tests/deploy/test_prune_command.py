@@ -206,6 +206,9 @@ def test_a_mask_is_a_set_that_prunes(tiny_marian_path: Path, parallel: str, tmp_
     (figures,) = found.evidence["quality"].values()
     assert set(figures) == {"original", "masked"}
     assert found.provenance["corpus"]["size"] == 20
+    report = json.loads(file.with_suffix(".json").read_text())
+    assert (report["set"], sum(report["sites"].values())) == (found.digest, 128)
+    assert found.digest in file.with_suffix(".html").read_text()
     for wrong in ((), ("--as-set", file, "--out", tmp_path / "x"), ("--as-set", file, "--recover")):
         assert run(prune, *options, *wrong).exit_code == 2
-    assert list(tmp_path.iterdir()) == [file]
+    assert sorted(tmp_path.iterdir()) == [file.with_suffix(s) for s in (".html", ".json", ".safetensors")]

@@ -51,6 +51,7 @@ def figures() -> dict[str, Any]:
         "concepts": {c: {stack: stack_figures(stack) for stack in ("encoder", "decoder")} for c in CONCEPTS},
         "overlap": {"neurons": 30, "chance": 3.5, "shared": {"a / b": 9}, "carry": {"1": 40, "2": 10}},
         "erased": {"none": 40.0, "top": 20.0, "bottom": 38.0, "random": 35.0},
+        "size": "small",
         "sentences": 100,
         "relations": layer_figures("encoder", 0.5, 0.6, 0.7, 0.8),
         "language_model": dict.fromkeys(CONCEPTS, layer_figures("decoder", 0.5, 0.6, 0.7, 0.8)),

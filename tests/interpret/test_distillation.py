@@ -13,58 +13,60 @@ from neurodial.control.classifier import DistilledClassifier
 from neurodial.control.errors import BadInput, CorpusError, ModelError
 from neurodial.control.loading import LoadedModel, load_model
 from neurodial.interpret.corpus import Corpus, Example, Sentence
+from neurodial.interpret.distillation.elimination import elimination_order
 from neurodial.interpret.distillation.evidence import intervals, judge
 from neurodial.interpret.distillation.job import distil
-from neurodial.interpret.distillation.parts import Part, gather_parts, split_texts
+from neurodial.interpret.distillation.linear import Score, cross_validate, fit
+from neurodial.interpret.distillation.parts import Part, Texts, gather_parts, split_texts
 from neurodial.interpret.distillation.recipe import Recipe
 from neurodial.interpret.distillation.report import summary, write_report
-from neurodial.interpret.distillation.steps import (
-    Fitted,
-    choose,
-    fit,
-    is_good,
-    recursive_order,
-    select_neurons,
-    try_layers,
-    try_sizes,
-)
+from neurodial.interpret.distillation.steps import choose, decide, final_order, is_good, select_neurons, try_sizes
 from tests.tiny import load_tiny
 
 WIDTH, LAYERS = 20, 3
 VERBS = {"now": ("opens", "closes", "walks", "sees", "likes"), "then": ("opened", "closed", "walked", "saw", "liked")}
 SUBJECTS = ("She", "He", "The tall boy", "The cook")
 THINGS = ("the door", "the book", "the house", "a tall house")
-QUICK = Recipe(strengths=(0.1, 1.0), penalties=(1e-3,), eliminations=(), sizes=(0.02, 0.1), budget=0.5)
+QUICK = Recipe(
+    strengths=(0.1, 1.0),
+    penalties=(1e-3,),
+    eliminations=(),
+    sizes=(0.02, 0.1),
+    budget=0.5,
+    dev_rows=30,
+    correlation=0.9,
+)
 
 
-def rows(count: int, seed: int, *, signal: float = 3.0, labels: int = 2) -> Part:
+def rows(count: int, seed: int, *, signal: float = 3.0, labels: int = 2, folds: int = 0) -> Part:
     """Noise, but neuron 23 (layer 1) follows the label, 31 copies it with the sign turned, 5 follows it a little."""
     draw = np.random.default_rng(seed)
     x, y = draw.normal(size=(count, WIDTH * LAYERS)), np.arange(count) % labels
     x[:, 23] += signal * y
     x[:, 31] = -2 * x[:, 23] + 0.05 * draw.normal(size=count)
     x[:, 5] += 0.3 * signal * y
-    return Part(x.astype(np.float32), y, np.arange(count) // 2, np.full(count, -1), np.arange(count))
+    texts = np.arange(count) // 2
+    return Part(x.astype(np.float32), y, texts, np.full(count, -1), np.arange(count), texts // 3 % (folds + 1) - 1)
 
 
 def planted(seed: int = 0, **options: Any) -> dict[str, Part]:
-    """Training, dev and test rows."""
-    sizes = {"train": 400, "dev": 200, "test": 300}
-    return {name: rows(count, seed + i, **options) for i, (name, count) in enumerate(sizes.items())}
+    """Training rows, of which a third is never dev, and test rows."""
+    return {"train": rows(600, seed, folds=2, **options), "test": rows(300, seed + 1, **options)}
 
 
 def test_the_planted_neuron_is_found_in_the_lowest_layer_that_has_it() -> None:
     parts = planted()
-    train, dev = parts["train"], parts["dev"]
-    full = fit(train, dev, np.arange(WIDTH * LAYERS), QUICK.strengths)
-    tried = list(try_layers(train, dev, WIDTH, full, QUICK))
-    assert [len(found.columns) for found in tried] == [WIDTH, 2 * WIDTH]
-    picked = select_neurons((train, dev), [2 * WIDTH, 3 * WIDTH], 6, full, QUICK)
-    assert picked.upto == 2 * WIDTH
-    assert len(picked.order) == 2 * WIDTH - 1  # one of the two copies
-    chosen = choose(try_sizes((train, dev), picked, [1, 3, 6], QUICK), 6, full, QUICK)
-    assert is_good(chosen, full, QUICK)
+    train, recipe = parts["train"], replace(QUICK, budget=0.1, sizes=(0.02, 0.05, 0.1))
+    made = decide(train, WIDTH, recipe)
+    assert [score.neurons for score in made.layers] == [WIDTH, 2 * WIDTH]
+    assert made.picked.upto == 2 * WIDTH
+    order = final_order(train, made.picked, recipe)
+    assert len(order) == 2 * WIDTH - 1  # one of the two copies
+    assert made.good
+    assert made.best.neurons == 1
+    chosen = fit(train.x, train.y, order[:1], made.best.strength)
     assert chosen.columns.tolist() in ([23], [31])
+    full = fit(train.x, train.y, np.arange(WIDTH * LAYERS), made.full.strength)
     found = judge(parts, full, chosen, ("a", "b"), seed=0)
     assert found["counts"]
     assert found["reached"]
@@ -74,37 +76,60 @@ def test_the_planted_neuron_is_found_in_the_lowest_layer_that_has_it() -> None:
     assert low < found["distilled"]["accuracy"] < high
 
 
-def test_a_recursive_ranking_names_every_neuron_the_best_first() -> None:
-    train = planted()["train"]
-    columns = np.arange(5, 45)
-    order = recursive_order(train, columns, 0.1)
-    assert sorted(order.tolist()) == columns.tolist()
-    assert set(order[:2]) == {23, 31}
+def test_dev_rows_are_judged_by_classifiers_that_have_not_seen_them() -> None:
+    noise = planted(signal=0.0)["train"]
+    everything = [np.arange(WIDTH * LAYERS)] * noise.num_folds
+    own = fit(noise.x, noise.y, everything[0], 10.0).predict(noise.x) == noise.y
+    assert own.mean() > 0.6
+    assert abs(cross_validate(noise, everything, (10.0,)).dev - 0.5) < 0.07
+    splits = list(noise.splits())
+    assert [len(dev) for _, dev in splits] == [198, 198]
+    assert all(not set(train) & set(dev) and len(train) == 402 for train, dev in splits)
+
+
+def test_of_equal_penalties_the_strongest_is_taken() -> None:
+    easy = planted(signal=50.0)["train"]
+    assert cross_validate(easy, [np.array([23])] * 2, (1.0, 0.1)) == Score(1, 1.0, 0.1)
+
+
+def test_an_elimination_keeps_what_nothing_else_can_say() -> None:
+    """Five copies share the weight of what they say, so that each has less than a neuron that stands alone."""
+    draw = np.random.default_rng(0)
+    loud, quiet = draw.normal(size=(2, 2000))
+    copies = [loud + 0.1 * draw.normal(size=2000) for _ in range(5)]
+    x = np.stack([*copies, 3 * quiet + 7, *draw.normal(size=(10, 2000)), np.ones(2000)], axis=1)
+    y = (loud + 0.5 * quiet + 0.3 * draw.normal(size=2000) > 0).astype(int)
+    order = elimination_order(x.astype(np.float32), y, 0.1)
+    assert sorted(order.tolist()) == list(range(17))
+    assert order[0] < 5
+    assert order[1] == 5
+    three = np.stack([y == 0, (y == 1) & (quiet > 0), (y == 1) & (quiet <= 0)]).argmax(axis=0)
+    assert 5 in elimination_order(x.astype(np.float32), three, 0.1)[:2]
 
 
 def test_nothing_is_claimed_where_there_is_nothing_to_find() -> None:
     parts = planted(signal=0.0)
-    full = fit(parts["train"], parts["dev"], np.arange(WIDTH * LAYERS), QUICK.strengths)
-    picked = select_neurons((parts["train"], parts["dev"]), [WIDTH], 3, full, QUICK)
-    found = judge(parts, full, picked.best, ("a", "b"), seed=0)
+    train = parts["train"]
+    picked = select_neurons(train, [WIDTH], 3, Score(WIDTH * LAYERS, 0.5, 1.0), QUICK)
+    full, chosen = (
+        fit(train.x, train.y, columns, 1.0) for columns in (np.arange(WIDTH * LAYERS), picked.orders[0][:3])
+    )
+    found = judge(parts, full, chosen, ("a", "b"), seed=0)
     assert not found["counts"]
     assert not found["reached"]
     assert abs(found["distilled"]["accuracy"] - 0.5) < 0.1
 
 
 def test_the_budget_is_kept_where_the_tolerance_is_not() -> None:
-    parts = planted(signal=1.0, labels=3)
-    train, dev = parts["train"], parts["dev"]
-    full = fit(train, dev, np.arange(WIDTH * LAYERS), QUICK.strengths)
-    strict = replace(QUICK, neuron_tolerance=0.0, correlation=1.0)
-    wanted = replace(full, dev=1.0)  # out of reach
-    picked = select_neurons((train, dev), [2 * WIDTH], 4, wanted, strict)
-    tried = try_sizes((train, dev), picked, [1, 2, 4, 40], strict)
-    chosen = choose(tried, 4, wanted, strict)
-    assert not is_good(chosen, wanted, strict)
-    assert len(chosen.columns) <= 4
-    assert [len(found.columns) for found in tried] == [1, 2, 4, 40]
-    assert full.weights.shape == (3, WIDTH * LAYERS)
+    train = planted(signal=1.0, labels=3)["train"]
+    wanted = Score(WIDTH * LAYERS, 1.0, 1.0)  # out of reach
+    picked = select_neurons(train, [WIDTH, 2 * WIDTH], 4, wanted, QUICK)
+    assert picked.upto == 2 * WIDTH
+    tried = try_sizes(train, picked, [1, 2, 4, 90], QUICK)
+    assert [score.neurons for score in tried] == [1, 2, 4, min(map(len, picked.orders))]
+    best = choose(tried, 4, wanted, QUICK)
+    assert not is_good(best, wanted, QUICK)
+    assert best.neurons == 4
 
 
 def test_intervals_resample_whole_texts() -> None:
@@ -142,26 +167,39 @@ def words() -> Corpus:
     return Corpus.of("words", [labelled(example) for example in sentences()])
 
 
+def dev_texts(texts: Texts) -> list[set[str]]:
+    """Of each fold."""
+    folds = range(max(texts.folds.values()) + 1)
+    return [{e.source.text for e in texts.train if texts.folds.get(e.number) == fold} for fold in folds]
+
+
 def test_parts_share_no_text_and_have_every_label() -> None:
     texts = split_texts(sentences(), None, Recipe())
-    named = {name: {e.source.text for e in getattr(texts, name)} for name in ("train", "dev", "test")}
-    assert sum(map(len, named.values())) == len(set.union(*named.values())) == 160
-    assert len(named["dev"]) == len(named["test"]) == 24
-    assert {e.label for e in texts.dev} == {"now", "then"}
+    train, test = ({e.source.text for e in part} for part in (texts.train, texts.test))
+    assert len(train) + len(test) == len(train | test) == 160
+    folds = dev_texts(texts)
+    assert {len(fold) for fold in folds} == {22, 23}  # 15 % of 160 are 24; six folds of 136
+    assert set.union(*folds) == train
+    assert len(test) == 24
     assert texts == split_texts(sentences(), None, Recipe())
-    assert texts.dev != split_texts(sentences(), None, Recipe(seed=1)).dev
-    assert len(split_texts(sentences(), None, Recipe(max_rows=50)).train) == 49  # of 71 texts
+    assert texts.folds != split_texts(sentences(), None, Recipe(seed=1)).folds
+    assert len(split_texts(sentences(), None, Recipe(max_rows=50)).train) == 60  # of 71 texts
     apart = split_texts(sentences(), sentences(), Recipe())
     assert (len(apart.test), apart.overlap) == (160, 160)
-    assert len(apart.dev) == 24
+    assert len(dev_texts(apart)) == 7
+    large = dev_texts(split_texts(sentences(), None, Recipe(dev_rows=30)))
+    assert [len(fold) for fold in large] == [23, 23]  # enough; the others are never dev
 
 
-def test_a_rare_label_reaches_both_parts_or_is_named() -> None:
+@pytest.mark.parametrize("dev_rows", [20, 2000])
+def test_a_rare_label_is_in_two_places_or_is_named(dev_rows: int) -> None:
     common = list(sentences(("now",)))
     rare = [Example(len(common) + i, Sentence.of(f"{who} saw."), "then") for i, who in enumerate(("She", "He"))]
     for seed in range(5):
-        texts = split_texts(Corpus.of("rare", [*common, *rare]), sentences(), Recipe(seed=seed))
-        assert [sum(e.label == "then" for e in part) for part in (texts.train, texts.dev)] == [1, 1]
+        recipe = Recipe(seed=seed, dev_rows=dev_rows)
+        texts = split_texts(Corpus.of("rare", [*common, *rare]), sentences(), recipe)
+        places = {texts.folds.get(e.number, -1) for e in texts.train if e.label == "then"}
+        assert len(places) == 2
     with pytest.raises(CorpusError, match="'then' is in one text only"):
         split_texts(Corpus.of("rare", [*common, rare[0]]), sentences(), Recipe())
 
@@ -184,7 +222,7 @@ def test_corpora_that_cannot_be_learned_from(
 def test_too_few_rows_are_refused(loaded: LoadedModel) -> None:
     few = Corpus.of("few", list(sentences())[76:84])
     texts = split_texts(few, None, Recipe())
-    with pytest.raises(CorpusError, match="train part has 5 labelled rows"):
+    with pytest.raises(CorpusError, match="train part has 7 labelled rows"):
         gather_parts(loaded, texts, tuple(i.site for i in loaded.sites.of("encoder", "resid")), Recipe())
 
 
@@ -199,6 +237,7 @@ def test_too_few_rows_are_refused(loaded: LoadedModel) -> None:
         ({"strengths": (0.0,)}, "strengths are positive"),
         ({"dev_share": 0.9}, "dev_share is 0.9"),
         ({"max_rows": 0}, "max_rows is 0"),
+        ({"dev_rows": 0}, "dev_rows is 0"),
     ],
 )
 def test_settings_are_checked(settings: dict, message: str) -> None:
@@ -269,10 +308,10 @@ def test_a_checkpoint_of_half_precision_is_stored_without_loss(tiny_marian_path:
 
 
 def test_a_number_that_is_good_by_chance_is_not_taken() -> None:
-    def found(count: int, dev: float) -> Fitted:
-        return Fitted(np.arange(count), np.zeros((2, count)), np.zeros(2), 1.0, dev)
+    def found(count: int, dev: float) -> Score:
+        return Score(count, dev, 1.0)
 
     full = found(60, 0.9)
-    tried = [found(1, 0.5), found(3, 0.95), found(6, 0.7), found(10, 0.89), found(12, 0.9), found(30, 0.6)]
-    assert len(choose(tried, 12, full, Recipe()).columns) == 10
-    assert len(choose(tried[:3], 6, full, Recipe()).columns) == 3  # the best, where the largest falls short
+    tried = [found(1, 0.5), found(3, 0.95), found(6, 0.7), found(10, 0.895), found(12, 0.9), found(30, 0.6)]
+    assert choose(tried, 12, full, Recipe()).neurons == 10
+    assert choose(tried[:3], 6, full, Recipe()).neurons == 6  # all of the budget, where that falls short
