@@ -51,6 +51,19 @@ def _rebuild(kind: type[NeurodialError], message: str, hint: str, param: str | N
     return kind(message, hint=hint, param=param)
 
 
+class NeurodialWarning(UserWarning):
+    """What went on, but not as one would expect.
+
+    Args:
+        message: what, in one line.
+        hint: what to do about it.
+    """
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(f"{message}; {hint}")
+        self.message, self.hint = message, hint
+
+
 class BadInput(NeurodialError):
     """The request or file is wrong; sending it again unchanged cannot help."""
 

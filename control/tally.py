@@ -28,7 +28,7 @@ class Counts:
     seen: int = 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen: one is made for every row, and that takes three times as long
 class Counted:
     """Where the counts of one row's condition come from: a pair of the masks, or all of the row's positions (None)."""
 
@@ -37,7 +37,7 @@ class Counted:
     counts: Counts
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen either: one is made for every pass
 class _Record:
     counted: Sequence[Counted]
     rows: torch.Tensor  # of the batch, for each pair
@@ -79,12 +79,10 @@ class Tally:
         record, self._open = self._open, None
         if len(record.rows):
             n = len(record.rows)
-            base = None if masks.base is None else masks.base[:n]
             if masks.fired.shape != (max(n, masks.fired.shape[0]), record.tokens):
                 return  # the pass broke off before its gates were read
-            record = _Record(
-                record.counted, record.rows, record.num_rows, record.tokens, record.valid, base, masks.fired[:n]
-            )
+            record.base = None if masks.base is None else masks.base[:n]
+            record.fired = masks.fired[:n]
         self._records.append(record)
         if len(self._records) >= _MOST_RECORDS:
             self._add_up()

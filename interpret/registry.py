@@ -42,6 +42,7 @@ MODULES = (  # of neurodial.interpret.methods
     "visualization",
 )
 MIN_ROWS = 4
+CHECKED = 64  # rows at a time, which stay in the cache
 
 
 @dataclass(frozen=True)
@@ -313,7 +314,7 @@ def check_activations(X: Array, dtype: type[np.floating[Any]] = np.float64) -> A
         raise BadInput(f"activations of shape {rows.shape}: (rows, neurons) are needed")
     if len(rows) < MIN_ROWS:
         raise BadInput(f"{len(rows)} rows are too few to rank neurons, at least {MIN_ROWS} are needed")
-    if not np.isfinite(rows).all():
+    if not all(np.isfinite(rows[start : start + CHECKED]).all() for start in range(0, len(rows), CHECKED)):
         raise BadInput("the activations hold NaN or infinity")
     return rows
 

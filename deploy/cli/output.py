@@ -4,13 +4,14 @@ import functools
 import json
 import shlex
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import typer
 
-from neurodial.control.errors import BadInput, NeurodialError, NotFound
+from neurodial.control.errors import BadInput, NeurodialError, NeurodialWarning, NotFound
 
 EXIT_FAILURE = 1  # something of ours, or of the machine, failed
 EXIT_USAGE = 2  # the user can mend it
@@ -21,12 +22,18 @@ R = TypeVar("R")
 
 
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turns an error of ours into `error: …` on stderr and an exit code: 2 for a user's mistake, 1 otherwise."""
+    """Turns an error of ours into `error: …` on stderr and an exit code: 2 for a user's mistake, 1 otherwise.
+
+    A warning of ours becomes `warning: …`.
+    """
 
     @functools.wraps(command)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with warnings.catch_warnings():
+                warnings.simplefilter("always", NeurodialWarning)
+                warnings.showwarning = functools.partial(_show, warnings.showwarning)
+                return command(*args, **kwargs)
         except NeurodialError as error:
             typer.echo(f"error: {error.message}", err=True)
             if error.hint:
@@ -38,6 +45,15 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
     return guarded
+
+
+def _show(usual: Callable[..., None], message: Warning | str, *rest: Any, **more: Any) -> None:
+    """A warning of ours in one line, another's as usual."""
+    if isinstance(message, NeurodialWarning):
+        typer.echo(f"warning: {message.message}", err=True)
+        typer.echo(f"hint: {message.hint}", err=True)
+    else:
+        usual(message, *rest, **more)
 
 
 def print_json(value: Any) -> None:

@@ -1,18 +1,20 @@
 """Gaussian probe: intrinsic probing through dimension selection (Torroba Hennigen et al. 2020)."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from neurodial.control.errors import BadInput
+from neurodial.control.errors import BadInput, NeurodialWarning
 from neurodial.interpret.registry import Properties, RankingMethod, check_rows, register
 from neurodial.interpret.statistics import usable_deviation
 
 Array = np.ndarray[Any, Any]
 NATS_PER_BIT = np.log(2.0)
 IN_CACHE = 131_072  # numbers of a chunk of held-out rows
+ESTIMATES = ("map", "mean")
 EXACT = 16  # candidates that are looked at in double precision
 
 
@@ -26,7 +28,9 @@ class GaussianProbe(RankingMethod):
         Σ_v = (diag(Σ̂) + S_v) / (ν₀ + N_v + d + 2),   ν₀ = d + 2,
 
     Σ̂ the covariance of all rows and S_v the scatter of the label's. A subset C of the neurons has the marginal of
-    that Gaussian. The neuron that adds most to the mean log p(v | h_C) of held-out rows is taken, again and again,
+    that Gaussian. With many neurons and few rows of a label (N_v < 2d) these variances are far too small, so that no
+    neuron may tell anything; the posterior mean, which divides by N_v + 1 instead, does not know how many neurons there
+    are. The neuron that adds most to the mean log p(v | h_C) of held-out rows is taken, again and again,
     until none adds anything. The information about the label is I = H(V) − H(V | h_C), in bits, on held-out rows.
 
     One step costs O(d · V · N): the Cholesky factor of every label's marginal, the whitened rows and the residuals of
@@ -36,6 +40,7 @@ class GaussianProbe(RankingMethod):
         neurons: how many to select at most.
         held_out: share of the rows that the selection looks at instead of the fit.
         seed: of that split, which is stratified by label.
+        estimate: of the covariances: `map` as published, or the posterior's `mean`.
 
     Attributes:
         selected_: the neurons selected, in order.
@@ -53,18 +58,21 @@ class GaussianProbe(RankingMethod):
         source="Torroba Hennigen et al. 2020",
     )  # fmt: skip
 
-    def __init__(self, neurons: int = 50, held_out: float = 0.3, seed: int = 0) -> None:
+    def __init__(self, neurons: int = 50, held_out: float = 0.3, seed: int = 0, estimate: str = "map") -> None:
         self.neurons = neurons
         self.held_out = held_out
         self.seed = seed
+        self.estimate = estimate
 
     def fit(self, X: Array, y: Array, groups: Array | None = None) -> "GaussianProbe":
         """Fits the Gaussians and selects; see `RankingMethod.fit`."""
         rows, self.classes_, numbers = check_rows(X, y)
         if self.neurons < 1 or not 0 < self.held_out < 1:
             raise BadInput("neurons must be at least 1 and held_out between 0 and 1")
+        if self.estimate not in ESTIMATES:
+            raise BadInput(f"estimate={self.estimate!r}", hint=f"one of {', '.join(ESTIMATES)}", param="estimate")
         held = _held_out(numbers, self.held_out, self.seed)
-        search = GreedySelection.begin(rows[~held], numbers[~held], rows[held], numbers[held])
+        search = GreedySelection.begin(rows[~held], numbers[~held], rows[held], numbers[held], self.estimate)
         self.entropy_ = search.entropy
         self.selected_: list[int] = []
         information: list[float] = []
@@ -81,9 +89,22 @@ class GaussianProbe(RankingMethod):
             self.selected_.append(best)
             information.append(before)
         self.information_ = np.array(information)
+        if not self.selected_:
+            self._warn(int(np.bincount(numbers[~held]).min()))
         means = [rows[numbers == label].mean(axis=0) for label in (0, len(self.classes_) - 1)]
         self._rank(np.where(means[1] < means[0], -1.0, 1.0) * self._sizes())
         return self
+
+    def _warn(self, fewest: int) -> None:
+        width, other = len(self.alone_), self.estimate == "map"
+        warnings.warn(
+            NeurodialWarning(
+                f"{self.slug} selected no neuron: none tells anything about rows held out, with {fewest:,} rows of the "
+                f"rarest label for {width:,} neurons",
+                hint="set estimate=mean, take fewer sites or more rows" if other else "take fewer sites or more rows",
+            ),
+            stacklevel=3,
+        )
 
     def _sizes(self) -> Array:
         sizes = self.alone_.copy()
@@ -122,7 +143,9 @@ class GreedySelection:
     entropy: float
 
     @classmethod
-    def begin(cls, rows: Array, numbers: Array, held: Array, held_numbers: Array) -> "GreedySelection":
+    def begin(
+        cls, rows: Array, numbers: Array, held: Array, held_numbers: Array, estimate: str = "map"
+    ) -> "GreedySelection":
         """Fits the Gaussians on `rows` and starts with no neuron taken.
 
         Raises:
@@ -141,6 +164,8 @@ class GreedySelection:
         covariance = np.stack(
             [_map_covariance(fit[numbers == v] - m, prior, width) for v, m in zip(labels, means, strict=True)]
         )
+        if estimate == "mean":
+            covariance *= ((2 * width + 4 + count) / (count + 1))[:, None, None]
         share = np.array([(held_numbers == v).mean() for v in labels])
         return cls(
             numbers=np.searchsorted(labels, held_numbers),
@@ -171,19 +196,21 @@ class GreedySelection:
 
     def _bits(self, residual: torch.Tensor, variance: torch.Tensor) -> Array:
         """(neurons,) bits with (labels, rows, neurons) residuals and (labels, neurons) variances of candidates."""
-        labels = torch.from_numpy(self.numbers)
         # what all labels of a row have in common cancels, and would cost precision
-        joint = torch.from_numpy(self.joint - self.joint.max(axis=0)).to(residual.dtype)
-        factor, constant = -0.5 / variance[:, None], -0.5 * variance[:, None].log()
-        total = torch.zeros(residual.shape[2], dtype=torch.float64)
+        joint = torch.from_numpy((self.joint - self.joint.max(axis=0)) / NATS_PER_BIT).to(residual.dtype)
+        factor, constant = -0.5 / NATS_PER_BIT / variance[:, None], -0.5 * variance[:, None].log2()
+        labels, width = torch.from_numpy(self.numbers), residual.shape[2]
+        total = torch.zeros(width, dtype=torch.float64)
         size = max(1, IN_CACHE // residual[:, 0].numel())
         for start in range(0, len(labels), size):
             here = slice(start, start + size)
+            # in powers of two, because exp is twenty times as slow where what comes out is all but 0
             log = residual[:, here].square().mul_(factor).add_(constant).add_(joint[:, here, None])
-            own = log[labels[here], torch.arange(log.shape[1])]
+            rows = log.shape[1]
+            own = log.view(-1, width).index_select(0, labels[here] * rows + torch.arange(rows))
             top = log.amax(dim=0)
-            total += (own - log.sub_(top).exp_().sum(dim=0).log_() - top).sum(dim=0)
-        bits: Array = self.entropy + total.numpy() / len(labels) / NATS_PER_BIT
+            total += own.sub_(top).sub_(log.sub_(top).exp2_().sum(dim=0).log2_()).sum(dim=0)
+        bits: Array = self.entropy + total.numpy() / len(labels)
         return bits
 
     def _residual(self, some: Array) -> Array:

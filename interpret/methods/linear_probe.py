@@ -24,20 +24,20 @@ class LinearProbe(RankingMethod):
     without weight follow, ordered by the gradient that λ₁ holds down: by how soon a smaller λ₁ would let them in.
 
     Unlike the published code, which takes some steps of Adam on unshuffled raw activations, the problem is solved
-    (`interpret.elastic_net`) on all rows, so nothing is random.
+    (`interpret.elastic_net`) on all rows, up to the tolerance, and nothing is random.
 
     Args:
         l1: λ₁.
         l2: λ₂.
         max_iterations: of the solver, on one working set.
-        tolerance: stops where no weight moves by more than this share of the largest, and no neuron without weight has
-            a gradient that exceeds λ₁ by more than this share of the largest gradient at the start.
+        tolerance: stops where steps lower the objective by no more than this share, and no neuron without weight has
+            a gradient that exceeds λ₁ by more than three times this share of the largest gradient at the start.
 
     Attributes:
         weights_: (labels, neurons) of the standardised activations.
         bias_: (labels,).
         center_: (neurons,) mean, and scale_ standard deviation of the training rows.
-        iterations_: steps that were taken.
+        iterations_: passes over rows that were taken.
     """
 
     slug = "linear-probe"

@@ -11,6 +11,7 @@ from neurodial.interpret.registry import Properties, RankingMethod, check_rows, 
 from neurodial.interpret.statistics import usable_deviation
 
 Array = np.ndarray[Any, Any]
+EXACT = 1e-5  # which neurons have weight at all is what counts
 
 
 @register
@@ -72,7 +73,9 @@ class SparseProbing(RankingMethod):
             return survived
         gap = self.path_[0] / self.path_[1] - 1
         for place, penalty in enumerate(self.path_):
-            weight = np.abs(LinearProbe(l1=float(penalty), l2=0.0).fit(data, numbers).weights_).max(axis=0)
+            weight = np.abs(LinearProbe(l1=float(penalty), l2=0.0, tolerance=EXACT).fit(data, numbers).weights_).max(
+                axis=0
+            )
             self.sizes_[place] = (weight > 0).sum()
             new = (weight > 0) & (survived == 0)
             if new.any():

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +13,14 @@ from transformers.modeling_outputs import BaseModelOutput
 from neurodial.control.loading import LoadedModel
 from neurodial.control.rows import ControlledRows
 from neurodial.service.engine.caches import RowCache
+from neurodial.service.engine.direct import DirectStep, agree
+from neurodial.service.engine.masks import Mask, left_aligned, right_aligned
 from neurodial.service.engine.padding import padded, padding_token
 from neurodial.service.engine.positions import RowPositions
 from neurodial.service.engine.sources import SourceKeys
+
+# Tokens of two rows and their lengths before: steps that tell whether a direct step is what `forward` does.
+_PROBE = (([1, 2], [0, 0]), ([3, 4], [1, 0]), ([5, 6], [2, 1]))
 
 
 @dataclass(frozen=True)
@@ -61,10 +67,13 @@ class CausalPasses:
     def __init__(self, loaded: LoadedModel, controls: ControlledRows) -> None:
         self._model: Any = loaded.model
         self._controls = controls
-        self._pad = padding_token(loaded.model)
+        self._pad, self._dtype = padding_token(loaded.model), loaded.model.dtype
         accepted = inspect.signature(loaded.model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        direct = DirectStep.of(loaded)
+        is_same = direct is not None and agree(partial(self._probe, direct), partial(self._probe, None))
+        self._direct = direct if is_same else None
 
     def prefill(self, prompts: Items[tuple[int, ...]], slots: Items[int]) -> Prefill:
         """Reads prompts, padded on the left."""
@@ -83,14 +92,34 @@ class CausalPasses:
     def step(self, step: Step, cache: RowCache) -> torch.Tensor:
         """Logits (rows, vocabulary) of the next tokens; the cache's view holds the rows' keys and values."""
         view = cache.view(step.rows)
-        more: dict[str, Any] = {"position_ids": step.lengths[:, None]} if self._takes_positions else {}
-        mask = left_mask(step, cache)
         self._controls.begin(step.slots, first_steps=step.steps)
-        logits = self._model(
-            step.tokens[:, None], attention_mask=mask, past_key_values=view, use_cache=True, **more
-        ).logits
+        return self._next(self._direct, step.tokens, step.lengths, view, _own_mask(step, cache, self._dtype))
+
+    def _next(
+        self,
+        direct: DirectStep | None,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        view: Cache,
+        mask: Mask | None,
+    ) -> torch.Tensor:
+        """Logits (rows, vocabulary)."""
+        if direct is not None and direct.is_usable:
+            return direct(tokens, positions, view, mask).float()
+        more: dict[str, Any] = {"position_ids": positions[:, None]} if self._takes_positions else {}
+        more |= {"attention_mask": mask and mask.ones, "past_key_values": view, "use_cache": True}
+        logits = self._model(tokens[:, None], **more).logits
         result: torch.Tensor = logits[:, -1].float()
         return result
+
+    def _probe(self, direct: DirectStep | None) -> list[torch.Tensor]:
+        """Three steps of two rows, of which the second begins a step later."""
+        cache, made = DynamicCache(), []
+        for tokens, lengths in _PROBE:
+            fed, before = (torch.tensor(values, device=self._model.device) for values in (tokens, lengths))
+            mask = right_aligned(before + 1, max(lengths) + 1, self._dtype) if len(set(lengths)) > 1 else None
+            made.append(self._next(direct, fed, before, cache, mask))
+        return made
 
 
 class TranslationPasses:
@@ -101,10 +130,14 @@ class TranslationPasses:
     def __init__(self, loaded: LoadedModel, controls: ControlledRows) -> None:
         self._model: Any = loaded.model
         self._controls = controls
-        self._pad = padding_token(loaded.model)
+        self._pad, self._dtype = padding_token(loaded.model), loaded.model.dtype
         self._positions = RowPositions(loaded.model)
         self._sources = SourceKeys(loaded)
-        self._source_mask: tuple[tuple[int, ...], torch.Tensor | None] = ((), None)
+        self._source_key: tuple[Items[int], int] = ((), 0)
+        self._source_mask: Mask | None = None
+        direct = DirectStep.of(loaded, self._positions)
+        is_same = direct is not None and agree(partial(self._probe, direct), partial(self._probe, None))
+        self._direct = direct if is_same else None
 
     def prefill(self, prompts: Items[tuple[int, ...]], slots: Items[int]) -> Prefill:
         """Runs the encoder."""
@@ -119,18 +152,32 @@ class TranslationPasses:
     def step(self, step: Step, cache: RowCache) -> torch.Tensor:
         """Logits (rows, vocabulary) of the next tokens; the cache's view holds the rows' keys and values."""
         view = cache.view(step.rows)
-        sources = tuple(cache.sources if step.rows is None else (cache.sources[row] for row in step.rows))
-        unread = torch.zeros(1, 1, 1, dtype=self._model.dtype, device=step.tokens.device)  # the cache has all of it
-        states: Any = unread.expand(len(sources), cache.source_width, -1)
-        encoded = BaseModelOutput(last_hidden_state=states)
-        self._positions.rows = step.lengths[:, None]
+        sources = cache.sources if step.rows is None else [cache.sources[row] for row in step.rows]
         self._controls.begin(step.slots, first_steps=step.steps)
+        mask, source_mask = _own_mask(step, cache, self._dtype), self._mask_of(sources, cache.source_width)
+        return self._next(self._direct, step.tokens, step.lengths, view, mask, source_mask)
+
+    def _next(
+        self,
+        direct: DirectStep | None,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        view: Any,
+        mask: Mask | None,
+        source_mask: Mask | None,
+    ) -> torch.Tensor:
+        """Logits (rows, vocabulary)."""
+        if direct is not None and direct.is_usable:
+            return direct(tokens, positions, view, mask, source_mask).float()
+        unread = torch.zeros(1, 1, 1, dtype=self._dtype, device=tokens.device)  # the cache has all of it
+        states: Any = unread.expand(len(tokens), view.cross_attention_cache.get_seq_length(), -1)
+        self._positions.rows = positions[:, None]
         try:
             logits = self._model(
-                decoder_input_ids=step.tokens[:, None],
-                encoder_outputs=encoded,
-                attention_mask=self._mask_of(sources, cache.source_width),
-                decoder_attention_mask=left_mask(step, cache),
+                decoder_input_ids=tokens[:, None],
+                encoder_outputs=BaseModelOutput(last_hidden_state=states),
+                attention_mask=source_mask and source_mask.ones,
+                decoder_attention_mask=mask and mask.ones,
                 past_key_values=view,
                 use_cache=True,
             ).logits
@@ -139,20 +186,28 @@ class TranslationPasses:
         result: torch.Tensor = logits[:, -1].float()
         return result
 
-    def _mask_of(self, sources: tuple[int, ...], width: int) -> torch.Tensor | None:
-        """(rows, encoder tokens), made again only when rows have changed; None without padding."""
-        if self._source_mask[0] != sources:
-            mask = None
+    def _mask_of(self, sources: Items[int], width: int) -> Mask | None:
+        """Which of the encoder's tokens each row has, made again only when rows have changed."""
+        if self._source_key != (sources, width):
+            self._source_key, self._source_mask = (list(sources), width), None
             if min(sources) < width:
-                count = torch.tensor(sources, device=self._model.device)[:, None]
-                mask = (torch.arange(width, device=self._model.device)[None] < count).long()
-            self._source_mask = (sources, mask)
-        return self._source_mask[1]
+                count = torch.tensor(sources, device=self._model.device)
+                self._source_mask = left_aligned(count, width, self._dtype)
+        return self._source_mask
+
+    def _probe(self, direct: DirectStep | None) -> list[torch.Tensor]:
+        """Three steps of two rows, of which the second begins a step later and has read less."""
+        size, dtype, device = int(self._model.config.hidden_size), self._dtype, self._model.device
+        states = torch.linspace(-1, 1, 2 * 3 * size, device=device).sin().to(dtype).view(2, 3, size)
+        cache, made = self._sources.cache_of(states), []
+        source_mask = left_aligned(torch.tensor([3, 2], device=device), 3, dtype)
+        for tokens, lengths in _PROBE:
+            fed, before = (torch.tensor(values, device=device) for values in (tokens, lengths))
+            mask = right_aligned(before + 1, max(lengths) + 1, dtype) if len(set(lengths)) > 1 else None
+            made.append(self._next(direct, fed, before, cache, mask, source_mask))
+        return made
 
 
-def left_mask(step: Step, cache: RowCache) -> torch.Tensor | None:
-    """(rows, columns with the new one): which tokens each row has; None where every row has all."""
-    if min(cache.lengths) == cache.width:
-        return None
-    columns = torch.arange(cache.width + 1, device=step.tokens.device)
-    return (columns[None] >= cache.width - step.lengths[:, None]).long()
+def _own_mask(step: Step, cache: RowCache, dtype: torch.dtype) -> Mask | None:
+    """Which tokens each row has, the new one included; None where every row has all."""
+    return None if min(cache.lengths) == cache.width else right_aligned(step.lengths + 1, cache.width + 1, dtype)

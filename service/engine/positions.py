@@ -24,10 +24,13 @@ class RowPositions:
         if isinstance(self._table, nn.Module):
             self._table.register_forward_hook(self._looked_up)
 
-    def _looked_up(self, table: Any, _: Any, output: torch.Tensor) -> torch.Tensor:
-        if self.rows is None:
-            return output
+    def of(self, rows: torch.Tensor) -> torch.Tensor:
+        """(…, hidden) what the table says of positions (…)."""
+        table = self._table
         weights: torch.Tensor | None = getattr(table, "weights", None)
         if weights is not None:  # M2M100 counts from the number after the padding token's
-            return weights[self.rows + table.padding_idx + 1]
-        return nn.functional.embedding(self.rows + getattr(table, "offset", 0), table.weight)
+            return weights[rows + table.padding_idx + 1]
+        return nn.functional.embedding(rows + getattr(table, "offset", 0), table.weight)
+
+    def _looked_up(self, _: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
+        return output if self.rows is None else self.of(self.rows)

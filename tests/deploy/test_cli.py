@@ -4,12 +4,15 @@ import json
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from neurodial.control.errors import NeurodialWarning
 from neurodial.deploy.cli.main import COMMANDS, app
+from neurodial.deploy.cli.output import one_line_errors
 
 TEXT = "She opens the door."
 
@@ -38,6 +41,17 @@ def test_version_and_unknown_commands() -> None:
     """The usual."""
     assert run("--version")[1].startswith("neurodial ")
     assert run("nonsense")[0] == 2
+
+
+def test_a_warning_of_ours_is_two_short_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is wrong and what to do, and no path of the code that said it."""
+
+    @one_line_errors
+    def command() -> None:
+        warnings.warn(NeurodialWarning("few rows", hint="take more"), stacklevel=1)
+
+    command()
+    assert capsys.readouterr().err == "warning: few rows\nhint: take more\n"
 
 
 def test_translate(tiny_marian_path: Path, set_path: Path) -> None:

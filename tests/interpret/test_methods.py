@@ -6,7 +6,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 from neurodial.control.errors import BadInput
-from neurodial.interpret import registry
+from neurodial.interpret import elastic_net, registry
 from neurodial.interpret.methods.linear_probe import (
     LinearProbe,
     bottom_neurons,
@@ -237,12 +237,26 @@ def test_mean_difference_needs_whole_pairs() -> None:
         MeanDifference().fit(X, np.arange(len(y)) % 3, groups)
 
 
+def test_linear_probe_of_many_rows_starts_from_a_part_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(8)
+    y = np.arange(12_100) % 2  # in a rhythm, which a part must not follow
+    X = draw.normal(size=(len(y), 30)) + 0.5 * np.outer(y, np.arange(30) < 3)
+
+    def fitted() -> LinearProbe:
+        return LinearProbe(l1=0.01, tolerance=1e-7, max_iterations=1000).fit(X, y)
+
+    after_a_part = fitted()
+    monkeypatch.setattr(elastic_net, "PILOT", len(X))
+    assert after_a_part.weights_ == pytest.approx(fitted().weights_, abs=1e-3)
+    assert (np.abs(after_a_part.weights_[:, :3]) > 0.1).all()
+
+
 def test_linear_probe_on_more_neurons_than_its_working_set() -> None:
     draw = np.random.default_rng(7)
     y = np.arange(240) % 3
     X = draw.normal(size=(240, 4000))
     X[:, 1000:1030] += 1.5 * draw.normal(size=(3, 30))[y]
-    exact = LinearProbe(l1=0.02, tolerance=1e-5, max_iterations=3000).fit(X, y)
+    exact = LinearProbe(l1=0.02, tolerance=1e-7, max_iterations=3000).fit(X, y)
     weights = exact.weights_
     standard = (X - X.mean(axis=0)) / X.std(axis=0)
     logits = standard @ weights.T + exact.bias_

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import multivariate_normal
 from sklearn.metrics import average_precision_score, f1_score
 
-from neurodial.control.errors import BadInput
+from neurodial.control.errors import BadInput, NeurodialWarning
 from neurodial.interpret.methods.expert_units import ExpertUnits, average_precision
 from neurodial.interpret.methods.gaussian_probe import GaussianProbe, GreedySelection, _held_out, _map_covariance
 from neurodial.interpret.methods.sparse_probing import SparseProbing
@@ -122,6 +122,18 @@ def test_nothing_is_selected_where_nothing_is_told() -> None:
     probe = GaussianProbe().fit(draw.normal(size=(2000, 6)), draw.integers(0, 2, size=2000))
     assert len(probe.selected_) <= 2
     assert probe.information_.sum() < 0.01
+
+
+def test_a_prior_that_outweighs_the_rows_is_said_and_can_be_exchanged() -> None:
+    draw = np.random.default_rng(5)
+    y = np.arange(160) % 4
+    X = draw.normal(size=(160, 300))
+    X[:, 7] += 1.2 * y
+    with pytest.warns(NeurodialWarning, match=r"selected no neuron.* 28 rows .* 300 neurons; set estimate=mean"):
+        assert GaussianProbe().fit(X, y).selected_ == []
+    assert GaussianProbe(estimate="mean").fit(X, y).selected_[0] == 7
+    with pytest.raises(BadInput, match="estimate"):
+        GaussianProbe(estimate="mode").fit(X, y)
 
 
 def test_sparse_probing_takes_one_of_two_neurons_that_say_the_same() -> None:
