@@ -104,7 +104,8 @@ def _origin(report: Report) -> str:
     files = report["corpora"]["files"]
     rows = [["model", f"{report['model']['name']} <code>{report['model']['fingerprint'][:23]}…</code>"]]
     rows += [[what, f"{escape(f['name'])} <code>{f['digest'][:23]}…</code>"] for what, f in files.items()]
-    rows.append(["rows", ", ".join(f"{name} {count:,}" for name, count in report["corpora"]["rows"].items())])
+    counts = report["corpora"]["rows"]
+    rows.append(["rows", f"train {counts['train']:,}, of which dev in turn {counts['dev']:,}; test {counts['test']:,}"])
     if seen := report["corpora"]["test_texts_seen_in_training"]:
         rows.append(["test texts seen in training", f"{seen:,}"])
     rows += [[escape(name), escape(str(value))] for name, value in report["settings"].items()]
