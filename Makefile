@@ -13,10 +13,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 SECONDS ?= 600
+# How many processes run tests or check types at once; pytest alone (`.venv/bin/python -m pytest tests/…`) runs in one.
+WORKERS ?= 2
 # More options for pip, for example --extra-index-url with PyTorch's index of CPU builds.
 PIP_ARGS ?=
-PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check -c deploy/constraints.txt $(PIP_ARGS)
+# Without --no-compile, pip compiles 20,000 files of which a run imports a tenth; Python does that by itself.
+PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c deploy/constraints.txt $(PIP_ARGS)
 INSTALLED = pyproject.toml deploy/constraints.txt
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS)
 # Keeps freed memory in the process: giving it back and asking for it anew at every step costs time, and varies.
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
@@ -31,14 +35,14 @@ serve: $(VENV)/.serve ## serves the demo on port 8000 (PORT=…), until Ctrl-C
 
 install: $(VENV)/.dev ## makes .venv with everything needed for development
 
-test: $(VENV)/.dev ## runs the tests, all but the slow ones and those that need a GPU
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(VENV)/.dev ## runs the tests in WORKERS=2 processes, all but the slow ones and those that need a GPU
+	@$(PYTEST) $(PYTEST_ARGS)
 
 slow: $(VENV)/.dev ## runs the tests that take long; NEURODIAL_EXAMPLES=200 tries more requests
-	@$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	@$(PYTEST) -m slow $(PYTEST_ARGS)
 
 contracts: $(VENV)/.dev ## runs the contracts of every architecture in full: dtypes, padding sides, modes of generation
-	@$(BIN)/python -m pytest -m contracts $(PYTEST_ARGS)
+	@$(PYTEST) -m contracts $(PYTEST_ARGS)
 
 check: lint types imports test ## everything that must be green before a merge
 
@@ -51,7 +55,7 @@ format: $(VENV)/.dev ## repairs what ruff can repair
 	@$(BIN)/ruff format .
 
 types: $(VENV)/.dev $(LINKS) ## mypy, strict
-	@$(BIN)/mypy
+	@$(BIN)/mypy --num-workers $(WORKERS)
 
 imports: $(VENV)/.dev ## import-linter: which folder may import which
 	@$(BIN)/lint-imports --no-logo
@@ -124,7 +128,7 @@ lock: ## renews deploy/constraints.txt from an installation without constraints
 	@.ci/lock "$(PYTHON)"
 
 clean: ## removes everything that make made
-	rm -rf $(VENV) .ns build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .ns build dist *.egg-info .mypy_cache .mypy_worker.* .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Neurodial needs Python 3.11 or newer, and none was found: make PYTHON=/path/to/python3" >&2; exit 1; }

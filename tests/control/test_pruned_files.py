@@ -109,8 +109,8 @@ def test_an_original_model_is_not_a_pruned_one(
 
 
 @pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file may grow beyond a few bytes, as on a disk that is full."""
+def full_disk(adaptive: LoadedModel) -> Iterator[None]:
+    """No file may grow beyond a few bytes, as on a disk that is full; what the tests share has been made by then."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     yield

@@ -94,7 +94,7 @@ def test_openai_client(client: openai.OpenAI) -> None:
     past = client.completions.create(model="en-es", prompt=[TEXT, TEXT], extra_body={"controls": CONTROLS[2]})
     assert plain.choices[0].finish_reason in ("stop", "length")
     assert past.choices[0].text == past.choices[1].text
-    assert past.choices[0].applied["controls"][0]["to"] == "past"  # type: ignore[attr-defined]
+    assert past.choices[0].applied["controls"][0]["to"] == "past"
     assert past.usage is not None
     assert past.usage.completion_tokens > 0
     chunks = list(
@@ -274,9 +274,9 @@ def test_a_job_beside_the_application_finds_what_one_process_finds_and_publishes
     with job(server, "--workers", "2", "discover", *common, "--out", str(out), *publish) as process:
         while not (at_work := [pid for pid, name in server.relatives().items() if "ray::Worker.run" in name]):
             assert process.poll() is None, process.communicate()
-            time.sleep(0.02)
+            time.sleep(0.1)
         os.kill(at_work[0], signal.SIGKILL)
-        printed, said = process.communicate(timeout=300)
+        printed, said = process.communicate(timeout=600)
     assert process.returncode == 0, said
     with one_thread():
         alone = discover(load_model(tiny_marian_path), open_corpus(corpus), Discovery("mood", top=8))
@@ -294,7 +294,7 @@ def test_what_a_worker_cannot_do_is_said_in_one_line(server: Server, tiny_marian
     save_file(weights, tmp_path / "damaged" / "model.safetensors", {"format": "pt"})
     args = ["extract", str(tmp_path / "damaged"), "grammar:tense?count=50", "--out", str(tmp_path / "store")]
     with job(server, "--workers", "1", *args) as process:
-        printed, said = process.communicate(timeout=300)
+        printed, said = process.communicate(timeout=600)
     assert (process.returncode, printed) == (2, "")
     lines = [line for line in said.splitlines() if not line.startswith("no worker has started yet")]
     assert lines[0].startswith("error: encoder.1.resid: the activations of example ")

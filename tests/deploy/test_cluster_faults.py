@@ -30,7 +30,7 @@ from tests.deploy.asking import (
 )
 from tests.deploy.serving import Server
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_a_client_that_hangs_up_frees_its_row(server: Server, stream: bool) -> N
     except httpx.ReadTimeout:
         assert not stream
     hung_up = time.monotonic()
-    wait_until(lambda: is_whole(server), 20)
+    wait_until(lambda: is_whole(server), 30)
     print(f"free {time.monotonic() - hung_up:.2f} s after the client hung up")
 
 

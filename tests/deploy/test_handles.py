@@ -88,7 +88,7 @@ def events_of(
     """Everything that a client yields."""
 
     async def read() -> list[tuple[int, Event]]:
-        return [item async for item in HandleClient(handle, 1, retried).generate(requests)]  # type: ignore[arg-type]
+        return [item async for item in HandleClient(handle, 1, retried).generate(requests)]
 
     return asyncio.run(read())
 
@@ -121,7 +121,7 @@ def test_nobody_waits_any_more(requests: tuple[Request, ...]) -> None:
     handle = Handle(serve_all)
 
     async def give_up() -> None:
-        events: Any = HandleClient(handle).generate(requests)  # type: ignore[arg-type]
+        events: Any = HandleClient(handle).generate(requests)
         if requests is REQUESTS:
             await anext(events)
             await events.aclose()

@@ -1,16 +1,12 @@
 """`neurodial publish` against the real application in a real server process's place: uvicorn in a thread."""
 
 import json
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from typer.testing import CliRunner
 
 from neurodial.control.catalogue import StoredSets
@@ -23,6 +19,7 @@ from neurodial.service.engine.engine import Engine
 from neurodial.service.limits import Limits
 from neurodial.service.services import Services
 from neurodial.service.store import SetStore
+from tests.service.applications import Server
 from tests.service.fake import FakeRunner
 from tests.service.sets import set_file
 
@@ -46,18 +43,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     engines = {"en-es": LocalClient(engine)}
     keys, catalogue = Keys.from_file(folder / "keys.yaml"), Catalogue(engines, store)
     services = Services(engines, Limits(max_set_bytes=20_000), keys=keys, catalogue=catalogue)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    running = uvicorn.Server(uvicorn.Config(create_app(services), port=port, log_level="error"))
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    while not running.started:
-        assert thread.is_alive()
-        time.sleep(0.02)
-    yield Address(f"http://127.0.0.1:{port}")
-    running.should_exit = True
-    thread.join(10)
+    with Server(create_app(services)) as url:
+        yield Address(url)
     engine.close()
 
 

@@ -19,9 +19,9 @@ PAGES = {  # page → what is shortened in its snippets
     "baking": {},
     "distillation": {"count=2000 --budget 0.05": "count=150 --budget 0.1 --rounds 1 --size 0.1"},
     "recovery": {
-        "count=2000": "count=120",
-        "--recover --minutes 10": "--recover --minutes 0.05 --recover-limit 60 --limit 40 --test-limit 10 --rounds 1",
-        "--as-set": "--limit 40 --test-limit 10 --as-set",
+        "count=2000": "count=60",
+        "--recover --minutes 10": "--recover --minutes 0.05 --recover-limit 30 --limit 20 --test-limit 6 --rounds 1",
+        "--as-set": "--limit 20 --test-limit 6 --as-set",
     },
     "evidence": {
         "grammar:tense --concept tense --evidence quick": "grammar:tense?count=100 --concept tense --evidence none",

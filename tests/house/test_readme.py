@@ -15,7 +15,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -29,9 +28,11 @@ from typing import Any
 
 import pytest
 
+from tests.deploy.serving import free_port
+
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-START_S, STOP_S = 240, 45
+START_S, STOP_S = 600, 120
 
 
 @dataclass
@@ -76,9 +77,7 @@ class Application:
     """`neurodial serve --demo` as a process group of its own, every descendant of which carries a mark."""
 
     def __init__(self, command: list[str], folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.mark = uuid.uuid4().hex
         self.log = folder / "serve.log"
         self.process = subprocess.Popen(
@@ -181,7 +180,7 @@ def test_comparison_of_outputs() -> None:
 
 @pytest.mark.cluster
 @pytest.mark.demo
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(not (ROOT / "deploy/demo/en-es").exists(), reason="the demo model is not in the tree yet")
 class TestAgainstTheDemo:
     @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda s: f"{s.language}-line-{s.line}")
