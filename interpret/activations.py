@@ -23,6 +23,8 @@ from neurodial.interpret.blocks import Block, Level, labelled_rows
 from neurodial.interpret.corpus import Example, Sentence, label_differences
 
 Array = np.ndarray[Any, Any]
+EFFICIENT = 512  # tokens of a batch that is large enough to be followed by another one
+PADDING = 0.2  # share of a batch's tokens
 
 
 @dataclass(frozen=True)
@@ -123,13 +125,17 @@ def windows(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
 
 
 def _batches(items: list[_Item], batch_tokens: int) -> Iterator[list[_Item]]:
-    """Batches of similar length whose padded size stays within `batch_tokens`."""
+    """Batches of similar length whose padded size stays within `batch_tokens`, and whose padding within a share."""
     batch: list[_Item] = []
+    size = tokens = 0
     for item in sorted(items, key=_length):
-        if batch and (len(batch) + 1) * _length(item) > batch_tokens:
+        length = _length(item)
+        grown = (len(batch) + 1) * length
+        if batch and (grown > batch_tokens or (size >= EFFICIENT and tokens + length < (1 - PADDING) * grown)):
             yield batch
-            batch = []
+            batch, tokens, grown = [], 0, length
         batch.append(item)
+        size, tokens = grown, tokens + length
     if batch:
         yield batch
 
