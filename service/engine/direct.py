@@ -42,11 +42,13 @@ class DirectStep:
 
     @classmethod
     def of(cls, loaded: LoadedModel, positions: RowPositions | None = None) -> "DirectStep | None":
-        """The direct step of a model; None for one that is not listed or that needs more than one kind of mask."""
+        """The direct step of a model; None for one that is not listed, writes nothing or needs several kinds of mask."""
         model: Any = loaded.model
         config = model.config
         listed = _CAUSAL if positions is None else _TRANSLATION
         if config.model_type not in listed or config._attn_implementation != "sdpa":
+            return None
+        if model.get_output_embeddings() is None:
             return None
         return None if getattr(config, "sliding_window", None) else cls(model, positions)
 
