@@ -42,7 +42,7 @@ class DirectStep:
 
     @classmethod
     def of(cls, loaded: LoadedModel, positions: RowPositions | None = None) -> "DirectStep | None":
-        """The direct step of a model; None for one that is not listed, writes nothing or needs several kinds of mask."""
+        """The direct step of a model; None for one not listed, that writes nothing or needs several kinds of mask."""
         model: Any = loaded.model
         config = model.config
         listed = _CAUSAL if positions is None else _TRANSLATION
