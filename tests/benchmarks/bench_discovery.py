@@ -149,7 +149,7 @@ def show(reached: dict[str, dict[str, Any]], console: Console) -> None:
 
 
 def main(
-    parts: list[str] = typer.Option([], "--part", help=f"by default all: {LISTED}"),
+    parts: list[str] = typer.Option([], "--part", help=f"measured anew, the others stay; all: {LISTED}"),
     words: int = typer.Option(8000, help="words of the corpus that is extracted"),
     rounds: int = typer.Option(3, help="rounds of the extraction"),
     neurox: str = typer.Option("", envvar="NEURODIAL_BENCH_NEUROX", help="interpreter that has NeuroX"),
@@ -166,6 +166,8 @@ def main(
     for part in parts or PARTS:
         found[part] = bench.measure(part)
         console.print(f"[bold]{part}[/bold]", found[part])
+    if parts and out.is_file():
+        found = json.loads(out.read_text(encoding="utf-8"))["parts"] | found
     reached = goals(found)
     show(reached, console)
     packages = {name: version(name) for name in ("torch", "transformers", "scipy")}
