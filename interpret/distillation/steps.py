@@ -23,7 +23,6 @@ from neurodial.interpret.progress import progress
 
 Array = np.ndarray[Any, Any]
 Ranking = Callable[[Array, Array], Array]
-EARLY = 1e-2  # tolerance of linear rankings, which many folds try
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def rankings(recipe: Recipe) -> dict[str, Ranking]:
 
 
 def _by_mass(x: Array, y: Array, l1: float) -> Array:
-    return LinearProbe(l1=l1, tolerance=EARLY).fit(x, y).ranking_
+    return LinearProbe(l1=l1).fit(x, y).ranking_
 
 
 def rank(x: Array, y: Array, tried: dict[str, Ranking], correlation: float) -> dict[str, Array]:
