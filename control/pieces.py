@@ -147,16 +147,12 @@ def _words_of(spans: list[tuple[int, int] | None], words: tuple[tuple[int, int],
     for span in spans:
         best, most = NO_WORD, 0
         if span is not None:
-            first = bisect_right(ends, span[0]) if in_order else 0
-            if in_order and first < len(words) and words[first][0] <= span[0] and span[1] <= ends[first]:
-                found.append(first)  # all of the piece, as mostly
-                continue
-            for number in range(first, len(words)):
+            for number in range(bisect_right(ends, span[0]) if in_order else 0, len(words)):
                 start, end = words[number]
                 shared = min(span[1], end) - max(span[0], start)
                 if shared > most:
                     best, most = number, shared
-                elif in_order and start >= span[1]:
+                if most == span[1] - span[0] or (in_order and start >= span[1]):
                     break
         found.append(best)
     return found

@@ -75,8 +75,8 @@ def adapt(
     from neurodial.control.pruning.saving import new_folder
     from neurodial.deploy.cli.discover import checkpoint
     from neurodial.interpret.adaptation.job import Job, run_job
+    from neurodial.interpret.adaptation.manner import RATES, WAYS, Manner, Protected
     from neurodial.interpret.adaptation.report import check_plotting
-    from neurodial.interpret.adaptation.ways import RATES, WAYS, Manner, Protected
     from neurodial.interpret.pruning.recovery import SETTINGS as DISTILLING
     from neurodial.interpret.ranking_file import Ranking
     from neurodial.interpret.readers import open_corpus
@@ -125,7 +125,7 @@ def _texts(
 ) -> "tuple[Any, Any, Any]":  # fmt: skip
     """What is learnt from, and what is tested on."""
     from neurodial.interpret.adaptation.job import parts_of
-    from neurodial.interpret.adaptation.ways import Texts
+    from neurodial.interpret.adaptation.manner import Texts
     from neurodial.interpret.readers import open_corpus
 
     found = {}

@@ -202,7 +202,8 @@ def _mask(
 ) -> None:  # fmt: skip
     """Ranks, measures and writes a task mask, with its report beside it."""
     from neurodial.interpret.calibration import calibrate_model
-    from neurodial.interpret.pruning.masking import find_mask, page, report_of, summary
+    from neurodial.interpret.pruning.mask_report import page, report_of, summary
+    from neurodial.interpret.pruning.masking import find_mask
 
     held_at = _calibration(loaded, model, way, calibration, scoring)
     if held_at is None and scoring is None:

@@ -26,8 +26,9 @@ from neurodial.deploy.demo.adapt_page import write_page
 from neurodial.deploy.demo.corpora import minimal_pairs, read_tsv
 from neurodial.deploy.demo.scoring import interval, load_scorer
 from neurodial.interpret.adaptation.job import Job, run_job
+from neurodial.interpret.adaptation.manner import WAYS, Manner, Protected, Texts, Way
 from neurodial.interpret.adaptation.measuring import Measuring
-from neurodial.interpret.adaptation.ways import WAYS, Adapter, Manner, Protected, Texts, Way
+from neurodial.interpret.adaptation.ways import Adapter
 from neurodial.interpret.corpus import Corpus, Example, Sentence
 from neurodial.interpret.generation import generate_texts
 from neurodial.interpret.pruning.quality import Perplexity

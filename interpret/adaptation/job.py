@@ -13,10 +13,11 @@ from neurodial.control.errors import BadInput, CorpusError
 from neurodial.control.loading import LoadedModel, load_model
 from neurodial.control.neuron_set import NeuronSet
 from neurodial.control.pruning.saving import save_pruned
+from neurodial.interpret.adaptation.manner import WAYS, Manner, Texts, Way
 from neurodial.interpret.adaptation.measuring import Measured, Measuring, better_by, intervals
 from neurodial.interpret.adaptation.sets import check_sets, drift, fate
 from neurodial.interpret.adaptation.summary import summary
-from neurodial.interpret.adaptation.ways import WAYS, Adapter, Manner, Texts, Way
+from neurodial.interpret.adaptation.ways import Adapter
 from neurodial.interpret.corpus import SPLITS, Corpus, Split
 from neurodial.interpret.training.settings import described
 from neurodial.interpret.versions import package_versions

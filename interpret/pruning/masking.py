@@ -6,7 +6,6 @@ model serves as many smaller ones as there are masks. Nothing becomes faster by 
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from neurodial.control.calibration import Calibration
 from neurodial.control.errors import BadInput
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet, Recommended, SiteNeurons
-from neurodial.interpret import html
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.pruning.quality import Quality, quality_on
 from neurodial.interpret.pruning.sweep import Way, kept_by, prune_to, rank_units
@@ -131,57 +129,3 @@ def find_mask(
     evidence = {"quality": measured(loaded, scores, keep, way, qualities)}
     corpus = described(scoring) if scoring else {}
     return mask_set(loaded, scores, keep, way, calibration, concept=concept, evidence=evidence, corpus=corpus)
-
-
-def report_of(found: NeuronSet) -> dict[str, Any]:
-    """What the report of a mask says, as JSON."""
-    return {
-        "set": found.digest,
-        "concept": found.concept,
-        "model": {"name": found.model_name, "fingerprint": found.fingerprint},
-        "neurons": found.num_neurons,
-        "sites": {str(part.site): len(part.indices) for part in found.sites},
-        "quality": found.evidence["quality"],
-        "provenance": found.provenance,
-        "created": found.created,
-    }
-
-
-def summary(report: Mapping[str, Any]) -> list[str]:
-    """The same in a few lines."""
-    first = f"{report['set'][:19]}…: {report['neurons']:,} neurons that {report['concept']} can do without"
-    lines = []
-    for name, figures in report["quality"].items():
-        pairs = ((what, figures["masked"][what], before) for what, before in figures["original"].items())
-        lines.append(f"{name}: " + ", ".join(f"{what} {now:.2f} instead of {was:.2f}" for what, now, was in pairs))
-    return [first, *lines]
-
-
-def page(report: Mapping[str, Any]) -> str:
-    """The report as one HTML file that needs no other."""
-    sites = [[escape(site), f"{count:,}"] for site, count in report["sites"].items()]
-    rows = [
-        [escape(name), escape(what), f"{before:.2f}", f"{figures['masked'][what]:.2f}"]
-        for name, figures in report["quality"].items()
-        for what, before in figures["original"].items()
-    ]
-    made = report["provenance"]
-    corpus = made["corpus"]
-    settings = {
-        "Command": report.get("command"),
-        "Set": report["set"],
-        "Model": f"{report['model']['name']}, {report['model']['fingerprint']}",
-        "Ranked on": f"{corpus['name']}, {corpus['size']:,} examples, {corpus['digest']}" if corpus else None,
-        "Settings": ", ".join(f"{name} {value}" for name, value in made["settings"].items()),
-        "Versions": ", ".join(f"{name} {value}" for name, value in made["versions"].items()),
-        "Made": report["created"],
-    }
-    told = [[what, f"<code>{escape(str(value))}</code>"] for what, value in settings.items() if value]
-    body = [f"<h1>Task mask {escape(report['concept'])}</h1>", *(f"<p>{escape(t)}</p>" for t in summary(report))]
-    if rows:
-        quality = html.table(["Text", "", "original", "masked"], rows, numbers=(2, 3))
-        body.append(f"<section><h2>Quality</h2>{quality}</section>")
-    switched = html.table(["Site", "neurons"], sites, numbers=(1,))
-    body.append(f"<section><h2>Switched off</h2>{switched}</section>")
-    body.append(f"<section><h2>How it was made</h2>{html.table(['', ''], told)}</section>")
-    return html.page(f"Task mask {report['concept']}", body)

@@ -218,21 +218,33 @@ def page(report: Report, plot: bytes | None) -> str:
         picture = base64.b64encode(plot).decode("ascii")
         image = f'<img alt="Quality by share kept" style="max-width:100%" src="data:image/png;base64,{picture}">'
         body.append(f"<section>{image}</section>")
-    body.append("<section><h2>How it was made</h2>" + html.table(["", ""], _made(report)) + "</section>")
+    body.append(how_made(_made(report)))
     return html.page("Pruning report", body)
 
 
-def _made(report: Report) -> list[list[str]]:
+def _made(report: Report) -> dict[str, Any]:
     """Command, fingerprints, corpora and settings, for those who want to make it again."""
     rows = {"Command": report.get("command"), "Original": report["model"]["fingerprint"]}
     rows["Checkpoint"] = report.get("out", {}).get("fingerprint")
-    rows |= {what: f"{c['name']}, {c['size']:,} examples, {c['digest']}" for what, c in report["corpora"].items()}
-    rows |= {"Pruning": _settings(report["way"]), "Made": report.get("created")}
+    rows |= {what: corpus_line(corpus) for what, corpus in report["corpora"].items()}
+    rows |= {"Pruning": settings_line(report["way"]), "Made": report.get("created")}
     if report.get("recovery"):
-        rows["Training"] = _settings(report["recovery"]["settings"])
-    rows["Versions"] = _settings(report.get("versions", {}))
-    return [[escape(what), f"<code>{escape(str(value))}</code>"] for what, value in rows.items() if value]
+        rows["Training"] = settings_line(report["recovery"]["settings"])
+    rows["Versions"] = settings_line(report.get("versions", {}))
+    return rows
 
 
-def _settings(values: Mapping[str, Any]) -> str:
+def how_made(rows: Mapping[str, Any]) -> str:
+    """The section of a page that says how it was made: what → text; what is empty is left out."""
+    told = [[escape(what), f"<code>{escape(str(value))}</code>"] for what, value in rows.items() if value]
+    return "<section><h2>How it was made</h2>" + html.table(["", ""], told) + "</section>"
+
+
+def corpus_line(corpus: Mapping[str, Any]) -> str:
+    """Name, size and digest of a corpus, from `described`."""
+    return f"{corpus['name']}, {corpus['size']:,} examples, {corpus['digest']}"
+
+
+def settings_line(values: Mapping[str, Any]) -> str:
+    """Names and values; None is left out."""
     return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)

@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from neurodial.control.loading import LoadedModel
 from neurodial.control.rows import ControlledRows
 from neurodial.service.engine.caches import RowCache
-from neurodial.service.engine.direct import DirectStep, agree
+from neurodial.service.engine.direct import DirectStep, proven
 from neurodial.service.engine.masks import Mask, left_aligned, right_aligned
 from neurodial.service.engine.padding import padded, padding_token
 from neurodial.service.engine.positions import RowPositions
@@ -71,9 +70,7 @@ class CausalPasses:
         accepted = inspect.signature(loaded.model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
-        direct = DirectStep.of(loaded)
-        is_same = direct is not None and agree(partial(self._probe, direct), partial(self._probe, None))
-        self._direct = direct if is_same else None
+        self._direct = proven(DirectStep.of(loaded), self._probe)
 
     def prefill(self, prompts: Items[tuple[int, ...]], slots: Items[int]) -> Prefill:
         """Reads prompts, padded on the left."""
@@ -135,9 +132,7 @@ class TranslationPasses:
         self._sources = SourceKeys(loaded)
         self._source_key: tuple[Items[int], int] = ((), 0)
         self._source_mask: Mask | None = None
-        direct = DirectStep.of(loaded, self._positions)
-        is_same = direct is not None and agree(partial(self._probe, direct), partial(self._probe, None))
-        self._direct = direct if is_same else None
+        self._direct = proven(DirectStep.of(loaded, self._positions), self._probe)
 
     def prefill(self, prompts: Items[tuple[int, ...]], slots: Items[int]) -> Prefill:
         """Runs the encoder."""

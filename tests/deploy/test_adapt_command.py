@@ -8,6 +8,7 @@ import pytest
 from neurodial.control.loading import load_model
 from neurodial.deploy.cli.adapt import adapt
 from neurodial.interpret.adaptation import ways
+from neurodial.interpret.adaptation.manner import WAYS
 from tests.deploy.test_discover_command import run
 
 QUICK = ("--steps", 3, "--minutes", 1, "--test-limit", 10)
@@ -38,13 +39,13 @@ def test_all_ways_with_one_report(tiny_marian_path: Path, texts: dict[str, str],
     assert "lora, seed 0: gains bleu" in result.stderr
     assert "a folder for each way" in result.stdout
     assert [p.name for p in out.parent.iterdir()] == ["adapted"]
-    assert sorted(p.name for p in out.iterdir()) == ["adaptation", *sorted(ways.WAYS)]
+    assert sorted(p.name for p in out.iterdir()) == ["adaptation", *sorted(WAYS)]
     report = json.loads((out / "adaptation" / "report.json").read_text())
-    assert {run["way"] for run in report["runs"]} == set(ways.WAYS)
+    assert {run["way"] for run in report["runs"]} == set(WAYS)
     assert report["command"].startswith("neurodial")
     assert "<h2>Gain and forgetting</h2>" in (out / "adaptation" / "report.html").read_text()
     base = load_model(tiny_marian_path)
-    for way in ways.WAYS:
+    for way in WAYS:
         lineage = load_model(out / way).lineage
         assert lineage is not None
         assert lineage.ancestors == (base.fingerprint,)

@@ -22,12 +22,13 @@ from neurodial.control.pruning.saving import save_pruned
 from neurodial.interpret.adaptation import ways
 from neurodial.interpret.adaptation.expansion import expand, freed_neurons
 from neurodial.interpret.adaptation.job import Job, parts_of, run_job
+from neurodial.interpret.adaptation.manner import WAYS, Manner, Protected, Texts
 from neurodial.interpret.adaptation.masks import holding, share_trained, training_only, unit_sites, weights_of
 from neurodial.interpret.adaptation.measuring import Measured, better_by, intervals
 from neurodial.interpret.adaptation.report import page, table
 from neurodial.interpret.adaptation.sets import remeasured
 from neurodial.interpret.adaptation.summary import summary
-from neurodial.interpret.adaptation.ways import Adapter, Manner, Protected, Texts
+from neurodial.interpret.adaptation.ways import Adapter
 from neurodial.interpret.corpus import Corpus, Example, Sentence
 from neurodial.interpret.discover import Discovery, discover
 from neurodial.interpret.ranking_file import Ranking
@@ -62,7 +63,7 @@ def texts() -> Texts:
 
 
 def manner(**changes: Any) -> Manner:
-    return replace(Manner(SHORT, dict.fromkeys(ways.WAYS, 5e-3), replace(SHORT, hidden=1.0)), **changes)
+    return replace(Manner(SHORT, dict.fromkeys(WAYS, 5e-3), replace(SHORT, hidden=1.0)), **changes)
 
 
 @pytest.mark.parametrize("name", ["marian", "llama", "gpt2", "phi3", "t5-gated", "falcon-new", "bert"])
@@ -145,7 +146,7 @@ def changed(first: torch.nn.Module, second: torch.nn.Module) -> dict[str, torch.
 def test_each_way_changes_what_it_may(loaded: LoadedModel, texts: Texts) -> None:
     adapter = Adapter(loaded, texts, manner())
     names = {name for name, _ in loaded.model.named_parameters() if "embed_positions" not in name}
-    made = {way: adapter.adapt(way) for way in ways.WAYS}
+    made = {way: adapter.adapt(way) for way in WAYS}
     assert set(changed(loaded.model, made["full"].loaded.model)) == names
     moved = changed(loaded.model, made["lora"].loaded.model)
     assert set(moved) == {f"{name}.weight" for name in ways.projections(loaded)}
@@ -154,13 +155,13 @@ def test_each_way_changes_what_it_may(loaded: LoadedModel, texts: Texts) -> None
     assert moved
     assert not any((moved[name] & held[name]).any() for name in moved)
     assert not any("norm" in name or "shared" in name for name in moved)
-    room = adapter._room()
+    room = adapter.room()
     freed = weights_of(room.loaded, room.freed)
     moved = changed(room.loaded.model, made["prune-expand"].loaded.model)
     assert set(moved) == set(freed)
     assert not any((moved[name] & ~freed[name]).any() for name in moved)
     assert {way: a.training["dev_loss"] < a.training["dev_loss_before"] for way, a in made.items()} == dict.fromkeys(
-        ways.WAYS, True
+        WAYS, True
     )
     steps = {way: a.loaded.lineage.steps[-1] for way, a in made.items() if a.loaded.lineage}
     assert all(step["kind"] == "adapted" and step["weights_changed"] for step in steps.values())
@@ -320,7 +321,7 @@ def test_a_model_that_was_pruned_before_is_expanded(loaded: LoadedModel, texts: 
     adapter = Adapter(loaded, texts, manner(pruned=pruned))
     made = adapter.adapt("prune-expand")
     assert made.freed == freed_neurons(loaded, pruned)
-    room = adapter._room()
+    room = adapter.room()
     freed, moved = weights_of(room.loaded, room.freed), changed(room.loaded.model, made.loaded.model)
     assert moved
     assert not any((moved[name] & ~freed[name]).any() for name in moved)
