@@ -13,7 +13,6 @@ import numpy as np
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import AddressError, CalibrationError
-from neurodial.control.lineage import check_origin
 from neurodial.control.set_file import CALIBRATION, content_digest, read_set_file, write_set_file
 
 if TYPE_CHECKING:
@@ -121,8 +120,7 @@ class Calibration:
             FingerprintError: if it was made for a model that is neither this one nor an ancestor of it, or for an
                 ancestor whose weights were changed since.
         """
-        return check_origin(
-            loaded,
+        return loaded.check_origin(
             self.fingerprint,
             what=f"the calibration was made for {self.model_name}",
             remedy="make one for this model: neurodial calibrate --model … --corpus … --out …",

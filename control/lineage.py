@@ -8,13 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from neurodial.control.addresses import Site, compact_ranges, expand_ranges
-from neurodial.control.errors import AddressError, FingerprintError, ModelError
-
-if TYPE_CHECKING:
-    from neurodial.control.loading import LoadedModel
+from neurodial.control.errors import AddressError, ModelError
 
 FILE_NAME = "neurodial.json"
 FORMAT_VERSION = 1
@@ -163,34 +160,3 @@ class Lineage:
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, AddressError) as error:
             raise ModelError(f"{file}: not a readable lineage ({type(error).__name__}: {error})") from error
-
-
-def check_origin(
-    loaded: "LoadedModel", fingerprint: str, *, what: str, remedy: str, allow_changed_weights: bool = False
-) -> bool:
-    """Refuses a model that something (a set, a calibration, a ranking) was not made for, nor for an ancestor of it.
-
-    Args:
-        loaded: the model.
-        fingerprint: of the model that it was made for.
-        what: how the message begins, such as `the neuron set 'tense' was made for en-es`.
-        remedy: what to do instead.
-        allow_changed_weights: take what belongs to an ancestor even though weights were changed since.
-
-    Returns:
-        Whether it is inherited: made for an ancestor of the model.
-
-    Raises:
-        FingerprintError: if it belongs to another model, or to an ancestor whose weights were changed since.
-    """
-    if loaded.fingerprint == fingerprint:
-        return False
-    made_for = f"{what} ({fingerprint[:19]}…)"
-    if loaded.lineage is None or fingerprint not in loaded.lineage.ancestors:
-        raise FingerprintError(f"{made_for}, not for this model ({loaded.fingerprint[:19]}…)", hint=remedy)
-    if loaded.lineage.changed_since(fingerprint) and not allow_changed_weights:
-        raise FingerprintError(
-            f"{made_for}; this model descends from it, but its weights were changed",
-            hint=f"{remedy}; or allow changed weights (allow_changed_weights)",
-        )
-    return True

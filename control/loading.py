@@ -27,7 +27,7 @@ from transformers.utils import logging as hub_logging
 
 from neurodial.control.addresses import Site
 from neurodial.control.architectures import Family
-from neurodial.control.errors import ModelError
+from neurodial.control.errors import FingerprintError, ModelError
 from neurodial.control.lineage import Lineage
 from neurodial.control.pruning.loader import read_derived
 from neurodial.control.sites import ModelSites, sites_of
@@ -102,6 +102,33 @@ class LoadedModel:
         name = source.name if source else type(model).__name__
         lineage = Lineage.load(source) if source else None
         return cls(model.eval(), tokenizer, name, fingerprint(model, source, lineage), sites_of(model), lineage)
+
+    def check_origin(self, fingerprint: str, *, what: str, remedy: str, allow_changed_weights: bool = False) -> bool:
+        """Refuses what (a set, a calibration, a ranking) was made neither for this model nor for an ancestor of it.
+
+        Args:
+            fingerprint: of the model that it was made for.
+            what: how the message begins, such as `the neuron set 'tense' was made for en-es`.
+            remedy: what to do instead.
+            allow_changed_weights: take what belongs to an ancestor even though weights were changed since.
+
+        Returns:
+            Whether it is inherited: made for an ancestor of the model.
+
+        Raises:
+            FingerprintError: if it belongs to another model, or to an ancestor whose weights were changed since.
+        """
+        if self.fingerprint == fingerprint:
+            return False
+        made_for = f"{what} ({fingerprint[:19]}…)"
+        if self.lineage is None or fingerprint not in self.lineage.ancestors:
+            raise FingerprintError(f"{made_for}, not for this model ({self.fingerprint[:19]}…)", hint=remedy)
+        if self.lineage.changed_since(fingerprint) and not allow_changed_weights:
+            raise FingerprintError(
+                f"{made_for}; this model descends from it, but its weights were changed",
+                hint=f"{remedy}; or allow changed weights (allow_changed_weights)",
+            )
+        return True
 
     def physical(self, site: Site, neurons: Sequence[int]) -> tuple[int, ...]:
         """Places in this model's tensors of neurons given by their original numbers.

@@ -11,7 +11,6 @@ import numpy as np
 from neurodial.control.addresses import Neurons, Site
 from neurodial.control.controls import OPERATIONS
 from neurodial.control.errors import NeurodialError, NeuronSetError
-from neurodial.control.lineage import check_origin
 from neurodial.control.set_file import Tensors, content_digest, parse_set_file, read_set_file, write_set_file
 
 if TYPE_CHECKING:
@@ -194,8 +193,7 @@ class NeuronSet:
         Raises:
             FingerprintError: if the set is of another model, or of one whose weights were changed since.
         """
-        return check_origin(
-            loaded,
+        return loaded.check_origin(
             self.fingerprint,
             what=f"the neuron set {self.concept!r} was made for {self.model_name}",
             remedy="discover the concept on this model: neurodial discover --model …",

@@ -1,6 +1,5 @@
 """The discovery job: corpus + model + concept + method + sites → ranking → neuron set with its evidence."""
 
-import fnmatch
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -9,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from neurodial.control.addresses import Site
-from neurodial.control.errors import AddressError, BadInput, CorpusError
+from neurodial.control.errors import BadInput, CorpusError
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet, ReadOut, Recommended
 from neurodial.interpret.assemble import (
@@ -27,6 +26,7 @@ from neurodial.interpret.evidence.settings import Level
 from neurodial.interpret.executors import Executor
 from neurodial.interpret.gather import check_gathered, check_labels, gather, train_readouts
 from neurodial.interpret.maps import explained
+from neurodial.interpret.plan import GatheringPlan, match_sites
 from neurodial.interpret.readout import ReadOutSettings
 from neurodial.interpret.registry import CausalMethod, RankingMethod, make_ranker
 from neurodial.interpret.sketches import LabelQuantiles
@@ -39,6 +39,7 @@ from neurodial.interpret.versions import PACKAGES, package_versions
 Array = np.ndarray[Any, Any]
 Watch = Callable[[RankingMethod, tuple[Site, ...]], None]
 STRENGTHS = {"map": 1.5, "shift": 2.0}
+RIDGE = 100.0
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,19 @@ class Discovery:
     sentences: Literal["mean", "last", "max"] = "mean"
     max_rows: int = 20_000
     examples: int = 50
-    ridge: float = 100.0
+    ridge: float = RIDGE
     readout: ReadOutSettings = field(default_factory=ReadOutSettings)
     op: str | None = None
     strength: float | None = None
     tuning: TuningSettings | None = None
     tuning_pairs: int = 6000
     evidence: Level = "quick"
+
+    def gathering(self, sites: tuple[Site, ...], *, quantiles: bool = False) -> GatheringPlan:
+        """What the pass over the corpus gathers at these sites."""
+        return GatheringPlan(
+            sites, self.words, self.sentences, self.decoder, self.max_rows, self.seed, quantiles=quantiles
+        )
 
 
 def discover(
@@ -119,14 +126,15 @@ def discover(
     if job.top < 1:
         raise BadInput(f"top={job.top}: a set has at least one neuron", param="top")
     _check_corpus(corpus, method)
-    data = gather(loaded, corpus, sites, job, store, executor)
+    is_sketched = isinstance(method, RankingMethod) and method.streams == "quantiles"
+    data = gather(loaded, corpus, job.gathering(sites, quantiles=is_sketched), store, executor)
     check_gathered(corpus, data)
     measured: dict[str, Any] = {}
     if isinstance(method, RankingMethod):
         ranked = rank(method, data, sites, watch)
     else:
         ranked, measured["task"] = _ranked_causally(loaded, corpus, method, sites, job)
-    readouts, report = train_readouts(data, sites, job)
+    readouts, report = train_readouts(data, sites, job.readout)
     tuned = _tuned(loaded, corpus, data, ranked, readouts, job) if job.tuning else None
     ranked = tuned.ranked if tuned else ranked
     chosen = choose(ranked, job.top)
@@ -159,25 +167,6 @@ def discover(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return replace(found, evidence=gather_evidence(finding, found, job.evidence) | evidence)
-
-
-def match_sites(loaded: LoadedModel, patterns: tuple[str, ...]) -> tuple[Site, ...]:
-    """The model's sites that match, in the order of execution; without patterns its default site.
-
-    The default is the last residual site of the encoder, or of a decoder-only model the one at two thirds of its depth.
-
-    Raises:
-        AddressError: for a pattern that matches nothing.
-    """
-    known = list(loaded.sites.sites)
-    if not patterns:
-        residual = [s for s in known if s.stack == loaded.sites.stacks[0] and s.kind == "resid"]
-        return (residual[2 * len(residual) // 3 if loaded.family == "decoder-only" else -1],)
-    for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(str(site), pattern) for site in known):
-            loaded.sites.info(Site.parse(pattern))
-            raise AddressError(f"{pattern!r} matches no site of the model", hint="neurodial inspect MODEL lists them")
-    return tuple(site for site in known if any(fnmatch.fnmatchcase(str(site), p) for p in patterns))
 
 
 def _ranked_causally(

@@ -1,6 +1,6 @@
 """What one pass over a corpus gathers for discovery: statistics, rows, paired tokens, and read-outs trained on them."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,13 +13,17 @@ from neurodial.interpret.assemble import Gathered
 from neurodial.interpret.blocks import Level
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.executors import Executor
-from neurodial.interpret.readout import MIN_ROWS_OF_A_CLASS, calibrate, check_classes, fit_readout, score_readout
-from neurodial.interpret.registry import methods
+from neurodial.interpret.plan import GatheringPlan
+from neurodial.interpret.readout import (
+    MIN_ROWS_OF_A_CLASS,
+    ReadOutSettings,
+    calibrate,
+    check_classes,
+    fit_readout,
+    score_readout,
+)
 from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, QuantileStatistics, Sink, stream
 from neurodial.interpret.store import ActivationStore
-
-if TYPE_CHECKING:
-    from neurodial.interpret.discover import Discovery
 
 Array = np.ndarray[Any, Any]
 MIN_LABELLED = 8  # words (or sentences) of a label in the training part
@@ -28,8 +32,7 @@ MIN_LABELLED = 8  # words (or sentences) of a label in the training part
 def gather(
     loaded: LoadedModel,
     corpus: Corpus,
-    sites: tuple[Site, ...],
-    job: "Discovery",
+    plan: GatheringPlan,
     store: ActivationStore | None = None,
     executor: Executor | None = None,
 ) -> Gathered:
@@ -38,36 +41,35 @@ def gather(
     level: Literal["word", "sentence"] = "word" if corpus.word_labels else "sentence"
     statistics = LabelStatistics(classes, level=level)
     sketches = QuantileStatistics(classes, level=level)
-    known = methods().get(job.method)
-    samples = Collector(level=level, max_rows=job.max_rows, seed=job.seed)
-    positions = Collector(level="piece", max_rows=2 * job.max_rows, seed=job.seed)
+    samples = Collector(level=level, max_rows=plan.max_rows, seed=plan.seed)
+    positions = Collector(level="piece", max_rows=2 * plan.max_rows, seed=plan.seed)
     joined: Level = "piece" if corpus.word_labels else "sentence"
-    pairs = PairedTokens(sites, level=joined)
-    held_out = PairedTokens(sites, level=joined, splits=("dev", "test"))
+    pairs = PairedTokens(plan.sites, level=joined)
+    held_out = PairedTokens(plan.sites, level=joined, splits=("dev", "test"))
     with_words = corpus.word_labels and (store is None or "piece" in store.levels)
     with_pairs = corpus.paired and len(corpus.labels) == 2 and (with_words or not corpus.word_labels)
-    plan = Extraction(
-        sites,
+    extraction = Extraction(
+        plan.sites,
         (level, "piece") if with_words else (level,),
-        words=job.words,
-        sentences=job.sentences,
-        decoder=job.decoder,
+        words=plan.words,
+        sentences=plan.sentences,
+        decoder=plan.decoder,
     )
     sinks: list[Sink] = [
         statistics,
         samples,
-        *([sketches] if known is not None and known.streams == "quantiles" else []),
+        *([sketches] if plan.quantiles else []),
         *([positions] if with_words else []),
         *([pairs, held_out] if with_pairs else []),
     ]
     if store is None:
-        stream(loaded, corpus, plan, sinks, executor)
+        stream(loaded, corpus, extraction, sinks, executor)
     else:
-        store.check_plan(plan)
-        for block in store.blocks(sites, plan.levels):
+        store.check_plan(extraction)
+        for block in store.blocks(plan.sites, extraction.levels):
             for sink in sinks:
                 sink.add(block)
-    stacks: list[Stack] = list(dict.fromkeys(site.stack for site in sites))
+    stacks: list[Stack] = list(dict.fromkeys(site.stack for site in plan.sites))
     return Gathered(
         classes,
         statistics.moments,
@@ -116,7 +118,7 @@ def check_gathered(corpus: Corpus, data: Gathered) -> None:
 
 
 def train_readouts(
-    data: Gathered, sites: tuple[Site, ...], job: "Discovery"
+    data: Gathered, sites: tuple[Site, ...], settings: ReadOutSettings
 ) -> tuple[tuple[ReadOut, ...], dict[str, Any]]:
     """A calibrated read-out at each site, with its held-out scores; none where only sentences are labelled."""
     made: list[ReadOut] = []
@@ -128,9 +130,9 @@ def train_readouts(
         x, y = rows.values[site], rows.labels
         train, dev, test = (rows.splits == split for split in (0, 1, 2))
         _check_tokens(data, y[train])
-        readout = fit_readout(site, x[train], y[train], data.classes, settings=job.readout)
-        if job.readout.beta > 0 and _has_all(y[dev], data.classes):
-            readout = calibrate(readout, x[dev], y[dev], beta=job.readout.beta)
+        readout = fit_readout(site, x[train], y[train], data.classes, settings=settings)
+        if settings.beta > 0 and _has_all(y[dev], data.classes):
+            readout = calibrate(readout, x[dev], y[dev], beta=settings.beta)
         made.append(readout)
         report[str(site)] = score_readout(readout, x[test], y[test]) if test.any() else {"rows": 0}
     return tuple(made), report

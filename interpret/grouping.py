@@ -14,7 +14,6 @@ from neurodial.control.loading import LoadedModel
 from neurodial.interpret.activations import Extraction
 from neurodial.interpret.blocks import Block
 from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.discover import match_sites
 from neurodial.interpret.explanations import figure
 from neurodial.interpret.group_pictures import bars_svg, dendrogram_svg, heat_map, size_histogram_svg, sizes_svg
 from neurodial.interpret.html import page, table
@@ -22,6 +21,7 @@ from neurodial.interpret.methods.clustering import Clustering, members_of
 from neurodial.interpret.methods.multi_model import MultiModel
 from neurodial.interpret.methods.nmf import NeuronFactors
 from neurodial.interpret.observations import Chosen, observe
+from neurodial.interpret.plan import match_sites
 from neurodial.interpret.registry import Method, make_grouping
 from neurodial.interpret.sinks import Collector, stream
 

@@ -23,7 +23,6 @@ import numpy as np
 
 from neurodial.control.addresses import Neurons, Site
 from neurodial.control.errors import AddressError, BadInput, NeurodialError
-from neurodial.control.lineage import check_origin
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet
 from neurodial.control.set_file import write_atomically
@@ -174,7 +173,7 @@ def rank_by(loaded: LoadedModel, ranking: Ranking, sites: Sequence[Site]) -> Ran
     """
     if ranking.fingerprint:
         what = f"the ranking {ranking.name} was made for {ranking.model_name}"
-        check_origin(loaded, ranking.fingerprint, what=what, remedy="rank this model's neurons")
+        loaded.check_origin(ranking.fingerprint, what=what, remedy="rank this model's neurons")
     values: dict[Site, dict[int, float]] = {site: {} for site in sites}
     for address, score in ranking.rows:
         site = Neurons.site_of(address)

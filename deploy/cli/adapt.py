@@ -73,7 +73,7 @@ def adapt(
     """Adapt a model to a domain, hold what matters elsewhere, and report what that gained and what it forgot."""
     from neurodial.control.loading import load_model
     from neurodial.control.pruning.saving import new_folder
-    from neurodial.deploy.cli.discover import checkpoint
+    from neurodial.deploy.cli.options import checkpoint
     from neurodial.interpret.adaptation.job import Job, run_job
     from neurodial.interpret.adaptation.manner import RATES, WAYS, Manner, Protected
     from neurodial.interpret.adaptation.report import check_plotting

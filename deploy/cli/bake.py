@@ -43,7 +43,7 @@ def bake(
     from neurodial.control.controls import parse_controls
     from neurodial.control.loading import load_model
     from neurodial.control.pruning.saving import check_place
-    from neurodial.deploy.cli.discover import checkpoint
+    from neurodial.deploy.cli.options import checkpoint
 
     parsed = parse_controls(listed)
     if out is not None and not dry_run:

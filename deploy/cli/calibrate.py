@@ -39,7 +39,7 @@ def calibrate(
         raise BadInput(f"--out {out}: a folder, not a file", hint="name a file, such as calibration.safetensors")
 
     from neurodial.control.loading import load_model
-    from neurodial.deploy.cli.discover import checkpoint
+    from neurodial.deploy.cli.options import checkpoint
     from neurodial.interpret.calibration import calibrate_model
     from neurodial.interpret.readers import open_corpus
 

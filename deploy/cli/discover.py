@@ -1,13 +1,12 @@
 """`neurodial discover`: find the neurons that carry a concept and write a neuron set."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from neurodial.control.errors import BadInput, NeurodialError
-from neurodial.deploy.cli.job import executor
+from neurodial.deploy.cli.options import CHOICES, checkpoint, executor, method_params
 from neurodial.deploy.cli.output import one_line_errors, print_json
 from neurodial.deploy.publishing import KEY_VARIABLE, Destination, published_lines
 
@@ -17,14 +16,6 @@ if TYPE_CHECKING:
     from neurodial.interpret.evidence.thresholds import Thresholds
 
 PANEL = "Publishing"
-DEMO_MODELS = {"demo": "en-es", "demo-lm": "lm"}
-CHOICES = {
-    "decoder": ("reference", "own"),
-    "words": ("first", "last", "mean"),
-    "sentences": ("mean", "last", "max"),
-    "op": ("map", "shift", "clamp", "prune"),
-    "evidence": ("quick", "full", "none"),
-}
 
 
 @one_line_errors
@@ -162,33 +153,6 @@ def discover(
 command = discover
 
 
-def checkpoint(model: str) -> Path | str:
-    """The folder of a model; `demo` is the bundled translation model, `demo-lm` the bundled language model."""
-    if model not in DEMO_MODELS:
-        return model
-    from neurodial.deploy import demo
-
-    return Path(demo.__file__).parent / DEMO_MODELS[model]
-
-
-def method_params(items: list[str]) -> dict[str, Any]:
-    """Settings of a method from NAME=VALUE; values are read as JSON, and as text where they are not.
-
-    Raises:
-        BadInput: for an item without a name.
-    """
-    params: dict[str, Any] = {}
-    for item in items:
-        name, separator, value = item.partition("=")
-        if not separator:
-            raise BadInput(f"--param {item}: not NAME=VALUE")
-        try:
-            params[name] = json.loads(value)
-        except ValueError:
-            params[name] = value
-    return params
-
-
 def _published(
     found: "NeuronSet", out: Path, destination: Destination, thresholds: "Thresholds"
 ) -> tuple[int, dict[str, Any]]:
@@ -229,7 +193,7 @@ def _report(
         typer.echo(f"skipped: {problem}", err=True)
     if corpus.num_problems > len(corpus.problems):
         typer.echo(f"skipped: {corpus.num_problems - len(corpus.problems):,} more rows", err=True)
-    from neurodial.deploy.cli.inspect import print_set
+    from neurodial.deploy.cli.render import print_set
 
     print_set(found, top=10)
     typer.echo(f"wrote {out} ({found.short})")

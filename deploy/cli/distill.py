@@ -50,7 +50,7 @@ def distill(
 
     from neurodial.control.loading import load_model
     from neurodial.control.pruning.saving import new_folder
-    from neurodial.deploy.cli.discover import checkpoint
+    from neurodial.deploy.cli.options import checkpoint
     from neurodial.interpret.distillation.job import distil
     from neurodial.interpret.distillation.recipe import SIZES, Recipe
     from neurodial.interpret.readers import open_corpus

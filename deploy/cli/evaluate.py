@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neurodial.control.errors import BadInput
-from neurodial.deploy.cli.discover import CHOICES, checkpoint, method_params
+from neurodial.deploy.cli.options import CHOICES, checkpoint, method_params
 from neurodial.deploy.cli.output import one_line_errors, print_json, write_text
 
 if TYPE_CHECKING:

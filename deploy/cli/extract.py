@@ -6,8 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from neurodial.control.errors import BadInput
-from neurodial.deploy.cli.discover import checkpoint
-from neurodial.deploy.cli.job import executor
+from neurodial.deploy.cli.options import checkpoint, executor
 from neurodial.deploy.cli.output import one_line_errors, print_json
 
 CHOICES = {
@@ -67,8 +66,8 @@ def extract(
 
     from neurodial.control.loading import load_model
     from neurodial.interpret.activations import Extraction
-    from neurodial.interpret.discover import match_sites
     from neurodial.interpret.neurox import export_neurox, import_neurox, residual_sites
+    from neurodial.interpret.plan import match_sites
     from neurodial.interpret.readers import open_corpus
     from neurodial.interpret.storing import extract_to_store
 

@@ -1,17 +1,17 @@
 """`neurodial inspect`: what a neuron set holds, or where a model's neurons are; what the path is decides."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from neurodial.control.errors import BadInput
+from neurodial.deploy.cli.options import checkpoint
 from neurodial.deploy.cli.output import one_line_errors, print_json
+from neurodial.deploy.cli.render import print_set, set_report
 
 if TYPE_CHECKING:
     from neurodial.control.neuron_set import NeuronSet
-
-BAR = 12  # characters of the longest bar
 
 
 @one_line_errors
@@ -38,7 +38,6 @@ def inspect_(
             "--ranking takes a neuron set", hint="neurodial prune writes a model's ranking beside its report"
         )
     from neurodial.control.loading import load_model
-    from neurodial.deploy.cli.discover import checkpoint
     from neurodial.deploy.cli.model_report import model_report, print_model
 
     loaded = load_model(checkpoint(target), text=False)
@@ -72,67 +71,3 @@ def write_ranking(found: "NeuronSet", path: Path) -> None:
     except OSError as error:
         raise BadInput(f"--ranking {path}: cannot be written ({error.strerror})") from None
     typer.echo(f"wrote {path}", err=True)
-
-
-def set_report(found: "NeuronSet") -> dict[str, Any]:
-    """Everything about a set that a program may want, tensors aside."""
-    return {
-        "kind": "neuron_set",
-        "concept": found.concept,
-        "labels": list(found.labels),
-        "digest": found.digest,
-        "model": {"name": found.model_name, "fingerprint": found.fingerprint},
-        "recommended": {
-            "op": found.recommended.op,
-            "where": found.recommended.where,
-            "strength": found.recommended.strength,
-            "top": found.recommended.top,
-        },
-        "readouts": [
-            {"site": str(r.site), "neurons": len(r.indices), "classes": list(r.classes)} for r in found.readouts
-        ],
-        "neurons": [
-            {"address": address, "score": score, "mean": means} for address, score, means in found.ranked()
-        ],
-        "evidence": found.evidence,
-        "provenance": found.provenance,
-        "created": found.created,
-    }  # fmt: skip
-
-
-def print_set(found: "NeuronSet", top: int) -> None:
-    """The set for people: what it is, what shows it, and its best neurons."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from neurodial.deploy.cli.evidence import print_evidence
-
-    console = Console(highlight=False)
-    console.print(f"[bold]{escape(found.concept)}[/bold]: {escape(' / '.join(found.labels))}  [dim]{found.short}[/dim]")
-    where = ", ".join(f"{s.site} ({len(s.indices)})" for s in found.sites)
-    console.print(f"{found.num_neurons} neurons of {escape(found.model_name)}: {where}")
-    source = found.provenance
-    if "method" in source and "corpus" in source:
-        console.print(
-            f"found by {source['method']['slug']} on {escape(source['corpus']['name'])}, seed {source['seed']}"
-        )
-    advice = found.recommended
-    strengths = ", ".join(f"{label} {value:g}" for label, value in advice.strength.items())
-    console.print(f"recommended: {advice.op} where {advice.where}, strength {escape(strengths)}")
-    print_evidence(found.evidence, console)
-    table = Table("neuron", "score", "", *found.labels, box=None, pad_edge=False, header_style="bold")
-    rows = found.ranked()
-    longest = max(abs(score) for _, score, _ in rows) or 1.0
-    for address, score, means in rows[:top]:
-        bar = "█" * max(1, round(BAR * abs(score) / longest))
-        colour = "red" if score < 0 else "green"
-        table.add_row(
-            escape(address),
-            f"{score:+.3f}",
-            f"[{colour}]{bar}[/{colour}]",
-            *(f"{means[label]:+.3f}" for label in found.labels),
-        )
-    console.print(table)
-    if len(rows) > top:
-        console.print(f"[dim]… and {len(rows) - top} more; --top shows more of them, --json all[/dim]")

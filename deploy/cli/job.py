@@ -1,23 +1,18 @@
 """`neurodial job`: discovery and extraction on a Ray cluster, such as the one that the application runs on."""
 
 import shlex
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from neurodial.control.errors import BadInput
+from neurodial.deploy.cli.options import Workers
 from neurodial.deploy.cli.output import one_line_errors
-
-if TYPE_CHECKING:
-    from neurodial.control.loading import LoadedModel
-    from neurodial.interpret.executors import Executor
 
 COMMANDS = ("discover", "extract")
 SETTINGS = {"allow_interspersed_args": False}  # what follows the command's name is the command's
-Workers = Callable[[Callable[[], "LoadedModel"], str], "Executor"]
 
 
 @one_line_errors
@@ -69,21 +64,3 @@ def command(
         code = load_command(name).main(rest, f"neurodial job {name}", standalone_mode=False, obj=found)
     if code:
         raise typer.Exit(code)
-
-
-def executor(ctx: typer.Context, model: str, loaded: "LoadedModel", device: str, dtype: str) -> "Executor | None":
-    """The workers of the job that a command runs in, with the model that it has loaded; None outside jobs."""
-    if ctx.obj is None:
-        return None
-    folder = Path(model)
-    place = str(folder.absolute()) if folder.exists() else model
-    workers: Workers = ctx.obj
-    return workers(partial(load, place, device, dtype), loaded.fingerprint)
-
-
-def load(model: str, device: str, dtype: str) -> "LoadedModel":
-    """The model that a command line names."""
-    from neurodial.control.loading import load_model
-    from neurodial.deploy.cli.discover import checkpoint
-
-    return load_model(checkpoint(model), device=device, dtype=dtype)

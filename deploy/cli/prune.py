@@ -84,7 +84,7 @@ def prune(
 
     from neurodial.control.loading import load_model
     from neurodial.control.pruning.saving import new_folder
-    from neurodial.deploy.cli.discover import checkpoint
+    from neurodial.deploy.cli.options import checkpoint
     from neurodial.interpret.pruning.job import Job, run_job
     from neurodial.interpret.pruning.sweep import Way, check_keeps, named_ranking
 

@@ -174,7 +174,7 @@ class Run:
 
 def _gathered(loaded: LoadedModel, corpus: Corpus, stack: str, job: Discovery) -> tuple[Gathered, tuple[Site, ...]]:
     sites = tuple(s for s in loaded.sites.sites if s.stack == stack and s.kind in KINDS)
-    return gather(loaded, corpus, sites, job), sites
+    return gather(loaded, corpus, job.gathering(sites)), sites
 
 
 def survey(data: Path, size: str, folder: Path, model: Path) -> Results:

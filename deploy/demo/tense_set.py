@@ -42,7 +42,7 @@ def renewed(loaded: LoadedModel, corpus: Corpus, found: NeuronSet) -> NeuronSet:
     if found.provenance["corpus"]["digest"] != corpus.digest:
         raise BadInput(f"{found.short} was made of another corpus", hint="give the --limit that it was made with")
     chosen = {part.site: part.indices for part in found.sites}
-    data = gather(loaded, corpus, tuple(chosen), SETTINGS)
+    data = gather(loaded, corpus, SETTINGS.gathering(tuple(chosen)))
     method = make_ranker(SETTINGS.method, **SETTINGS.params)
     finding = Finding(loaded, corpus, data, method, chosen, found.readouts, SETTINGS.seed)
     evidence = gather_evidence(finding, found, SETTINGS.evidence)

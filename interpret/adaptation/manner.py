@@ -6,7 +6,6 @@ from typing import Any, Literal, get_args
 
 from neurodial.control.addresses import Neurons, Site
 from neurodial.control.errors import BadInput
-from neurodial.control.lineage import check_origin
 from neurodial.control.loading import LoadedModel
 from neurodial.interpret.corpus import Corpus
 from neurodial.interpret.ranking_file import Ranking
@@ -39,7 +38,7 @@ class Protected:
         """
         if self.ranking.fingerprint:
             what = f"{self.ranking.name} was made for {self.ranking.model_name}"
-            check_origin(loaded, self.ranking.fingerprint, what=what, remedy="discover the concept in this model")
+            loaded.check_origin(self.ranking.fingerprint, what=what, remedy="discover the concept in this model")
         places: dict[Site, tuple[int, ...]] = {}
         for address, _ in sorted(self.ranking.rows, key=lambda row: -abs(row[1]))[: self.top]:
             site = Neurons.site_of(address)

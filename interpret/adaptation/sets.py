@@ -9,15 +9,16 @@ import numpy as np
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
-from neurodial.control.lineage import check_origin
 from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet, Recommended
 from neurodial.interpret.adaptation.expansion import Freed
 from neurodial.interpret.assemble import Ranked, in_original_numbers, site_neurons
 from neurodial.interpret.calibration import calibrate_model
 from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.discover import STRENGTHS, Discovery
+from neurodial.interpret.discover import RIDGE, STRENGTHS
 from neurodial.interpret.gather import check_gathered, gather, train_readouts
+from neurodial.interpret.plan import GatheringPlan
+from neurodial.interpret.readout import ReadOutSettings
 from neurodial.interpret.versions import package_versions
 
 Drift = dict[Site, np.ndarray[Any, Any]]
@@ -31,7 +32,7 @@ def check_sets(loaded: LoadedModel, sets: Sequence[NeuronSet]) -> None:
     """
     for found in sets:
         what = f"the neuron set {found.concept!r} was made for {found.model_name}"
-        check_origin(loaded, found.fingerprint, what=what, remedy="discover the concept in this model")
+        loaded.check_origin(found.fingerprint, what=what, remedy="discover the concept in this model")
 
 
 def drift(base: LoadedModel, adapted: LoadedModel, corpus: Corpus, sets: Sequence[NeuronSet]) -> Drift:
@@ -97,16 +98,15 @@ def remeasured(loaded: LoadedModel, found: NeuronSet, corpus: Corpus, *, seed: i
     if set(corpus.labels) != set(found.labels):
         raise BadInput(f"{corpus.name}: its labels are not those of the set {found.concept!r}")
     sites = tuple(part.site for part in found.sites)
-    job = Discovery(found.concept, sites=tuple(map(str, sites)), top=found.num_neurons, seed=seed, evidence="none")
-    data = gather(loaded, corpus, sites, job)
+    data = gather(loaded, corpus, GatheringPlan(sites, seed=seed))
     check_gathered(corpus, data)
-    readouts, report = train_readouts(data, sites, job)
+    readouts, report = train_readouts(data, sites, ReadOutSettings())
     parts = []
     for part in found.sites:
         places = np.array(loaded.physical(part.site, part.indices.tolist()), dtype=np.int64)
         scores = np.zeros(loaded.sites.info(part.site).width)
         scores[places] = part.scores
-        parts.append(site_neurons(data, Ranked(part.site, scores), places, ridge=job.ridge))
+        parts.append(site_neurons(data, Ranked(part.site, scores), places, ridge=RIDGE))
     numbered, readouts = in_original_numbers(loaded, tuple(parts), readouts)
     op = found.recommended.op if data.pairs or found.recommended.op != "map" else "shift"
     strengths = dict.fromkeys(found.labels, STRENGTHS.get(op, 1.0))

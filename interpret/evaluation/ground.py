@@ -8,17 +8,17 @@ import numpy as np
 
 from neurodial.control.addresses import Neurons, Site
 from neurodial.control.errors import BadInput, NeurodialError
-from neurodial.control.lineage import check_origin
 from neurodial.control.loading import LoadedModel
 from neurodial.interpret.assemble import Gathered, Ranked, choose
 from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.discover import Discovery, match_sites
 from neurodial.interpret.evidence.cases import Cases, concept_cases
 from neurodial.interpret.evidence.causal import Intervener, Measurement, unchanged
 from neurodial.interpret.evidence.matching import matched_neurons
 from neurodial.interpret.evidence.probes import Rows, control_labels, probe_accuracy
 from neurodial.interpret.gather import check_gathered, check_labels, gather, train_readouts
+from neurodial.interpret.plan import GatheringPlan, match_sites
 from neurodial.interpret.ranking_file import Ranking
+from neurodial.interpret.readout import ReadOutSettings
 
 Array = np.ndarray[Any, Any]
 
@@ -112,15 +112,13 @@ def prepare(loaded: LoadedModel, corpus: Corpus, job: Evaluation) -> Ground:
     if len({site.stack for site in sites}) > 1:
         raise BadInput("methods are compared on the sites of one stack", hint="choose them with --site 'encoder.*'")
     check_labels(corpus)
-    discovery = Discovery(
-        job.concept, sites=job.sites, seed=job.seed, max_rows=job.max_rows, decoder=job.decoder, words=job.words
-    )  # fmt: skip
-    data = gather(loaded, corpus, sites, discovery)
+    plan = GatheringPlan(sites, words=job.words, decoder=job.decoder, max_rows=job.max_rows, seed=job.seed)
+    data = gather(loaded, corpus, plan)
     check_gathered(corpus, data)
     rows = Rows.of(data.samples[sites[0].stack], data.contrast)
     if not rows.testable:
         raise BadInput(f"{corpus.name}: too few held-out words to compare methods on", hint="give a larger corpus")
-    readouts, _ = train_readouts(data, sites, discovery)
+    readouts, _ = train_readouts(data, sites, ReadOutSettings())
     cases, why_not = None, ""
     try:
         cases = concept_cases(loaded, corpus, job.examples)
@@ -191,7 +189,7 @@ def scores_of_ranking(loaded: LoadedModel, ranking: Ranking, sites: Sequence[Sit
         BadInput: if it names none of the sites, or a neuron that they have not.
     """
     if ranking.fingerprint:
-        check_origin(loaded, ranking.fingerprint, what=f"the ranking {ranking.name}", remedy="rank this model's")
+        loaded.check_origin(ranking.fingerprint, what=f"the ranking {ranking.name}", remedy="rank this model's")
     parts = {site: np.zeros(loaded.sites.info(site).width) for site in sites}
     named = False
     for address, score in ranking.rows:

@@ -21,13 +21,14 @@ from rich.console import Console
 from rich.table import Table
 
 from neurodial.control.loading import load_model
-from neurodial.deploy.cli.job import load
+from neurodial.deploy.cli.options import load
 from neurodial.deploy.cluster import started
 from neurodial.deploy.workers import WorkerSettings, working
 from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.discover import Discovery, discover, match_sites
+from neurodial.interpret.discover import Discovery, discover
 from neurodial.interpret.executors import Executor
 from neurodial.interpret.gather import gather
+from neurodial.interpret.plan import match_sites
 from neurodial.interpret.readers import open_corpus
 from tests.benchmarks import serving_page
 
@@ -60,7 +61,7 @@ def measure(model: Path, corpus: Corpus, sites: tuple[str, ...], rounds: int) ->
             digests[name] = discover(loaded, corpus, job, executor=executor).digest
         for _ in range(rounds):
             for name, executor in executors.items():
-                taken[name].append(seconds(partial(gather, loaded, corpus, chosen, job, executor=executor)))
+                taken[name].append(seconds(partial(gather, loaded, corpus, job.gathering(chosen), executor=executor)))
     return {"seconds": {name: round(statistics.median(t), 3) for name, t in taken.items()}, "digests": digests}
 
 

@@ -15,8 +15,8 @@ from neurodial.control.neuron_set import NONE_CLASS
 from neurodial.interpret.activations import Extraction, extract
 from neurodial.interpret.blocks import Block
 from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.discover import match_sites
 from neurodial.interpret.grammar import generate_pairs
+from neurodial.interpret.plan import match_sites
 from neurodial.interpret.sinks import join_blocks
 from tests.benchmarks.bench_control import ROOT
 

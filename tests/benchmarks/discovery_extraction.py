@@ -17,7 +17,7 @@ from neurodial.control import LoadedModel, Site
 from neurodial.control.neuron_set import NONE_CLASS
 from neurodial.interpret.activations import Extraction, extract
 from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.discover import match_sites
+from neurodial.interpret.plan import match_sites
 from neurodial.interpret.readers import open_corpus
 from neurodial.interpret.sinks import Collector, LabelStatistics, stream
 from neurodial.interpret.storing import extract_to_store

@@ -16,7 +16,6 @@ from sklearn.metrics import adjusted_rand_score
 from neurodial.control.sitehooks import hook_site
 from neurodial.interpret.activations import Extraction
 from neurodial.interpret.corpus_tasks import corpus_task
-from neurodial.interpret.discover import match_sites
 from neurodial.interpret.interventions import effects, plain_scores
 from neurodial.interpret.methods.ablation import Ablation
 from neurodial.interpret.methods.clustering import Clustering
@@ -24,6 +23,7 @@ from neurodial.interpret.methods.expert_units import ExpertUnits, detect
 from neurodial.interpret.methods.gaussian_probe import GaussianProbe, GreedySelection, _held_out, _map_covariance
 from neurodial.interpret.methods.linear_probe import LinearProbe
 from neurodial.interpret.methods.probeless import Probeless
+from neurodial.interpret.plan import match_sites
 from neurodial.interpret.readers import open_corpus
 from neurodial.interpret.sinks import Collector, LabelStatistics, QuantileStatistics, stream
 from tests.benchmarks.bench_control import ROOT

@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from neurodial.control import LoadedModel, load_model
-from neurodial.deploy.cli.discover import checkpoint
+from neurodial.deploy.cli.options import checkpoint
 from neurodial.deploy.demo.lm_evaluate import LM, agreement_scores, ending_scores
 from neurodial.interpret.agreement import generate_agreement
 

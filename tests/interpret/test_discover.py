@@ -12,7 +12,8 @@ from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet
 from neurodial.control.pieces import encode
 from neurodial.interpret.corpus import Corpus, Sentence
-from neurodial.interpret.discover import Discovery, discover, match_sites
+from neurodial.interpret.discover import Discovery, discover
+from neurodial.interpret.plan import match_sites
 from neurodial.interpret.readers import open_corpus
 
 PAST_FORMS = ("opened", "closed", "walked", "saw", "liked")

@@ -12,7 +12,7 @@ from neurodial.control.loading import LoadedModel
 from neurodial.control.neuron_set import NeuronSet
 from neurodial.interpret.blocks import Block
 from neurodial.interpret.corpus import Corpus, pair_of_examples
-from neurodial.interpret.discover import Discovery, discover, match_sites
+from neurodial.interpret.discover import Discovery, discover
 from neurodial.interpret.evidence.cases import concept_cases, other_texts, text_parts
 from neurodial.interpret.evidence.causal import Intervener, Measurement, scores
 from neurodial.interpret.evidence.exchange import Exchange, resampled_pairs
@@ -24,6 +24,7 @@ from neurodial.interpret.gather import gather
 from neurodial.interpret.interventions import effects, to_values
 from neurodial.interpret.methods.mean_difference import MeanDifference
 from neurodial.interpret.methods.probeless import Probeless
+from neurodial.interpret.plan import GatheringPlan, match_sites
 from neurodial.interpret.readers import open_corpus
 from tests.word_tokenizer import tiny_with_text
 
@@ -121,7 +122,7 @@ def corpus(pairs_spec: str) -> Corpus:
 
 
 def test_an_ablation_is_that_of_the_interventions_module(loaded: LoadedModel, corpus: Corpus) -> None:
-    data = gather(loaded, corpus, (SITE,), Discovery("tense"))
+    data = gather(loaded, corpus, GatheringPlan((SITE,)))
     cases = concept_cases(loaded, corpus, 5)
     make = Intervener(loaded, data.moments, data.classes, ())
     chosen = {SITE: np.array([1, 5, 9])}
@@ -171,7 +172,7 @@ def test_the_evidence_of_a_set(found: NeuronSet, loaded: LoadedModel, corpus: Co
 
 def test_changing_no_neuron_changes_nothing(loaded: LoadedModel, corpus: Corpus) -> None:
     sites = match_sites(loaded, ())
-    data = gather(loaded, corpus, sites, Discovery("tense"))
+    data = gather(loaded, corpus, GatheringPlan(sites))
     cases = concept_cases(loaded, corpus, 4)
     make = Intervener(loaded, data.moments, data.classes, ())
     measured = Measurement(make, cases, [], text_parts(loaded, other_texts(None, 4)[1]))
