@@ -72,54 +72,54 @@ soak: $(VENV)/.dev ## mixed load on a real server for SECONDS=600, a replica kil
 	@$(BIN)/python -m tests.benchmarks.soak --seconds $(SECONDS)
 
 architectures-table: $(VENV)/.dev ## writes the table in docs/architectures.md: where the neurons are
-	@$(BIN)/python -m neurodial.control.architecture_table docs/architectures.md
+	@$(BIN)/python -m tests.documentation.architectures_table docs/architectures.md
 
 pruning-table: $(VENV)/.dev ## writes the table in docs/pruning.md: what can be pruned exactly
-	@$(BIN)/python -m neurodial.control.pruning.table docs/pruning.md
+	@$(BIN)/python -m tests.documentation.pruning_table docs/pruning.md
 
 train-demo: $(VENV)/.dev need-data ## trains the demo model: DATA=folder, ARGS="--minutes 60"
 	@$(QUIET_MEMORY) \
-		$(BIN)/python -m neurodial.deploy.demo.training --data "$(DATA)" $(ARGS)
+		$(BIN)/python -m tests.experiments.demo_en_es.training --data "$(DATA)" $(ARGS)
 
 train-lm: $(VENV)/.dev need-data ## trains the demo language model: DATA=folder, ARGS="--minutes 60"
 	@$(QUIET_MEMORY) \
-		$(BIN)/python -m neurodial.deploy.demo.lm_training --data "$(DATA)" $(ARGS)
+		$(BIN)/python -m tests.experiments.demo_lm.training --data "$(DATA)" $(ARGS)
 
 tense-set: $(VENV)/.dev need-data ## makes the demo's tense set from the training sentences: DATA=folder
-	@$(BIN)/python -m neurodial.deploy.demo.tense_set --data "$(DATA)" $(ARGS)
+	@$(BIN)/python -m tests.experiments.demo_en_es.tense_set --data "$(DATA)" $(ARGS)
 
 contrast-sets: $(VENV)/.dev ## makes the demo's number and negation sets from the built-in grammars
-	@for concept in number negation; do $(BIN)/python -m neurodial.deploy.demo.contrast_sets --concept $$concept $(ARGS); done
+	@for concept in number negation; do $(BIN)/python -m tests.experiments.demo_en_es.contrast_sets --concept $$concept $(ARGS); done
 
 evaluate-contrasts: $(VENV)/.dev need-data ## measures the demo's number and negation controls: DATA=folder
-	@$(BIN)/python -m neurodial.deploy.demo.contrast_evaluate --data "$(DATA)" $(ARGS)
+	@$(BIN)/python -m tests.experiments.demo_en_es.contrast_evaluate --data "$(DATA)" $(ARGS)
 
 distill-results: $(VENV)/.dev need-data ## writes the page on what distillation keeps of the demo models: DATA=folder
-	@$(BIN)/python -m neurodial.deploy.demo.distill_results --data "$(DATA)" $(ARGS)
+	@$(BIN)/python -m tests.experiments.results.distill_results --data "$(DATA)" $(ARGS)
 
 results: $(VENV)/.dev need-data ## writes the page on what discovery finds in the demo model: DATA=folder
-	@$(BIN)/python -m neurodial.deploy.demo.results --data "$(DATA)" $(ARGS)
+	@$(BIN)/python -m tests.experiments.results.results --data "$(DATA)" $(ARGS)
 
 evaluate: $(VENV)/.dev need-data ## measures the demo's tense control: DATA=folder
-	@$(BIN)/python -m neurodial.deploy.demo.evaluate --data "$(DATA)" $(ARGS)
+	@$(BIN)/python -m tests.experiments.demo_en_es.evaluate --data "$(DATA)" $(ARGS)
 
 adapt-results: $(VENV)/.dev need-data ## adapts the demo model to two domains in four ways, and writes a page: DATA=folder
-	@$(BIN)/python -m neurodial.deploy.demo.adapt_results --data "$(DATA)" $(ARGS)
+	@$(BIN)/python -m tests.experiments.results.adapt_results --data "$(DATA)" $(ARGS)
 
 prune-sweep: $(VENV)/.dev need-data ## measures what pruning costs the demo model: DATA=folder
-	@$(BIN)/python -m neurodial.deploy.demo.prune_sweep --data "$(DATA)" $(ARGS)
+	@$(BIN)/python -m tests.experiments.results.prune_sweep --data "$(DATA)" $(ARGS)
 
 recover: $(VENV)/.dev need-data ## removes half of the demo's FFN neurons and trains the rest back: DATA=folder
-	@$(QUIET_MEMORY) $(BIN)/python -m neurodial.deploy.demo.recover --data "$(DATA)" $(ARGS)
+	@$(QUIET_MEMORY) $(BIN)/python -m tests.experiments.results.recover --data "$(DATA)" $(ARGS)
 
 masks: $(VENV)/.dev need-data ## measures task masks of the demo model: DATA=folder
-	@$(BIN)/python -m neurodial.deploy.demo.masks --data "$(DATA)" $(ARGS)
+	@$(BIN)/python -m tests.experiments.results.masks --data "$(DATA)" $(ARGS)
 
 evaluate-lm: $(VENV)/.dev need-data ## measures the demo language model's facts and agreement: DATA=folder
-	@$(BIN)/python -m neurodial.deploy.demo.lm_evaluate --data "$(DATA)" $(ARGS)
+	@$(BIN)/python -m tests.experiments.demo_lm.evaluate --data "$(DATA)" $(ARGS)
 
 lm-neurons: $(VENV)/.dev need-data ## suppresses and ablates neurons of the demo language model: DATA=folder
-	@$(BIN)/python -m neurodial.deploy.demo.lm_neurons --data "$(DATA)" $(ARGS)
+	@$(BIN)/python -m tests.experiments.demo_lm.neurons --data "$(DATA)" $(ARGS)
 
 need-data:
 	@test -d "$(DATA)" || { echo "say where the data is, for example: make evaluate DATA=../shared/data" >&2; exit 2; }

@@ -18,90 +18,91 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from neurodial.control.addresses import Neurons, Site
-    from neurodial.control.architectures import (
+    from neurodial.control.artifacts.calibration import Calibration
+    from neurodial.control.artifacts.catalogue import SetCatalogue
+    from neurodial.control.artifacts.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
+    from neurodial.control.controls import Control, NeuronGate, NeuronTrigger, parse_controls
+    from neurodial.control.distilled.classifier import DistilledClassifier
+    from neurodial.control.errors import NeurodialError
+    from neurodial.control.models.architectures import (
         ArchitectureRow,
         AttentionRow,
         FfnRow,
         StackRow,
         register_architecture,
     )
-    from neurodial.control.baking import BakingPlan, bake, plan_baking, save_baked
-    from neurodial.control.calibration import Calibration
-    from neurodial.control.catalogue import SetCatalogue
-    from neurodial.control.classifier import DistilledClassifier
-    from neurodial.control.compiling import CompiledControls, compile_controls
-    from neurodial.control.controls import Control, NeuronGate, NeuronTrigger, parse_controls
-    from neurodial.control.errors import NeurodialError
-    from neurodial.control.hooks import Application, controlled
-    from neurodial.control.loading import LoadedModel, load_model
-    from neurodial.control.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
-    from neurodial.control.pruning.choosing import choose_kept
-    from neurodial.control.pruning.cost import Cost, cost
-    from neurodial.control.pruning.removal import prune_model
-    from neurodial.control.pruning.saving import load_pruned, save_pruned
-    from neurodial.control.pruning.support import support
-    from neurodial.control.recording import capture
-    from neurodial.control.rows import ControlledRows
-    from neurodial.control.sites import ModelSites, sites_of
-    from neurodial.control.static_rows import StaticRows
-    from neurodial.control.truncation import truncate
+    from neurodial.control.models.capture import capture
+    from neurodial.control.models.loading import LoadedModel, load_model
+    from neurodial.control.models.sites import ModelSites, sites_of
+    from neurodial.control.plans.compiling import CompiledControls, compile_controls
+    from neurodial.control.runtime.batch import BatchController
+    from neurodial.control.runtime.compiled import CompiledController
+    from neurodial.control.runtime.generate import ControlHandle, controlled
+    from neurodial.control.surgery.baking import BakingPlan, bake, plan_baking, save_baked
+    from neurodial.control.surgery.pruning.choosing import choose_kept
+    from neurodial.control.surgery.pruning.cost import Cost, cost
+    from neurodial.control.surgery.pruning.removal import prune_model
+    from neurodial.control.surgery.pruning.support import support
+    from neurodial.control.surgery.saving import load_pruned, save_pruned
+    from neurodial.control.surgery.truncation import truncate
 
 _HOMES = {
-    "AffineMap": "neuron_set",
-    "Application": "hooks",
-    "ArchitectureRow": "architectures",
-    "AttentionRow": "architectures",
-    "BakingPlan": "baking",
-    "Calibration": "calibration",
-    "CompiledControls": "compiling",
+    "AffineMap": "artifacts.neuron_set",
+    "ArchitectureRow": "models.architectures",
+    "AttentionRow": "models.architectures",
+    "BakingPlan": "surgery.baking",
+    "BatchController": "runtime.batch",
+    "Calibration": "artifacts.calibration",
+    "CompiledController": "runtime.compiled",
+    "CompiledControls": "plans.compiling",
     "Control": "controls",
-    "ControlledRows": "rows",
-    "Cost": "pruning.cost",
-    "DistilledClassifier": "classifier",
-    "FfnRow": "architectures",
-    "LoadedModel": "loading",
-    "ModelSites": "sites",
+    "ControlHandle": "runtime.generate",
+    "Cost": "surgery.pruning.cost",
+    "DistilledClassifier": "distilled.classifier",
+    "FfnRow": "models.architectures",
+    "LoadedModel": "models.loading",
+    "ModelSites": "models.sites",
     "NeurodialError": "errors",
     "NeuronGate": "controls",
-    "NeuronSet": "neuron_set",
+    "NeuronSet": "artifacts.neuron_set",
     "NeuronTrigger": "controls",
     "Neurons": "addresses",
-    "ReadOut": "neuron_set",
-    "Recommended": "neuron_set",
-    "SetCatalogue": "catalogue",
+    "ReadOut": "artifacts.neuron_set",
+    "Recommended": "artifacts.neuron_set",
+    "SetCatalogue": "artifacts.catalogue",
     "Site": "addresses",
-    "SiteNeurons": "neuron_set",
-    "StackRow": "architectures",
-    "StaticRows": "static_rows",
-    "bake": "baking",
-    "capture": "recording",
-    "choose_kept": "pruning.choosing",
-    "compile_controls": "compiling",
-    "controlled": "hooks",
-    "cost": "pruning.cost",
-    "load_model": "loading",
-    "load_pruned": "pruning.saving",
+    "SiteNeurons": "artifacts.neuron_set",
+    "StackRow": "models.architectures",
+    "bake": "surgery.baking",
+    "capture": "models.capture",
+    "choose_kept": "surgery.pruning.choosing",
+    "compile_controls": "plans.compiling",
+    "controlled": "runtime.generate",
+    "cost": "surgery.pruning.cost",
+    "load_model": "models.loading",
+    "load_pruned": "surgery.saving",
     "parse_controls": "controls",
-    "plan_baking": "baking",
-    "prune_model": "pruning.removal",
-    "register_architecture": "architectures",
-    "save_baked": "baking",
-    "save_pruned": "pruning.saving",
-    "sites_of": "sites",
-    "support": "pruning.support",
-    "truncate": "truncation",
+    "plan_baking": "surgery.baking",
+    "prune_model": "surgery.pruning.removal",
+    "register_architecture": "models.architectures",
+    "save_baked": "surgery.baking",
+    "save_pruned": "surgery.saving",
+    "sites_of": "models.sites",
+    "support": "surgery.pruning.support",
+    "truncate": "surgery.truncation",
 }
 
 __all__ = [
     "AffineMap",
-    "Application",
     "ArchitectureRow",
     "AttentionRow",
     "BakingPlan",
+    "BatchController",
     "Calibration",
+    "CompiledController",
     "CompiledControls",
     "Control",
-    "ControlledRows",
+    "ControlHandle",
     "Cost",
     "DistilledClassifier",
     "FfnRow",
@@ -118,7 +119,6 @@ __all__ = [
     "Site",
     "SiteNeurons",
     "StackRow",
-    "StaticRows",
     "bake",
     "capture",
     "choose_kept",

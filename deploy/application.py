@@ -8,11 +8,11 @@ from typing import Any
 from ray import serve
 from ray.serve.schema import LoggingConfig
 
-from neurodial.deploy.config import Config, demo_config, deployment_name, live_settings, parse_config
-from neurodial.deploy.hub import hub_deployment
-from neurodial.deploy.ingress import Ingress
-from neurodial.deploy.replica import EngineReplica
-from neurodial.deploy.settings import Autoscaling, ModelSettings
+from neurodial.deploy.configuration.config import Config, demo_config, deployment_name, live_settings, parse_config
+from neurodial.deploy.configuration.settings import Autoscaling, ModelSettings
+from neurodial.deploy.serve.hub import hub_deployment
+from neurodial.deploy.serve.ingress import Ingress
+from neurodial.deploy.serve.replica import EngineReplica
 
 QUIET_LOGS = LoggingConfig(enable_access_log=False, log_level="WARNING")
 

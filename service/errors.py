@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from neurodial.control.errors import BadInput, ControlError, InternalError, LimitError, NeurodialError, NotFound
-from neurodial.service import records
+from neurodial.service.observability import request_log
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class BodyTooLarge(LimitError):
 
 def envelope(error: NeurodialError) -> dict[str, Any]:
     """OpenAI's error object: {"error": {"message", "type", "param", "code"}}."""
-    records.note_error(error)
+    request_log.note_error(error)
     message = f"{error.message} ({error.hint})" if error.hint else error.message
     return {"error": {"message": message, "type": _kind(error.status), "param": error.param, "code": error.code}}
 

@@ -19,8 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is loaded; what te
 import torch
 from transformers import MarianConfig, MarianMTModel
 
-from neurodial.control.loading import LoadedModel, load_model
-from neurodial.deploy.demo.tokenizer import train_tokenizer
+from neurodial.control.models.loading import LoadedModel, load_model
+from tests.experiments.demo_en_es.tokenizer import train_tokenizer
 
 VERBS = ["opens", "opened", "closes", "closed", "walks", "walked", "sees", "saw", "likes", "liked", "cooks", "cooked"]
 SENTENCES = [

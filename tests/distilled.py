@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from neurodial.control.addresses import Neurons, Site
-from neurodial.control.classifier import DistilledClassifier
-from neurodial.control.distilled import Head, TaskLevel, save_head
-from neurodial.control.loading import LoadedModel
-from neurodial.control.pruning.saving import save_pruned
-from neurodial.control.truncation import truncate
+from neurodial.control.distilled.classifier import DistilledClassifier
+from neurodial.control.distilled.head import Head, TaskLevel, save_head
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.surgery.saving import save_pruned
+from neurodial.control.surgery.truncation import truncate
 from tests.word_tokenizer import sentences, tiny_with_text
 
 # Each word is one token; the word tokenizer cuts w10 to w19 after w1, which is a special token.

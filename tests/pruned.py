@@ -8,10 +8,10 @@ import torch
 from transformers import PreTrainedModel
 
 from neurodial.control.addresses import Site
-from neurodial.control.loading import LoadedModel
-from neurodial.control.pruning.choosing import choose_kept
-from neurodial.control.pruning.support import Fill, Mode, Part, part_of, prunable
-from neurodial.control.sitehooks import hook_site
+from neurodial.control.models.hooks import hook_site
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.surgery.pruning.choosing import choose_kept
+from neurodial.control.surgery.pruning.support import Fill, Mode, Part, part_of, prunable
 from tests.tiny import ARCHITECTURE_NAMES, inputs_for, tiny
 
 # Settings that change what can be cut, beside those of `tiny`.

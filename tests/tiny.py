@@ -9,7 +9,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from neurodial.control.loading import LoadedModel
+from neurodial.control.models.loading import LoadedModel
 
 PAD, BOS, EOS, VOCABULARY = 0, 1, 59, 60
 _IDS = {"vocab_size": VOCABULARY, "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": EOS}

@@ -3,7 +3,7 @@
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from neurodial.control.loading import LoadedModel
+from neurodial.control.models.loading import LoadedModel
 from tests.tiny import BOS, EOS, PAD, VOCABULARY, tiny
 
 MASK = EOS - 1

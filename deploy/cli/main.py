@@ -8,22 +8,31 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 COMMANDS = {  # command → (module, one-line help); modules define `command`
-    "adapt": ("neurodial.deploy.cli.adapt", "Train a model for a domain while what matters elsewhere is held."),
-    "bake": ("neurodial.deploy.cli.bake", "Write controls that are the same for every request into the weights."),
-    "calibrate": ("neurodial.deploy.cli.calibrate", "Measure mean and deviation of every neuron on a corpus."),
-    "discover": ("neurodial.deploy.cli.discover", "Find the neurons that carry a concept and write a neuron set."),
-    "distill": ("neurodial.deploy.cli.distill", "Make a small classifier of a few neurons of a model's lowest layers."),
-    "evaluate": ("neurodial.deploy.cli.evaluate", "Compare discovery methods on one concept, and recommend one."),
-    "explain": ("neurodial.deploy.cli.explain", "Say what neurons answer to."),
-    "extract": ("neurodial.deploy.cli.extract", "Write a corpus's activations to disk, or take NeuroX's over."),
-    "group": ("neurodial.deploy.cli.group", "Group neurons by what they do together, or compare models."),
-    "inspect": ("neurodial.deploy.cli.inspect", "Show a model's sites or a neuron set's top neurons."),
-    "job": ("neurodial.deploy.cli.job", "Run discover or extract on a Ray cluster, with several workers."),
-    "methods": ("neurodial.deploy.cli.methods", "List the methods with their properties in the survey's table."),
-    "prune": ("neurodial.deploy.cli.prune", "Make a model smaller: remove FFN neurons and attention heads for good."),
-    "publish": ("neurodial.deploy.cli.publish", "Give a running server a neuron set."),
-    "serve": ("neurodial.deploy.cli.serve", "Serve models with per-request neuron control over HTTP."),
-    "translate": ("neurodial.deploy.cli.translate", "Translate text under controls, without a server."),
+    "adapt": ("neurodial.deploy.cli.change.adapt", "Train a model for a domain while what matters elsewhere is held."),
+    "bake": (
+        "neurodial.deploy.cli.change.bake",
+        "Write controls that are the same for every request into the weights.",
+    ),
+    "calibrate": ("neurodial.deploy.cli.find.calibrate", "Measure mean and deviation of every neuron on a corpus."),
+    "discover": ("neurodial.deploy.cli.find.discover", "Find the neurons that carry a concept and write a neuron set."),
+    "distill": (
+        "neurodial.deploy.cli.change.distill",
+        "Make a small classifier of a few neurons of a model's lowest layers.",
+    ),
+    "evaluate": ("neurodial.deploy.cli.find.evaluate", "Compare discovery methods on one concept, and recommend one."),
+    "explain": ("neurodial.deploy.cli.find.explain", "Say what neurons answer to."),
+    "extract": ("neurodial.deploy.cli.find.extract", "Write a corpus's activations to disk, or take NeuroX's over."),
+    "group": ("neurodial.deploy.cli.find.group", "Group neurons by what they do together, or compare models."),
+    "inspect": ("neurodial.deploy.cli.find.inspect", "Show a model's sites or a neuron set's top neurons."),
+    "job": ("neurodial.deploy.cli.run.job", "Run discover or extract on a Ray cluster, with several workers."),
+    "methods": ("neurodial.deploy.cli.find.methods", "List the methods with their properties in the survey's table."),
+    "prune": (
+        "neurodial.deploy.cli.change.prune",
+        "Make a model smaller: remove FFN neurons and attention heads for good.",
+    ),
+    "publish": ("neurodial.deploy.cli.run.publish", "Give a running server a neuron set."),
+    "serve": ("neurodial.deploy.cli.run.serve", "Serve models with per-request neuron control over HTTP."),
+    "translate": ("neurodial.deploy.cli.run.translate", "Translate text under controls, without a server."),
 }
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from neurodial.control.errors import BadInput
+from neurodial.deploy.demo import DEMO_LM, DEMO_MODEL
 
 if TYPE_CHECKING:
-    from neurodial.control.loading import LoadedModel
-    from neurodial.interpret.executors import Executor
+    from neurodial.control.models.loading import LoadedModel
+    from neurodial.interpret.common.executors import Executor
 
-DEMO_MODELS = {"demo": "en-es", "demo-lm": "lm"}
+DEMO_MODELS = {"demo": DEMO_MODEL, "demo-lm": DEMO_LM}
 Workers = Callable[[Callable[[], "LoadedModel"], str], "Executor"]
 CHOICES = {
     "decoder": ("reference", "own"),
@@ -27,11 +28,7 @@ CHOICES = {
 
 def checkpoint(model: str) -> Path | str:
     """The folder of a model; `demo` is the bundled translation model, `demo-lm` the bundled language model."""
-    if model not in DEMO_MODELS:
-        return model
-    from neurodial.deploy import demo
-
-    return Path(demo.__file__).parent / DEMO_MODELS[model]
+    return DEMO_MODELS.get(model, model)
 
 
 def method_params(items: list[str]) -> dict[str, Any]:
@@ -64,6 +61,6 @@ def executor(ctx: typer.Context, model: str, loaded: "LoadedModel", device: str,
 
 def load(model: str, device: str, dtype: str) -> "LoadedModel":
     """The model that a command line names."""
-    from neurodial.control.loading import load_model
+    from neurodial.control.models.loading import load_model
 
     return load_model(checkpoint(model), device=device, dtype=dtype)

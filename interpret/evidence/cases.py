@@ -17,14 +17,14 @@ from itertools import islice
 import torch
 
 from neurodial.control.errors import BadInput
-from neurodial.control.loading import LoadedModel
-from neurodial.control.words import differing_words, split_words, word_spans
-from neurodial.interpret.activations import max_length
-from neurodial.interpret.agreement import generate_agreement
-from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.generation import generate_ids
-from neurodial.interpret.losses import TokenRow, loss_batch
-from neurodial.interpret.tasks import Batch, next_tokens
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.text.words import differing_words, split_words, word_spans
+from neurodial.interpret.activations.extract import max_length
+from neurodial.interpret.activations.generation import generate_ids
+from neurodial.interpret.activations.losses import TokenRow, loss_batch
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
+from neurodial.interpret.corpora.grammars.agreement import generate_agreement
+from neurodial.interpret.tasks.tasks import Batch, next_tokens
 
 ROWS = 32  # of a batch
 PHRASES = ("simple", "thing", "prepositional", "thing_prepositional", "two_prepositional")  # no verb before the verb

@@ -20,17 +20,17 @@ import numpy as np
 import torch
 
 from neurodial.control.addresses import Site
-from neurodial.control.catalogue import SetCatalogue
-from neurodial.control.compiling import FOREVER, CompiledControl, CompiledControls, Effect, compile_controls
+from neurodial.control.artifacts.catalogue import SetCatalogue
+from neurodial.control.artifacts.neuron_set import NeuronSet, ReadOut
 from neurodial.control.controls import Control
-from neurodial.control.gates import ConceptGate
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel
-from neurodial.control.neuron_set import NeuronSet, ReadOut
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.plans.compiling import FOREVER, CompiledControl, CompiledControls, Effect, compile_controls
+from neurodial.control.plans.gates import ConceptGate
+from neurodial.control.runtime.generate import controlled
+from neurodial.interpret.activations.statistics import LabelMoments
+from neurodial.interpret.common.progress import progress
 from neurodial.interpret.evidence.cases import Cases, Part
-from neurodial.interpret.progress import progress
-from neurodial.interpret.statistics import LabelMoments
-from neurodial.interpret.tasks import Batch, forward
+from neurodial.interpret.tasks.tasks import Batch, forward
 
 Array = np.ndarray[Any, Any]
 Neurons = Mapping[Site, Array]

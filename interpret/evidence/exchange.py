@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from neurodial.interpret.blocks import Block
+from neurodial.interpret.activations.blocks import Block
 
 Array = np.ndarray[Any, Any]
 

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from neurodial.control.addresses import Site
+from neurodial.control.artifacts.neuron_set import NeuronSet, ReadOut
 from neurodial.control.errors import BadInput
-from neurodial.control.loading import LoadedModel
-from neurodial.control.neuron_set import NeuronSet, ReadOut
-from neurodial.interpret.assemble import Gathered
-from neurodial.interpret.blocks import Block
-from neurodial.interpret.corpus import Corpus
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.blocks import Block
+from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.evidence.cases import concept_cases, other_texts, text_parts
 from neurodial.interpret.evidence.causal import Intervener, Measurement
 from neurodial.interpret.evidence.exchange import Exchange
@@ -21,7 +20,8 @@ from neurodial.interpret.evidence.probes import Rows, probe_evidence
 from neurodial.interpret.evidence.settings import SETTINGS, EvidenceSettings, Level
 from neurodial.interpret.evidence.significance import significance, significance_report
 from neurodial.interpret.evidence.stability import stability
-from neurodial.interpret.registry import Method, RankingMethod
+from neurodial.interpret.gathering.assemble import Gathered
+from neurodial.interpret.methods.registry import Method, RankingMethod
 
 Array = np.ndarray[Any, Any]
 MAX_VALUES = 60_000_000  # numbers that a test of all neurons may look at at once

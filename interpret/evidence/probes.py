@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from neurodial.control.addresses import Site
-from neurodial.interpret.blocks import Block
+from neurodial.interpret.activations.blocks import Block
 
 Array = np.ndarray[Any, Any]
 MIN_TEST_ROWS = 8

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import false_discovery_control
 
+from neurodial.interpret.common.progress import progress
 from neurodial.interpret.evidence.exchange import Exchange
-from neurodial.interpret.progress import progress
 
 Array = np.ndarray[Any, Any]
 LEVEL = 0.05  # false discovery rate

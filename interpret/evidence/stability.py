@@ -6,10 +6,10 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from neurodial.control.errors import BadInput
-from neurodial.interpret.blocks import Block
+from neurodial.interpret.activations.blocks import Block
+from neurodial.interpret.common.progress import progress
 from neurodial.interpret.evidence.exchange import resampled_pairs
-from neurodial.interpret.progress import progress
-from neurodial.interpret.registry import RankingMethod
+from neurodial.interpret.methods.registry import RankingMethod
 
 Array = np.ndarray[Any, Any]
 MAX_VALUES = 3_000_000  # numbers that a method without streamed statistics is refitted on

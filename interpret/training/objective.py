@@ -2,8 +2,8 @@
 
 loss = ce · CE + kl · T² KL(teacher ‖ model) + hidden · mean over layers of ‖h − h_teacher‖² / ‖h_teacher − mean‖²
 
-CE and KL are means over the predicted tokens (`interpret.losses` says which those are), with the teacher forced on the
-same tokens (Hinton et al. 2015, arXiv 1503.02531). The last term is over real tokens of every residual stream.
+CE and KL are means over the predicted tokens (`activations.losses` says which those are), with the teacher forced on
+the same tokens (Hinton et al. 2015, arXiv 1503.02531). The last term is over real tokens of every residual stream.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,8 +15,8 @@ from torch.nn import functional
 from torch.nn.modules.module import _IncompatibleKeys
 
 from neurodial.control.errors import BadInput, ModelError
-from neurodial.control.loading import LoadedModel
-from neurodial.interpret.losses import IGNORED, LossBatch
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.losses import IGNORED, LossBatch
 from neurodial.interpret.training.settings import Settings
 
 HIDDEN = {"encoder": "encoder_hidden_states", "decoder": "decoder_hidden_states"}

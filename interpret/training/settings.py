@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from neurodial.control.errors import BadInput, CorpusError
-from neurodial.control.loading import LoadedModel
-from neurodial.interpret.calibration import decoder_input
-from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.losses import TokenRow, token_rows
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.calibration import decoder_input
+from neurodial.interpret.activations.losses import TokenRow, token_rows
+from neurodial.interpret.corpora.corpus import Corpus
 
 POSITIVE = ("minutes", "steps", "learning_rate", "batch_tokens", "temperature", "clip_norm", "evaluations", "patience")
 SHARES = ("warmup", "label_smoothing")
@@ -93,7 +93,7 @@ class TrainingData:
     """Token ids to train on, and others to choose the best weights by.
 
     Attributes:
-        train: rows of `interpret.losses`.
+        train: rows of `interpret.activations.losses`.
         dev: rows that are not trained on.
         corpora: name, digest and size of the text, for reports.
     """

@@ -17,9 +17,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import EarlyStoppingCallback, PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
 from neurodial.control.errors import BadInput, ModelError
-from neurodial.control.loading import LoadedModel
-from neurodial.interpret.losses import LossBatch, TokenRow, length_groups, loss_batch
-from neurodial.interpret.progress import progress
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.losses import LossBatch, TokenRow, length_groups, loss_batch
+from neurodial.interpret.common.progress import progress
 from neurodial.interpret.training.budget import Budget, Checkpoint, Course
 from neurodial.interpret.training.objective import Objective, check_teacher, mask_gradients
 from neurodial.interpret.training.settings import Settings, TrainingData

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from neurodial.control.controls import Control
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.handle import Handle
-from neurodial.service.engine.primitives import EngineInfo, EngineStats, Event, Message, Request, SetInfo, Tokens
+from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineStats, Event, Message, SetInfo, Tokens
 
 
 class EngineClient(Protocol):
@@ -19,7 +19,7 @@ class EngineClient(Protocol):
     async def stats(self) -> EngineStats:
         """How the engine is doing."""
 
-    def generate(self, requests: tuple[Request, ...]) -> AsyncIterator[tuple[int, Event]]:
+    def generate(self, requests: tuple[EngineRequest, ...]) -> AsyncIterator[tuple[int, Event]]:
         """Serves requests that belong together, in one batch where they fit.
 
         Yields (index of the request, event); each request ends with `Finished` or `Failed`. Closing the iterator
@@ -76,7 +76,7 @@ class LocalClient:
         """How the engine is doing."""
         return self._engine.stats()
 
-    async def generate(self, requests: tuple[Request, ...]) -> AsyncIterator[tuple[int, Event]]:
+    async def generate(self, requests: tuple[EngineRequest, ...]) -> AsyncIterator[tuple[int, Event]]:
         """Serves requests in this process; see `EngineClient.generate`."""
         async for item in generate(self._engine, requests):
             yield item
@@ -102,7 +102,7 @@ class LocalClient:
         return await asyncio.to_thread(self._engine.detokenize, ids)
 
 
-async def generate(engine: Engine, requests: tuple[Request, ...]) -> AsyncGenerator[tuple[int, Event], None]:
+async def generate(engine: Engine, requests: tuple[EngineRequest, ...]) -> AsyncGenerator[tuple[int, Event], None]:
     """Submits requests to an engine and merges their events; closing the iterator cancels what has not ended."""
     handles = await _submit(engine, requests)
     try:
@@ -117,7 +117,7 @@ async def generate(engine: Engine, requests: tuple[Request, ...]) -> AsyncGenera
             handle.cancel()
 
 
-async def _submit(engine: Engine, requests: tuple[Request, ...]) -> tuple[Handle, ...]:
+async def _submit(engine: Engine, requests: tuple[EngineRequest, ...]) -> tuple[Handle, ...]:
     """Controls may have to be compiled and neuron sets read: that is no work for the event loop."""
     if not any(request.controls or request.neurons for request in requests):
         return engine.submit_all(requests)

@@ -11,11 +11,11 @@ from prometheus_client.metrics_core import Metric
 from neurodial.control.controls import Control
 from neurodial.control.errors import BadInput, EngineGone, NeurodialError
 from neurodial.service.engine.handle import Handle
-from neurodial.service.engine.primitives import EngineState, EngineStats, Message, Request, SetInfo
 from neurodial.service.engine.scheduler import Capacity, Plan, Scheduler
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Runner, Stepper
-from neurodial.service.metrics import EngineMetrics, Load
+from neurodial.service.engine.types import EngineRequest, EngineState, EngineStats, Message, SetInfo
+from neurodial.service.observability.metrics import EngineMetrics, Load
 
 
 class Engine:
@@ -40,7 +40,7 @@ class Engine:
         self._thread = threading.Thread(target=self._loop, name=f"engine-{self.info.model.id}", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request) -> Handle:
+    def submit(self, request: EngineRequest) -> Handle:
         """Queues one request.
 
         Raises:
@@ -50,7 +50,7 @@ class Engine:
         """
         return self.submit_all((request,))[0]
 
-    def submit_all(self, requests: Items[Request]) -> tuple[Handle, ...]:
+    def submit_all(self, requests: Items[EngineRequest]) -> tuple[Handle, ...]:
         """Queues requests that belong together: all or none. Raises as `submit` does."""
         try:
             sequences = [self._sequence(request) for request in requests]
@@ -120,7 +120,7 @@ class Engine:
         self._drain()
         self._thread.join(timeout)
 
-    def _sequence(self, request: Request) -> Sequence:
+    def _sequence(self, request: EngineRequest) -> Sequence:
         arrived = time.monotonic()
         _check_search(request)
         prepared = self._runner.prepare(request)
@@ -167,7 +167,7 @@ class Engine:
             self._metrics.ended(sequence)
 
 
-def _check_search(request: Request) -> None:
+def _check_search(request: EngineRequest) -> None:
     """Refuses what no beam search does, whatever the model."""
     if request.num_beams > 1 and (request.temperature > 0 or request.logprobs is not None):
         field = "temperature" if request.temperature > 0 else "logprobs"

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from neurodial.control.errors import Unavailable
-from neurodial.service.engine.primitives import Event, Failed, Finished, Tokens
+from neurodial.service.engine.types import Event, Failed, Finished, Tokens
 
 
 class Handle:

@@ -5,19 +5,19 @@ from typing import Any, Literal
 
 from neurodial.control.errors import NeurodialError
 from neurodial.service.engine.handle import Handle
-from neurodial.service.engine.primitives import (
+from neurodial.service.engine.text import Decode, TextStream
+from neurodial.service.engine.types import (
     NOTHING_APPLIED,
     Classified,
+    EngineRequest,
     Failed,
     Finished,
     FinishReason,
     Prepared,
-    Request,
     SiteActivations,
     TokenLogprob,
     Tokens,
 )
-from neurodial.service.engine.text import Decode, TextStream
 
 SequenceState = Literal["waiting", "running", "finished"]
 
@@ -33,7 +33,9 @@ class Sequence:
         now: the time of submission, from which a time-out counts.
     """
 
-    def __init__(self, request: Request, prepared: Prepared, handle: Handle, decode: Decode, now: float = 0.0) -> None:
+    def __init__(
+        self, request: EngineRequest, prepared: Prepared, handle: Handle, decode: Decode, now: float = 0.0
+    ) -> None:
         self.request = request
         self.prepared = prepared
         self.handle = handle

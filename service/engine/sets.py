@@ -1,8 +1,8 @@
 """Neuron sets as an engine shows and takes them; no torch."""
 
+from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.errors import LimitError
-from neurodial.control.neuron_set import NeuronSet
-from neurodial.service.engine.primitives import SetInfo
+from neurodial.service.engine.types import SetInfo
 
 
 def set_info(name: str, found: NeuronSet) -> SetInfo:

@@ -11,19 +11,19 @@ from typing import Any, Protocol, TypeVar
 
 from neurodial.control.controls import Control
 from neurodial.control.errors import InternalError, NeurodialError, Unavailable
-from neurodial.service.engine.primitives import (
+from neurodial.service.engine.scheduler import Plan
+from neurodial.service.engine.sequence import Sequence
+from neurodial.service.engine.types import (
     Classified,
     EngineInfo,
+    EngineRequest,
     FinishReason,
     Message,
     Prepared,
-    Request,
     SetInfo,
     SiteActivations,
     TokenLogprob,
 )
-from neurodial.service.engine.scheduler import Plan
-from neurodial.service.engine.sequence import Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Runner(Protocol):
     def makes_first_tokens(self) -> bool:
         """Whether `join` makes the first tokens; else `advance` does, in the same step."""
 
-    def prepare(self, request: Request) -> Prepared:
+    def prepare(self, request: EngineRequest) -> Prepared:
         """Checks a request and compiles its controls.
 
         Raises:

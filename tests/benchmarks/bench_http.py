@@ -26,12 +26,12 @@ from ray import serve
 from rich.console import Console
 from rich.table import Table
 
-from neurodial.deploy.config import Config, demo_config, deployment_name
-from neurodial.deploy.engines import build_engine
-from neurodial.deploy.handles import HandleClient
-from neurodial.deploy.server import APPLICATION, running
+from neurodial.deploy.configuration.config import Config, demo_config, deployment_name
+from neurodial.deploy.serve.engines import build_engine
+from neurodial.deploy.serve.handles import HandleClient
+from neurodial.deploy.serve.server import APPLICATION, running
 from neurodial.service.engine.client import EngineClient, LocalClient
-from neurodial.service.engine.primitives import Failed, Request
+from neurodial.service.engine.types import EngineRequest, Failed
 from tests.benchmarks import serving_page
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def by_client(client: EngineClient) -> Ask:
     text, numbers = sentences(), count()
 
     async def ask(max_tokens: int) -> int:
-        request = Request(f"bench-{next(numbers)}", text(), max_tokens=max_tokens)
+        request = EngineRequest(f"bench-{next(numbers)}", text(), max_tokens=max_tokens)
         async for _, event in client.generate((request,)):
             if isinstance(event, Failed):
                 raise event.error

@@ -20,16 +20,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from neurodial.control.loading import load_model
+from neurodial.control.models.loading import load_model
 from neurodial.deploy.cli.options import load
-from neurodial.deploy.cluster import started
-from neurodial.deploy.workers import WorkerSettings, working
-from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.discover import Discovery, discover
-from neurodial.interpret.executors import Executor
-from neurodial.interpret.gather import gather
-from neurodial.interpret.plan import match_sites
-from neurodial.interpret.readers import open_corpus
+from neurodial.deploy.jobs.workers import WorkerSettings, working
+from neurodial.deploy.serve.cluster import started
+from neurodial.interpret.common.executors import Executor
+from neurodial.interpret.corpora.corpus import Corpus
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.discovery.discover import Discovery, discover
+from neurodial.interpret.gathering.gather import gather
+from neurodial.interpret.gathering.plan import match_sites
 from tests.benchmarks import serving_page
 
 ROOT = Path(__file__).parents[2]

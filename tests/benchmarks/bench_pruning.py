@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from neurodial.control import LoadedModel, choose_kept, load_model, prune_model
-from neurodial.interpret.pruning.speed import measure_speed
+from neurodial.interpret.studies.pruning.speed import measure_speed
 from tests.benchmarks.bench_control import ROOT, random_llama
 
 TARGET = 0.8

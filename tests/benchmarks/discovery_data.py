@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from neurodial.control import LoadedModel, Site, load_model
-from neurodial.control.neuron_set import NONE_CLASS
-from neurodial.interpret.activations import Extraction, extract
-from neurodial.interpret.blocks import Block
-from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.grammar import generate_pairs
-from neurodial.interpret.plan import match_sites
-from neurodial.interpret.sinks import join_blocks
+from neurodial.control.artifacts.neuron_set import NONE_CLASS
+from neurodial.interpret.activations.accumulators import join_blocks
+from neurodial.interpret.activations.blocks import Block
+from neurodial.interpret.activations.extract import Extraction, extract
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
+from neurodial.interpret.corpora.grammars.tense import generate_pairs
+from neurodial.interpret.gathering.plan import match_sites
 from tests.benchmarks.bench_control import ROOT
 
 Array = np.ndarray[Any, Any]

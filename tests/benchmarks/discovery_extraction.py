@@ -14,13 +14,13 @@ import torch
 from transformers import BertConfig, BertModel
 
 from neurodial.control import LoadedModel, Site
-from neurodial.control.neuron_set import NONE_CLASS
-from neurodial.interpret.activations import Extraction, extract
-from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.plan import match_sites
-from neurodial.interpret.readers import open_corpus
-from neurodial.interpret.sinks import Collector, LabelStatistics, stream
-from neurodial.interpret.storing import extract_to_store
+from neurodial.control.artifacts.neuron_set import NONE_CLASS
+from neurodial.interpret.activations.accumulators import Collector, LabelStatistics, stream
+from neurodial.interpret.activations.extract import Extraction, extract
+from neurodial.interpret.activations.storing import extract_to_store
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.gathering.plan import match_sites
 from tests.benchmarks.bench_control import ROOT
 from tests.benchmarks.discovery_data import demo_model, labelled_corpus, texts
 from tests.benchmarks.discovery_peer import peak_memory

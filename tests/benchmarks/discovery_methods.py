@@ -13,19 +13,24 @@ import torch
 from scipy.stats import multivariate_normal
 from sklearn.metrics import adjusted_rand_score
 
-from neurodial.control.sitehooks import hook_site
-from neurodial.interpret.activations import Extraction
-from neurodial.interpret.corpus_tasks import corpus_task
-from neurodial.interpret.interventions import effects, plain_scores
-from neurodial.interpret.methods.ablation import Ablation
-from neurodial.interpret.methods.clustering import Clustering
-from neurodial.interpret.methods.expert_units import ExpertUnits, detect
-from neurodial.interpret.methods.gaussian_probe import GaussianProbe, GreedySelection, _held_out, _map_covariance
-from neurodial.interpret.methods.linear_probe import LinearProbe
-from neurodial.interpret.methods.probeless import Probeless
-from neurodial.interpret.plan import match_sites
-from neurodial.interpret.readers import open_corpus
-from neurodial.interpret.sinks import Collector, LabelStatistics, QuantileStatistics, stream
+from neurodial.control.models.hooks import hook_site
+from neurodial.interpret.activations.accumulators import Collector, LabelStatistics, QuantileStatistics, stream
+from neurodial.interpret.activations.extract import Extraction
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.gathering.plan import match_sites
+from neurodial.interpret.methods.causal.ablation import Ablation
+from neurodial.interpret.methods.grouping.clustering import Clustering
+from neurodial.interpret.methods.ranking.expert_units import ExpertUnits, detect
+from neurodial.interpret.methods.ranking.gaussian_probe import (
+    GaussianProbe,
+    GreedySelection,
+    _held_out,
+    _map_covariance,
+)
+from neurodial.interpret.methods.ranking.linear_probe import LinearProbe
+from neurodial.interpret.methods.ranking.probeless import Probeless
+from neurodial.interpret.tasks.corpus_tasks import corpus_task
+from neurodial.interpret.tasks.interventions import effects, plain_scores
 from tests.benchmarks.bench_control import ROOT
 from tests.benchmarks.discovery_data import Rows, demo_model, labelled_corpus
 from tests.benchmarks.discovery_extraction import Work, cpu_seconds, recorded_batches

@@ -12,15 +12,15 @@ import torch
 from transformers import ContinuousBatchingConfig, StoppingCriteria
 
 from neurodial.control import Control, LoadedModel, SetCatalogue, load_model, parse_controls
-from neurodial.control.sites import SiteInfo, sites_of
-from neurodial.service.engine.caches import GrowingCache, RowCache
+from neurodial.control.models.sites import SiteInfo, sites_of
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.primitives import Request
-from neurodial.service.engine.runner import ModelRunner
+from neurodial.service.engine.model.caches import GrowingCache, RowCache
+from neurodial.service.engine.model.kv_cache import KVCache
+from neurodial.service.engine.model.processor import RequestProcessor
 from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.engine.sequence import Sequence as EngineSequence
-from neurodial.service.engine.slots import SlotCache
 from neurodial.service.engine.stepping import Outcome
+from neurodial.service.engine.types import EngineRequest
 from tests.benchmarks.bench_control import ROOT
 from tests.benchmarks.bench_control import random_llama as bare_llama
 from tests.benchmarks.engine_load import MAX_ROWS, NEURONS, Generate, Job, Serve, Served, in_batches, padded
@@ -117,7 +117,7 @@ def with_generate(loaded: LoadedModel) -> Generate:
     return generate
 
 
-class _Stamped(ModelRunner):
+class _Stamped(RequestProcessor):
     """Notes when each sequence's tokens were there."""
 
     stamps: dict[str, list[float]]
@@ -141,14 +141,15 @@ class _Stamped(ModelRunner):
         return outcomes
 
 
-def with_engine(loaded: LoadedModel, controls: Numbered, cache: Callable[[], RowCache] = SlotCache) -> Serve:
+def with_engine(loaded: LoadedModel, controls: Numbered, cache: Callable[[], RowCache] = KVCache) -> Serve:
     """Our engine; controls have been compiled, as a server remembers them."""
     runner = _Stamped(loaded, SetCatalogue({}), max_rows=MAX_ROWS, cache=cache())
 
     def serve(jobs: Sequence[Job]) -> Served:
         runner.clear()
         requests = [
-            Request(str(j.number), " ".join(map(str, j.ids)), controls(j.number), max_tokens=j.num_tokens) for j in jobs
+            EngineRequest(str(j.number), " ".join(map(str, j.ids)), controls(j.number), max_tokens=j.num_tokens)
+            for j in jobs
         ]
         for request in requests:
             runner.prepare(request)

@@ -24,8 +24,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from neurodial.deploy.config import DEMO_CALIBRATION, DEMO_MODEL, DEMO_MODEL_ID, DEMO_SETS
-from neurodial.deploy.settings import ModelSettings
+from neurodial.deploy.configuration.settings import ModelSettings
+from neurodial.deploy.demo import DEMO_CALIBRATION, DEMO_MODEL, DEMO_MODEL_ID, DEMO_SETS
 from tests.benchmarks import serving_page
 from tests.benchmarks.soak_cases import Case, cases
 from tests.benchmarks.soak_load import Clients, Tally

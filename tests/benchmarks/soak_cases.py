@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from neurodial.control.addresses import Site
-from neurodial.control.catalogue import SetCatalogue
-from neurodial.control.compiling import CompiledControls, compile_controls
+from neurodial.control.artifacts.catalogue import SetCatalogue
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import ControlError
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel, load_model
-from neurodial.deploy.settings import ModelSettings
+from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.control.plans.compiling import CompiledControls, compile_controls
+from neurodial.control.runtime.generate import controlled
+from neurodial.deploy.configuration.settings import ModelSettings
 
 CLEAR = (
     1e-3  # least distance of the best two logits at every step of a case: nearer ones are ties that rounding decides

@@ -17,15 +17,15 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from neurodial.control.addresses import Neurons, Site
-from neurodial.control.catalogue import SetCatalogue
-from neurodial.control.compiling import CompiledControls, compile_controls
+from neurodial.control.artifacts.catalogue import SetCatalogue
+from neurodial.control.artifacts.neuron_set import AffineMap, NeuronSet, Recommended, SiteNeurons
 from neurodial.control.controls import parse_controls
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel
-from neurodial.control.neuron_set import AffineMap, NeuronSet, Recommended, SiteNeurons
-from neurodial.control.recording import capture
-from neurodial.control.sitehooks import hook_site
-from neurodial.control.sites import SiteInfo
+from neurodial.control.models.capture import capture
+from neurodial.control.models.hooks import hook_site
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.models.sites import SiteInfo
+from neurodial.control.plans.compiling import CompiledControls, compile_controls
+from neurodial.control.runtime.generate import controlled
 from tests.tiny import load_tiny
 
 # operation → (value, strength, closed form of one neuron's value); strength s means x + s·(op(x) − x)

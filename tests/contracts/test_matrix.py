@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from neurodial.control.compiling import CompiledControls
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel
-from neurodial.control.sites import SiteInfo
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.models.sites import SiteInfo
+from neurodial.control.plans.compiling import CompiledControls
+from neurodial.control.runtime.generate import controlled
 from tests.contracts.checks import (
     OPERATIONS,
     TOLERANCE,

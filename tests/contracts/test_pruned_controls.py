@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from neurodial.control.addresses import Site, compact_ranges
-from neurodial.control.catalogue import SetCatalogue
-from neurodial.control.compiling import compile_controls
+from neurodial.control.artifacts.catalogue import SetCatalogue
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import AddressError
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel
-from neurodial.control.pruning.removal import prune_model
-from neurodial.control.pruning.support import PARTS, support
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.plans.compiling import compile_controls
+from neurodial.control.runtime.generate import controlled
+from neurodial.control.surgery.pruning.removal import prune_model
+from neurodial.control.surgery.pruning.support import PARTS, support
 from tests.pruned import VARIANTS, ablated, assert_same, kept_neurons, logits, model_of, random_kept
 
 SAMPLE = ("gpt2", "bart", "deberta-v2", "phi3", "falcon-new")

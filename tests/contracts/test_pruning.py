@@ -7,15 +7,15 @@ import pytest
 import torch
 import transformers
 
-from neurodial.control.architectures import ARCHITECTURES, ArchitectureRow
 from neurodial.control.errors import PruningError
-from neurodial.control.lineage import Lineage
-from neurodial.control.loading import LoadedModel
-from neurodial.control.pruning.cost import cost
-from neurodial.control.pruning.loader import read_derived
-from neurodial.control.pruning.removal import prune_model
-from neurodial.control.pruning.saving import save_pruned
-from neurodial.control.pruning.support import FILLS, MODES, PARTS, Fill, Mode, Part, support
+from neurodial.control.models.architectures import ARCHITECTURES, ArchitectureRow
+from neurodial.control.models.derived import read_derived
+from neurodial.control.models.lineage import Lineage
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.surgery.pruning.cost import cost
+from neurodial.control.surgery.pruning.removal import prune_model
+from neurodial.control.surgery.pruning.support import FILLS, MODES, PARTS, Fill, Mode, Part, support
+from neurodial.control.surgery.saving import save_pruned
 from tests.pruned import VARIANTS, ablated, assert_same, logits, means_for, model_of, random_kept, sites_in
 from tests.tiny import ARCHITECTURE_NAMES, inputs_for
 

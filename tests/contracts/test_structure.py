@@ -9,11 +9,11 @@ import transformers
 from torch import nn
 
 from neurodial.control.addresses import Site
-from neurodial.control.architectures import ARCHITECTURES, ArchitectureRow, AttentionRow
 from neurodial.control.errors import AddressError, ModelError
-from neurodial.control.loading import LoadedModel
-from neurodial.control.sites import sites_of
-from neurodial.control.structure import Ambiguous, row_from_structure
+from neurodial.control.models.architectures import ARCHITECTURES, ArchitectureRow, AttentionRow
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.models.sites import sites_of
+from neurodial.control.models.structure import Ambiguous, row_from_structure
 from tests.contracts.checks import (
     check_operation_is_its_closed_form,
     check_recorded_is_consumed,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neurodial.control.addresses import Site
-from neurodial.control.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
+from neurodial.control.artifacts.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
 
 
 def make_set(fingerprint: str = "sha256:" + "0" * 64, width: int = 32) -> NeuronSet:

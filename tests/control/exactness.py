@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from neurodial.control.catalogue import SetCatalogue
-from neurodial.control.compiling import compile_controls
+from neurodial.control.artifacts.catalogue import SetCatalogue
 from neurodial.control.controls import parse_controls
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.plans.compiling import compile_controls
+from neurodial.control.runtime.generate import controlled
 from tests.control.reference import NEAR, Reference, concept_set, random_control
 from tests.tiny import EOS, PAD, inputs_for
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from neurodial.control.addresses import Neurons, Site
-from neurodial.control.catalogue import SetCatalogue
+from neurodial.control.artifacts.catalogue import SetCatalogue
+from neurodial.control.artifacts.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
 from neurodial.control.controls import Control, NeuronGate
-from neurodial.control.loading import LoadedModel
-from neurodial.control.neuron_set import AffineMap, NeuronSet, ReadOut, Recommended, SiteNeurons
-from neurodial.control.sitehooks import hook_site
+from neurodial.control.models.hooks import hook_site
+from neurodial.control.models.loading import LoadedModel
 
 NEAR = 1e-4
 

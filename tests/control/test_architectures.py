@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from neurodial.control.architecture_table import END, START, architectures_table
-from neurodial.control.architectures import ARCHITECTURES, ArchitectureRow, register_architecture, row_for
 from neurodial.control.errors import ModelError
-from neurodial.control.sites import sites_of
+from neurodial.control.models.architectures import ARCHITECTURES, ArchitectureRow, register_architecture, row_for
+from neurodial.control.models.sites import sites_of
+from tests.documentation.architectures_table import END, START, architectures_table
 from tests.tiny import tiny
 
 PAGE = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text(encoding="utf-8")
@@ -24,7 +24,7 @@ def test_the_page_holds_the_table_that_the_code_makes() -> None:
 def test_the_snippet_of_the_page_adds_a_row(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("neurodial.control.architectures.ARCHITECTURES", dict(ARCHITECTURES))
+    monkeypatch.setattr("neurodial.control.models.architectures.ARCHITECTURES", dict(ARCHITECTURES))
     (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {}
     exec(compile(snippet, "docs/architectures.md", "exec"), names)
@@ -36,7 +36,7 @@ def test_the_snippet_of_the_page_adds_a_row(
 
 def test_a_registered_row_goes_before_the_structure(monkeypatch: pytest.MonkeyPatch) -> None:
     others = {name: rows for name, rows in ARCHITECTURES.items() if name != "llama"}
-    monkeypatch.setattr("neurodial.control.architectures.ARCHITECTURES", others)
+    monkeypatch.setattr("neurodial.control.models.architectures.ARCHITECTURES", others)
     model = tiny("llama")
     assert sites_of(model).by_structure
     register_architecture("llama", *ARCHITECTURES["llama"])
@@ -52,7 +52,7 @@ def test_what_is_no_row_is_refused(rows: Any) -> None:
 
 
 def test_the_hint_is_code_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neurodial.control.architectures.ARCHITECTURES", dict(ARCHITECTURES))
+    monkeypatch.setattr("neurodial.control.models.architectures.ARCHITECTURES", dict(ARCHITECTURES))
     with pytest.raises(ModelError) as caught:
         register_architecture("our_llama")
     names: dict[str, Any] = {}

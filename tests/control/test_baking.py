@@ -11,16 +11,16 @@ import torch
 from transformers import MarianMTModel, PreTrainedModel
 
 from neurodial.control.addresses import Site
-from neurodial.control.baking import bake, plan_baking, save_baked
-from neurodial.control.catalogue import SetCatalogue
-from neurodial.control.compiling import compile_controls
+from neurodial.control.artifacts.catalogue import SetCatalogue
+from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import AddressError, ControlError, FingerprintError, ModelError, NeurodialError
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel, load_model
-from neurodial.control.neuron_set import NeuronSet
-from neurodial.control.pruning.removal import prune_model
-from neurodial.control.sites import sites_of
+from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.control.models.sites import sites_of
+from neurodial.control.plans.compiling import compile_controls
+from neurodial.control.runtime.generate import controlled
+from neurodial.control.surgery.baking import bake, plan_baking, save_baked
+from neurodial.control.surgery.pruning.removal import prune_model
 from tests.tiny import ARCHITECTURE_NAMES, inputs_for, tiny
 
 SCALES: list[dict[str, Any]] = [{"op": "amplify", "value": 0.5}, {"op": "prune"}]

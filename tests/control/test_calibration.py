@@ -6,11 +6,11 @@ import pytest
 from safetensors.numpy import save_file
 
 from neurodial.control.addresses import Site
-from neurodial.control.calibration import Calibration, SiteStatistics
+from neurodial.control.artifacts.calibration import Calibration, SiteStatistics
+from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.errors import CalibrationError, FingerprintError, NeuronSetError
-from neurodial.control.lineage import Lineage
-from neurodial.control.loading import LoadedModel
-from neurodial.control.neuron_set import NeuronSet
+from neurodial.control.models.lineage import Lineage
+from neurodial.control.models.loading import LoadedModel
 
 FFN, RESID = Site.parse("encoder.0.ffn"), Site.parse("encoder.0.resid")
 GOLDEN = Path(__file__).parent / "golden" / "calibration_v1.safetensors"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from neurodial.control.catalogue import SetCatalogue, StoredSets
+from neurodial.control.artifacts.catalogue import SetCatalogue, StoredSets
+from neurodial.control.artifacts.files import write_set_file
+from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.errors import ControlError, NeuronSetError, NotFound
-from neurodial.control.neuron_set import NeuronSet
-from neurodial.control.set_file import write_set_file
 
 
 class Store:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from neurodial.control.addresses import Site
-from neurodial.control.classifier import DistilledClassifier
-from neurodial.control.distilled import FILE, WEIGHTS, is_distilled, save_head
+from neurodial.control.distilled.classifier import DistilledClassifier
+from neurodial.control.distilled.head import FILE, WEIGHTS, is_distilled, save_head
 from neurodial.control.errors import BadInput, LimitError, ModelError
-from neurodial.control.loading import load_model
-from neurodial.control.recording import capture
+from neurodial.control.models.capture import capture
+from neurodial.control.models.loading import load_model
 from tests.distilled import LABELS, TEXTS, classifier, distilled_folder, made_up_head
 from tests.word_tokenizer import tiny_with_text
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from neurodial.control.addresses import Site, expand_layers
-from neurodial.control.calibration import Calibration, SiteStatistics
-from neurodial.control.compiling import CompiledControls, compile_controls
+from neurodial.control.artifacts.calibration import Calibration, SiteStatistics
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import AddressError, ControlError, FingerprintError
-from neurodial.control.lineage import KeptNeurons, Lineage
-from neurodial.control.loading import LoadedModel
+from neurodial.control.models.lineage import KeptNeurons, Lineage
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.plans.compiling import CompiledControls, compile_controls
 from tests.tiny import load_tiny
 
 FFN = Site.parse("decoder.0.ffn")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurodial.control.loading import LoadedModel
+from neurodial.control.models.loading import LoadedModel
 from tests.control.exactness import Outcome, compare, equal_tokens, supported_sides
 from tests.tiny import ARCHITECTURE_NAMES, load_tiny
 

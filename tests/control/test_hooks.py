@@ -10,14 +10,14 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
 from neurodial.control.addresses import Site
-from neurodial.control.catalogue import SetCatalogue
-from neurodial.control.compiling import CompiledControls, compile_controls
+from neurodial.control.artifacts.catalogue import SetCatalogue
+from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import AddressError, ControlError, FingerprintError
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel
-from neurodial.control.neuron_set import NeuronSet
-from neurodial.control.recording import capture
+from neurodial.control.models.capture import capture
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.plans.compiling import CompiledControls, compile_controls
+from neurodial.control.runtime.generate import controlled
 
 TEXTS = ["She opens the door.", "He saw the tall house.", "The tall boy cooked.", "She likes the book."]
 MIXED: list[list[dict[str, Any]]] = [

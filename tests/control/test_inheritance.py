@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from neurodial.control.catalogue import SetCatalogue
-from neurodial.control.compiling import compile_controls
+from neurodial.control.artifacts.catalogue import SetCatalogue
+from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import FingerprintError
-from neurodial.control.lineage import Lineage
-from neurodial.control.loading import LoadedModel, load_model
-from neurodial.control.neuron_set import NeuronSet
+from neurodial.control.models.lineage import Lineage
+from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.control.plans.compiling import compile_controls
 
 ORIGINAL, PARENT = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 TO_PAST = parse_controls([{"set": "tense", "to": "past"}])

@@ -4,7 +4,7 @@ import pytest
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import AddressError, ModelError
-from neurodial.control.lineage import FILE_NAME, KeptNeurons, Lineage
+from neurodial.control.models.lineage import FILE_NAME, KeptNeurons, Lineage
 
 FFN = Site.parse("decoder.1.ffn")
 

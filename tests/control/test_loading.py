@@ -6,8 +6,8 @@ import torch
 from transformers import AutoTokenizer, MarianMTModel
 
 from neurodial.control.errors import ModelError
-from neurodial.control.loading import LoadedModel, load_model
-from neurodial.control.sites import sites_of
+from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.control.models.sites import sites_of
 from tests.tiny import load_tiny, tiny
 
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from neurodial.control.compiling import CompiledControls, compile_controls
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import AddressError, ControlError, NeurodialError
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.plans.compiling import CompiledControls, compile_controls
+from neurodial.control.runtime.generate import controlled
 from tests.tiny import EOS, PAD, inputs_for, load_tiny
 
 TRIGGERED = {

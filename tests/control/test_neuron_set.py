@@ -7,8 +7,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from neurodial.control.addresses import Site
+from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.errors import NeuronSetError
-from neurodial.control.neuron_set import NeuronSet
 
 GOLDEN = Path(__file__).parent / "golden" / "neuron_set_v1.safetensors"
 GOLDEN_DIGEST = "sha256:63e77369db168c8677240330ef90846372fcdfff7c4c389f3ddf712aa69ddcf1"

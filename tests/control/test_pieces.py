@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from neurodial.control import pieces
-from neurodial.control.pieces import character_spans, encode
-from neurodial.interpret.corpus import Sentence
+from neurodial.control.text import pieces
+from neurodial.control.text.pieces import character_spans, encode
+from neurodial.interpret.corpora.corpus import Sentence
 
 SPECIAL = {"</s>", "<pad>"}
 

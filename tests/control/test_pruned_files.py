@@ -13,11 +13,11 @@ from transformers import AutoModelForSeq2SeqLM
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import ModelError
-from neurodial.control.lineage import FILE_NAME
-from neurodial.control.loading import LoadedModel, load_model
-from neurodial.control.pruning.removal import prune_model
-from neurodial.control.pruning.saving import load_pruned, new_folder, save_pruned
-from neurodial.control.sites import sites_of
+from neurodial.control.models.lineage import FILE_NAME
+from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.control.models.sites import sites_of
+from neurodial.control.surgery.pruning.removal import prune_model
+from neurodial.control.surgery.saving import load_pruned, new_folder, save_pruned
 from tests.pruned import random_kept
 
 FFN = Site("encoder", 0, "ffn")

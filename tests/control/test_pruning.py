@@ -9,12 +9,12 @@ from torch import nn
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import AddressError, ModelError, NeurodialError, PruningError
-from neurodial.control.lineage import Lineage
-from neurodial.control.loading import LoadedModel
-from neurodial.control.pruning.choosing import choose_kept
-from neurodial.control.pruning.cost import cost
-from neurodial.control.pruning.removal import prune_model
-from neurodial.control.pruning.support import support
+from neurodial.control.models.lineage import Lineage
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.surgery.pruning.choosing import choose_kept
+from neurodial.control.surgery.pruning.cost import cost
+from neurodial.control.surgery.pruning.removal import prune_model
+from neurodial.control.surgery.pruning.support import support
 from tests.pruned import ablated, assert_same, logits, model_of, random_kept
 
 FFN = [Site("decoder", layer, "ffn") for layer in range(2)]

@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
-from neurodial.control.architecture_table import END
-from neurodial.control.architectures import ARCHITECTURES
-from neurodial.control.pruning.support import support
-from neurodial.control.pruning.table import START, VARIANTS, outcomes, support_table
+from neurodial.control.models.architectures import ARCHITECTURES
+from neurodial.control.surgery.pruning.support import support
+from tests.documentation.architectures_table import END
+from tests.documentation.pruning_table import START, VARIANTS, outcomes, support_table
 from tests.pruned import model_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "pruning.md"

@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from neurodial.control.compiling import CompiledControls, compile_controls
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import InternalError
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel
-from neurodial.control.rows import ControlledRows
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.plans.compiling import CompiledControls, compile_controls
+from neurodial.control.runtime.batch import BatchController
+from neurodial.control.runtime.generate import controlled
 from tests.tiny import load_tiny
 
 
@@ -59,7 +59,7 @@ def fail(*_: Any) -> None:
 class Engine:
     """The least engine: each row its own cache while it reads, one merged pass a step for all rows of equal length."""
 
-    def __init__(self, loaded: LoadedModel, rows: ControlledRows) -> None:
+    def __init__(self, loaded: LoadedModel, rows: BatchController) -> None:
         self.loaded, self.rows = loaded, rows
         self.tokens: dict[int, list[int]] = {}
         self.prompts: dict[int, int] = {}
@@ -93,7 +93,7 @@ class Engine:
 def test_rows_join_and_leave_without_touching_one_another(llama: LoadedModel) -> None:
     plans = [plan(llama, WINDOWED, PLAIN), None, plan(llama, GATED), plan(llama, PLAIN)]
     prompts = [[5, 6, 7], [8, 9], [4, 5, 6, 7, 8], [11]]
-    with ControlledRows(llama, max_rows=4) as rows:
+    with BatchController(llama, max_rows=4) as rows:
         engine = Engine(llama, rows)
         engine.join(2, prompts[0], plans[0])
         engine.step()
@@ -121,7 +121,7 @@ def test_explicit_passes_count_and_trigger_as_generate_does(llama: LoadedModel) 
     with torch.inference_mode(), controlled(llama, controls) as applied:
         expected = model.generate(ids, max_new_tokens=6, do_sample=False, eos_token_id=[])[:, 4:]
     reports = [applied.report(0), applied.report(1)]
-    with ControlledRows(llama, max_rows=8) as rows, torch.inference_mode():
+    with BatchController(llama, max_rows=8) as rows, torch.inference_mode():
         rows.place(6, controls[0])
         rows.place(1, controls[1])
         cache, tokens, found = DynamicCache(), ids, []
@@ -144,7 +144,7 @@ def test_explicit_passes_count_and_trigger_as_generate_does(llama: LoadedModel) 
 
 
 def test_misuse_is_told(llama: LoadedModel) -> None:
-    with ControlledRows(llama, max_rows=2) as rows, torch.inference_mode():
+    with BatchController(llama, max_rows=2) as rows, torch.inference_mode():
         with pytest.raises(InternalError, match="no slot 2"):
             rows.place(2, None)
         rows.place(0, plan(llama, WINDOWED))

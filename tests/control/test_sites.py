@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from neurodial.control.addresses import Site
-from neurodial.control.architectures import ARCHITECTURES
 from neurodial.control.errors import AddressError, ModelError
-from neurodial.control.recording import capture
-from neurodial.control.sites import sites_of
+from neurodial.control.models.architectures import ARCHITECTURES
+from neurodial.control.models.capture import capture
+from neurodial.control.models.sites import sites_of
 from tests.tiny import ARCHITECTURE_NAMES, inputs_for, tiny
 
 

@@ -10,13 +10,13 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from neurodial.control.addresses import Site
-from neurodial.control.catalogue import SetCatalogue
-from neurodial.control.compiling import CompiledControls, compile_controls
+from neurodial.control.artifacts.catalogue import SetCatalogue
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import AddressError, ControlError
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel
-from neurodial.control.static_rows import StaticRows
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.plans.compiling import CompiledControls, compile_controls
+from neurodial.control.runtime.compiled import CompiledController
+from neurodial.control.runtime.generate import controlled
 from tests.control.reference import concept_set
 from tests.tiny import inputs_for, load_tiny
 
@@ -68,7 +68,7 @@ def check_against_eager(loaded: LoadedModel, backend: str) -> None:
     inputs = inputs_for(loaded.model, 3)
     plain = forward(loaded.model, inputs)
     start = [0] * 3 if loaded.family == "encoder-decoder" else [-5] * 3
-    with StaticRows(loaded, SITES, max_rows=4, gate_classes=3) as rows:
+    with CompiledController(loaded, SITES, max_rows=4, gate_classes=3) as rows:
         counter = CompileCounterWithBackend(backend)
         model: Any = torch.compile(loaded.model, backend=counter)
         torch.testing.assert_close(forward(model, inputs), plain, rtol=0, atol=1e-4)
@@ -126,7 +126,7 @@ def test_what_a_compiled_model_cannot_apply_is_refused(raw: dict[str, Any], mess
     loaded = load_tiny("llama")
     sets = SetCatalogue({"tense": concept_set(loaded, "tense", 1)})
     every = [str(s) for s in loaded.sites.sites if str(s) != "decoder.1.attn"]
-    rows = StaticRows(loaded, every, max_rows=2, gate_classes=2)
+    rows = CompiledController(loaded, every, max_rows=2, gate_classes=2)
     with pytest.raises(ControlError, match=message):
         rows.place(0, compile_controls(loaded, parse_controls([raw]), sets))
     assert rows.report(0) is None
@@ -135,8 +135,8 @@ def test_what_a_compiled_model_cannot_apply_is_refused(raw: dict[str, Any], mess
 def test_one_condition_a_site() -> None:
     loaded = load_tiny("llama")
     controls = [{"neurons": "decoder.1.ffn[2]", "op": "prune", "steps": [0, n]} for n in (2, 3)]
-    rows = StaticRows(loaded, ["decoder.1.ffn"], max_rows=2)
+    rows = CompiledController(loaded, ["decoder.1.ffn"], max_rows=2)
     with pytest.raises(ControlError, match="share one gate and window"):
         rows.place(0, compile_controls(loaded, parse_controls(controls)))
     with pytest.raises(AddressError):
-        StaticRows(loaded, ["decoder.7.ffn"], max_rows=2)
+        CompiledController(loaded, ["decoder.7.ffn"], max_rows=2)

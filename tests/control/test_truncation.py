@@ -8,11 +8,11 @@ import torch
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import AddressError, ModelError
-from neurodial.control.loading import LoadedModel, load_model
-from neurodial.control.pruning.removal import prune_model
-from neurodial.control.pruning.saving import save_pruned
-from neurodial.control.recording import capture
-from neurodial.control.truncation import truncate
+from neurodial.control.models.capture import capture
+from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.control.surgery.pruning.removal import prune_model
+from neurodial.control.surgery.saving import save_pruned
+from neurodial.control.surgery.truncation import truncate
 from tests.tiny import ARCHITECTURE_NAMES, inputs_for, load_tiny
 
 MULTIMODAL = "gemma3"

@@ -12,9 +12,9 @@ from torch.distributed.tensor.parallel import RowwiseParallel, parallelize_modul
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import AddressError, ModelError
-from neurodial.control.loading import LoadedModel
-from neurodial.control.sites import sites_of
-from neurodial.control.weights import why_weights_are_fixed
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.models.sites import sites_of
+from neurodial.control.models.weights import why_weights_are_fixed
 from tests.contracts.checks import check_operation_is_its_closed_form, compiled, operation, sample_sites
 from tests.tiny import ARCHITECTURE_NAMES, inputs_for, load_tiny, tiny
 

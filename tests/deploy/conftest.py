@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from neurodial.control.addresses import Site
-from neurodial.control.loading import load_model
-from neurodial.control.neuron_set import NeuronSet, ReadOut, Recommended, SiteNeurons
+from neurodial.control.artifacts.neuron_set import NeuronSet, ReadOut, Recommended, SiteNeurons
+from neurodial.control.models.loading import load_model
 from tests.deploy.serving import Server, serving
 
 

@@ -9,11 +9,12 @@ import time
 from collections.abc import Sequence as Items
 from pathlib import Path
 
-from neurodial.control.catalogue import SetCatalogue, SetSource, StoredSets
-from neurodial.deploy import application, server
-from neurodial.deploy.config import Config, load_config
-from neurodial.deploy.replica import EngineReplica
-from neurodial.deploy.settings import ModelSettings
+from neurodial.control.artifacts.catalogue import SetCatalogue, SetSource, StoredSets
+from neurodial.deploy import application
+from neurodial.deploy.configuration.config import Config, load_config
+from neurodial.deploy.configuration.settings import ModelSettings
+from neurodial.deploy.serve import server
+from neurodial.deploy.serve.replica import EngineReplica
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.engine.sequence import Sequence

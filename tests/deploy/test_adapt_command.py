@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from neurodial.control.loading import load_model
-from neurodial.deploy.cli.adapt import adapt
-from neurodial.interpret.adaptation import ways
-from neurodial.interpret.adaptation.manner import WAYS
+from neurodial.control.models.loading import load_model
+from neurodial.deploy.cli.change.adapt import adapt
+from neurodial.interpret.studies.adaptation import ways
+from neurodial.interpret.studies.adaptation.manner import WAYS
 from tests.deploy.test_discover_command import run
 
 QUICK = ("--steps", 3, "--minutes", 1, "--test-limit", 10)

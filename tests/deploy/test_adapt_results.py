@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from neurodial.control.loading import LoadedModel, load_model
-from neurodial.control.neuron_set import NeuronSet
-from neurodial.deploy.demo import adapt_results
-from neurodial.deploy.demo.adapt_page import write_page
-from neurodial.deploy.demo.adapt_results import PARTS, Data, Steps, chosen, run
-from neurodial.interpret.discover import Discovery, discover
-from neurodial.interpret.readers import open_corpus
+from neurodial.control.artifacts.neuron_set import NeuronSet
+from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.discovery.discover import Discovery, discover
+from tests.experiments.results import adapt_results
+from tests.experiments.results.adapt_page import write_page
+from tests.experiments.results.adapt_results import PARTS, Data, Steps, chosen, run
 
 SHORT: dict[str, Any] = {"steps": 1, "evaluations": 1, "batch_tokens": 512, "precision": "float32"}
 SIZES = dict.fromkeys(adapt_results.SIZES, 4)

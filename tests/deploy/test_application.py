@@ -10,15 +10,15 @@ import pytest
 
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import BadInput, FingerprintError, NeurodialError, Unavailable
-from neurodial.deploy.config import Config
-from neurodial.deploy.settings import ModelSettings
-from neurodial.service.engine.primitives import Failed, Finished, Request, Tokens
-from neurodial.service.limits import Limits
+from neurodial.deploy.configuration.config import Config
+from neurodial.deploy.configuration.settings import ModelSettings
+from neurodial.service.access.limits import Limits
+from neurodial.service.engine.types import EngineRequest, Failed, Finished, Tokens
 
 
 def replica(path: Path, **settings: Any) -> Any:
     """What Serve would construct."""
-    from neurodial.deploy.replica import EngineReplica
+    from neurodial.deploy.serve.replica import EngineReplica
 
     class Undeployed(EngineReplica):
         def __del__(self) -> None:  # type: ignore[override]
@@ -28,12 +28,12 @@ def replica(path: Path, **settings: Any) -> Any:
     return Undeployed(model, Config(models=(model,), limits=Limits(default_max_tokens=5)))
 
 
-def whole(engine: Any, *requests: Request) -> Any:
+def whole(engine: Any, *requests: EngineRequest) -> Any:
     """What the plain call answers."""
     return asyncio.run(engine.generate_whole(requests))
 
 
-def pieces(engine: Any, *requests: Request) -> list[Any]:
+def pieces(engine: Any, *requests: EngineRequest) -> list[Any]:
     """Everything that the generator yields."""
 
     async def read() -> list[Any]:
@@ -46,7 +46,7 @@ def test_requests_events_and_refusals(tiny_marian_path: Path, set_path: Path) ->
     """A refusal is an item, so that it crosses processes as data."""
     engine = replica(tiny_marian_path, sets={"tense": set_path})
     controls = parse_controls([{"set": "tense", "to": "past"}])
-    requests = Request("a", "She opens the door.", controls, stream=True), Request("b", "He walked.")
+    requests = EngineRequest("a", "She opens the door.", controls, stream=True), EngineRequest("b", "He walked.")
     served = dict(whole(engine, *(replace(request, stream=False) for request in requests)))
     assert served.keys() == {0, 1}
     assert all(isinstance(event, Finished) for event in served.values())
@@ -58,7 +58,7 @@ def test_requests_events_and_refusals(tiny_marian_path: Path, set_path: Path) ->
             ends[index] = event
     assert ends == served
     assert texts == {0: served[0].text, 1: ""}
-    for refusal in (whole(engine, Request("c", "She " * 100)), *pieces(engine, Request("c", "She " * 100))):
+    for refusal in (whole(engine, EngineRequest("c", "She " * 100)), *pieces(engine, EngineRequest("c", "She " * 100))):
         assert isinstance(refusal, BadInput)
         assert refusal.param == "prompt"
     info = asyncio.run(engine.info())
@@ -75,7 +75,7 @@ def test_a_set_for_another_model_is_reported_not_retried(tiny_marian_path: Path,
     engine.check_health()
     with pytest.raises(FingerprintError, match="made for"):
         asyncio.run(engine.info())
-    (refusal,) = pieces(engine, Request("a", "He"))
+    (refusal,) = pieces(engine, EngineRequest("a", "He"))
     assert isinstance(refusal, NeurodialError)
     assert not isinstance(refusal, Failed)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from neurodial.control.loading import load_model
+from neurodial.control.models.loading import load_model
 from neurodial.deploy.cli.main import app
 
 PRUNE = {"neurons": "decoder.1.ffn[3,4]", "op": "prune"}

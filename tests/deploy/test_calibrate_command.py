@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from neurodial.control.calibration import Calibration
-from neurodial.control.loading import load_model
-from neurodial.deploy.cli.calibrate import calibrate
-from neurodial.deploy.config import DEMO_CALIBRATION, DEMO_MODEL
+from neurodial.control.artifacts.calibration import Calibration
+from neurodial.control.models.loading import load_model
+from neurodial.deploy.cli.find.calibrate import calibrate
+from neurodial.deploy.demo import DEMO_CALIBRATION, DEMO_MODEL
 from tests.deploy.test_discover_command import run
 
 GRAMMAR = "grammar:tense?count=40"

@@ -6,16 +6,17 @@ import pytest
 
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import ConfigError, ControlError
-from neurodial.deploy.config import DEMO_CALIBRATION, DEMO_MODEL, parse_config
-from neurodial.deploy.engines import build_engine
+from neurodial.deploy.configuration.config import parse_config
+from neurodial.deploy.demo import DEMO_CALIBRATION, DEMO_MODEL
+from neurodial.deploy.serve.engines import build_engine
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.primitives import Request
+from neurodial.service.engine.types import EngineRequest
 
 DEMO = {"id": "en-es", "path": str(DEMO_MODEL)}
 
 
-def request(number: int, **control: object) -> Request:
-    return Request(f"r{number}", "She opens the door.", parse_controls([control] if control else []))
+def request(number: int, **control: object) -> EngineRequest:
+    return EngineRequest(f"r{number}", "She opens the door.", parse_controls([control] if control else []))
 
 
 @pytest.fixture(scope="module")

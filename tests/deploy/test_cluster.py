@@ -21,12 +21,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from neurodial.control.addresses import Site
-from neurodial.control.loading import LoadedModel, load_model
-from neurodial.control.neuron_set import NeuronSet
-from neurodial.control.pruning.removal import prune_model
-from neurodial.control.pruning.saving import save_pruned
-from neurodial.interpret.discover import Discovery, discover
-from neurodial.interpret.readers import open_corpus
+from neurodial.control.artifacts.neuron_set import NeuronSet
+from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.control.surgery.pruning.removal import prune_model
+from neurodial.control.surgery.saving import save_pruned
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.discovery.discover import Discovery, discover
 from tests.deploy.serving import Server, serving
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from neurodial.control.neuron_set import NeuronSet
+from neurodial.control.artifacts.neuron_set import NeuronSet
 from tests.deploy.asking import wait_until
 from tests.deploy.serving import Server, serving
 from tests.service.fake import FAKE_FINGERPRINT

@@ -8,11 +8,17 @@ import yaml
 from pydantic import BaseModel
 
 from neurodial.control.errors import ConfigError
-from neurodial.deploy.config import Config, load_config
-from neurodial.deploy.server import with_threads
-from neurodial.deploy.settings import AuthSettings, Autoscaling, IngressSettings, ModelSettings, StoreSettings
-from neurodial.service.limits import Limits
-from neurodial.service.logs import LogSettings
+from neurodial.deploy.configuration.config import Config, load_config
+from neurodial.deploy.configuration.settings import (
+    AuthSettings,
+    Autoscaling,
+    IngressSettings,
+    ModelSettings,
+    StoreSettings,
+)
+from neurodial.deploy.serve.server import with_threads
+from neurodial.service.access.limits import Limits
+from neurodial.service.observability.logs import LogSettings
 
 DOCS = Path(__file__).parents[2] / "docs" / "configuration.md"
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from neurodial.control.loading import LoadedModel
-from neurodial.deploy.demo import contrast_sets
-from neurodial.deploy.demo.contrast_scores import ContrastScorer, said
-from neurodial.deploy.demo.contrast_sets import contrast_corpus, unseen_word
-from neurodial.interpret.contrasts import generate_contrasts
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.corpora.grammars.contrasts import generate_contrasts
+from tests.experiments.demo_en_es import contrast_sets
+from tests.experiments.demo_en_es.contrast_scores import ContrastScorer, said
+from tests.experiments.demo_en_es.contrast_sets import contrast_corpus, unseen_word
 
 FORMS = """form	lemma	mood	tense	person	number	corpus_count
 abre	abrir	Ind	Pres	3	Sing	6

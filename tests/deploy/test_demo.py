@@ -8,10 +8,10 @@ import torch
 from transformers import MarianMTModel, MarianTokenizer
 
 from neurodial.control import Control, LoadedModel, NeuronSet, SetCatalogue, compile_controls, load_model
-from neurodial.deploy.config import DEMO_SETS
-from neurodial.deploy.demo.evaluate import DEMO, permuted, random_neurons
-from neurodial.deploy.demo.scoring import rows_of
-from neurodial.interpret.generation import generate_texts
+from neurodial.deploy.demo import DEMO_MODEL, DEMO_SETS
+from neurodial.interpret.activations.generation import generate_texts
+from tests.experiments.demo_en_es.evaluate import permuted, random_neurons
+from tests.experiments.demo_en_es.scoring import rows_of
 
 SENTENCE = "A tall boy is standing in the doorway."
 pytestmark = pytest.mark.demo
@@ -19,12 +19,12 @@ pytestmark = pytest.mark.demo
 
 @pytest.fixture(scope="module")
 def demo() -> LoadedModel:
-    return load_model(DEMO / "en-es")
+    return load_model(DEMO_MODEL)
 
 
 @pytest.fixture(scope="module")
 def tense() -> NeuronSet:
-    return NeuronSet.load(DEMO / "sets" / "tense.safetensors")
+    return NeuronSet.load(DEMO_SETS["tense"])
 
 
 def translate(demo: LoadedModel, text: str, found: NeuronSet, to: str) -> str:
@@ -33,10 +33,10 @@ def translate(demo: LoadedModel, text: str, found: NeuronSet, to: str) -> str:
 
 
 def test_the_model_is_a_plain_small_checkpoint() -> None:
-    model = MarianMTModel.from_pretrained(DEMO / "en-es")
+    model = MarianMTModel.from_pretrained(DEMO_MODEL)
     assert model.dtype == torch.bfloat16
-    assert isinstance(MarianTokenizer.from_pretrained(DEMO / "en-es"), MarianTokenizer)
-    assert sum(file.stat().st_size for file in (DEMO / "en-es").iterdir()) <= 17_000_000
+    assert isinstance(MarianTokenizer.from_pretrained(DEMO_MODEL), MarianTokenizer)
+    assert sum(file.stat().st_size for file in (DEMO_MODEL).iterdir()) <= 17_000_000
 
 
 def test_the_readmes_sentence_switches_and_nothing_else_changes(demo: LoadedModel, tense: NeuronSet) -> None:
@@ -98,6 +98,6 @@ def test_seeds_are_averaged_in_the_table() -> None:
 
 
 def test_the_card_names_data_and_licence() -> None:
-    card = Path(DEMO / "en-es" / "README.md").read_text(encoding="utf-8")
+    card = Path(DEMO_MODEL / "README.md").read_text(encoding="utf-8")
     for needed in ("CC BY 2.0 FR", "Tatoeba", "BLEU", "Limits", "float32"):
         assert needed in card

@@ -5,11 +5,12 @@ from transformers import MarianMTModel
 
 from neurodial.control import Control, LoadedModel, SetCatalogue, compile_controls, load_model
 from neurodial.control.addresses import Site
-from neurodial.control.calibration import Calibration
+from neurodial.control.artifacts.calibration import Calibration
 from neurodial.control.errors import AddressError, FingerprintError
-from neurodial.control.pruning.cost import cost
-from neurodial.deploy.config import DEMO_CALIBRATION, DEMO_HALF, DEMO_MODEL, DEMO_SETS, demo_config
-from neurodial.interpret.generation import generate_texts
+from neurodial.control.surgery.pruning.cost import cost
+from neurodial.deploy.configuration.config import demo_config
+from neurodial.deploy.demo import DEMO_CALIBRATION, DEMO_HALF, DEMO_MODEL, DEMO_SETS
+from neurodial.interpret.activations.generation import generate_texts
 
 SENTENCE = "A tall boy is standing in the doorway."
 SITE = Site.parse("decoder.2.ffn")

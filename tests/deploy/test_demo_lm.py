@@ -6,8 +6,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from neurodial.control import LoadedModel, load_model
 from neurodial.deploy.cli.options import checkpoint
-from neurodial.deploy.demo.lm_evaluate import LM, agreement_scores, ending_scores
-from neurodial.interpret.agreement import generate_agreement
+from neurodial.deploy.demo import DEMO_LM
+from neurodial.interpret.corpora.grammars.agreement import generate_agreement
+from tests.experiments.demo_lm.evaluate import agreement_scores, ending_scores
 
 pytestmark = pytest.mark.demo
 
@@ -18,11 +19,11 @@ def demo() -> LoadedModel:
 
 
 def test_it_is_a_plain_small_checkpoint() -> None:
-    model = AutoModelForCausalLM.from_pretrained(LM)
+    model = AutoModelForCausalLM.from_pretrained(DEMO_LM)
     assert model.dtype == torch.bfloat16
     assert model.num_parameters() <= 9_000_000
-    assert AutoTokenizer.from_pretrained(LM).decode([0]) == "<|endoftext|>"
-    assert sum(file.stat().st_size for file in LM.iterdir()) <= 20_000_000
+    assert AutoTokenizer.from_pretrained(DEMO_LM).decode([0]) == "<|endoftext|>"
+    assert sum(file.stat().st_size for file in DEMO_LM.iterdir()) <= 20_000_000
 
 
 def test_verbs_agree_also_past_a_noun_of_the_other_number(demo: LoadedModel) -> None:

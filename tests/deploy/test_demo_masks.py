@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from neurodial.control.loading import LoadedModel
-from neurodial.deploy.demo import masks
-from neurodial.interpret.calibration import calibrate_model
-from neurodial.interpret.corpus import Corpus, Example, Sentence
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.calibration import calibrate_model
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
+from tests.experiments.results import masks
 
 TEXTS = ("She opens the door.", "Does she open the door?", "He eats the fish.", "He saw the house.", "Is it the house?")
 

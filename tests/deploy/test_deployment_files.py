@@ -23,8 +23,8 @@ from ray.serve.schema import (
 from neurodial.control.errors import ConfigError
 from neurodial.deploy import proxy
 from neurodial.deploy.application import build
-from neurodial.deploy.config import DEMO_MODEL
-from neurodial.deploy.environment import SERVING
+from neurodial.deploy.demo import DEMO_MODEL
+from neurodial.deploy.serve.environment import SERVING
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -60,7 +60,7 @@ def test_serve_reads_its_configuration(name: str) -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_application_is_built_from_the_configuration(name: str, tmp_path: Path) -> None:
     """With the deployments that the configuration overrides, whose `user_config` the ingress understands."""
-    from neurodial.deploy.config import demo_config, parse_live
+    from neurodial.deploy.configuration.config import demo_config, parse_live
 
     (application,) = CONFIGS[name]["applications"]
     args = dict(application["args"])

@@ -5,9 +5,9 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from neurodial.control.neuron_set import NeuronSet
-from neurodial.deploy.cli.discover import discover
-from neurodial.deploy.cli.inspect import inspect_
+from neurodial.control.artifacts.neuron_set import NeuronSet
+from neurodial.deploy.cli.find.discover import discover
+from neurodial.deploy.cli.find.inspect import inspect_
 
 GRAMMAR = "grammar:tense?count=150"
 

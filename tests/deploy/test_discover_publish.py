@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from neurodial.control.neuron_set import NeuronSet
-from neurodial.deploy.cli.discover import discover
-from neurodial.deploy.publishing import Destination
+from neurodial.control.artifacts.neuron_set import NeuronSet
+from neurodial.deploy.cli.find.discover import discover
+from neurodial.deploy.jobs.publishing import Destination
 from tests.deploy.test_discover_command import run
 from tests.interpret.test_thresholds import GOOD, changed
 
@@ -40,7 +40,7 @@ def options(tiny_marian_path: Path, tmp_path: Path) -> tuple[object, ...]:
 
 def evidence(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any]) -> None:
     """Lets discovery gather some evidence, at once."""
-    monkeypatch.setattr("neurodial.interpret.discover.gather_evidence", lambda *_: found)
+    monkeypatch.setattr("neurodial.interpret.discovery.discover.gather_evidence", lambda *_: found)
 
 
 def test_a_set_with_good_evidence_is_published(
@@ -98,7 +98,7 @@ def test_what_cannot_be_published_is_refused_before_anything_runs(
     options: tuple[object, ...], sent: Sent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, more: Any, said: str
 ) -> None:
     monkeypatch.setenv("NEURODIAL_API_KEY", "admin-key-0123456789")
-    monkeypatch.setattr("neurodial.control.loading.load_model", None)
+    monkeypatch.setattr("neurodial.control.models.loading.load_model", None)
     result = run(discover, *options, *more)
     assert (result.exit_code, sent) == (2, [])
     assert said in result.stderr

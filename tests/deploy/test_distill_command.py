@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from neurodial.control.classifier import DistilledClassifier
-from neurodial.deploy.cli.distill import distill, labelled
-from neurodial.deploy.config import parse_config
-from neurodial.deploy.demo import distill_results
-from neurodial.deploy.engines import build_engine
-from neurodial.service.engine.primitives import Request
+from neurodial.control.distilled.classifier import DistilledClassifier
+from neurodial.deploy.cli.change.distill import distill, labelled
+from neurodial.deploy.configuration.config import parse_config
+from neurodial.deploy.serve.engines import build_engine
+from neurodial.service.engine.types import EngineRequest
 from tests.deploy.test_discover_command import run
+from tests.experiments.results import distill_results
 
 QUICK = ("--rounds", 1, "--size", 0.1)
 
@@ -46,7 +46,7 @@ def test_distill_writes_a_classifier_that_is_served(tiny_marian_path: Path, corp
     config = parse_config({"models": [{"id": "tense", "path": str(out)}]}, name="a test", base=None)
     engine = build_engine(config.models[0], config)
     try:
-        found = engine.submit(Request("1", "He closed the tall house.", task="classify")).result(60).classified[0]
+        found = engine.submit(EngineRequest("1", "He closed the tall house.", task="classify")).result(60).classified[0]
     finally:
         engine.close()
     assert max(found.probabilities, key=lambda pair: pair[1])[0] == "then"
@@ -117,7 +117,7 @@ def test_an_interruption_leaves_nothing(
     def interrupted(*_: object, **__: object) -> Callable[[], None]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("neurodial.interpret.distillation.report.write_report", interrupted)
+    monkeypatch.setattr("neurodial.interpret.studies.distillation.report.write_report", interrupted)
     options = ("--label", "tense", "--out", tmp_path / "out", *QUICK)
     assert run(distill, tiny_marian_path, corpus, *options).exit_code == 130
     assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,7 @@
 
 import pytest
 
-from neurodial.deploy.demo.english_tense import FormTable, move_tense
+from tests.experiments.demo_en_es.english_tense import FormTable, move_tense
 
 WORDS = [
     ("opens", "open", "VBZ"), ("opened", "open", "VBD"), ("open", "open", "VB"),

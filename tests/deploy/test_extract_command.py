@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from neurodial.control.loading import load_model
-from neurodial.control.neuron_set import NeuronSet
-from neurodial.deploy.cli.discover import discover
-from neurodial.deploy.cli.extract import extract
-from neurodial.interpret.experts import Experts
+from neurodial.control.artifacts.neuron_set import NeuronSet
+from neurodial.control.models.loading import load_model
+from neurodial.deploy.cli.find.discover import discover
+from neurodial.deploy.cli.find.extract import extract
+from neurodial.interpret.rankings.expert_units_file import Experts
 from tests.deploy.test_discover_command import run
 
 GRAMMAR = "grammar:tense?count=100"

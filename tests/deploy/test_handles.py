@@ -10,12 +10,12 @@ from grpc.aio import AioRpcError, Metadata
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from neurodial.control.errors import BadInput, EngineGone, NeurodialError, Overloaded, Unavailable
-from neurodial.deploy.handles import HandleClient, together
-from neurodial.service.engine.primitives import EngineStats, Event, Failed, Finished, Request, Tokens
+from neurodial.deploy.serve.handles import HandleClient, together
+from neurodial.service.engine.types import EngineRequest, EngineStats, Event, Failed, Finished, Tokens
 
 Items = Iterator[tuple[int, Event] | NeurodialError]
-REQUESTS = tuple(Request(name, name, stream=True) for name in "abc")
-WHOLE = tuple(Request(name, name) for name in "abc")
+REQUESTS = tuple(EngineRequest(name, name, stream=True) for name in "abc")
+WHOLE = tuple(EngineRequest(name, name) for name in "abc")
 
 
 class Answer:
@@ -41,7 +41,7 @@ class Answer:
 class Handle:
     """Gives each call to the next of some replicas."""
 
-    def __init__(self, *replicas: Callable[[tuple[Request, ...]], Items]) -> None:
+    def __init__(self, *replicas: Callable[[tuple[EngineRequest, ...]], Items]) -> None:
         self._replicas = list(replicas)
         self.asked: list[list[str]] = []
         self.answers: list[Answer] = []
@@ -50,7 +50,7 @@ class Handle:
         self.is_stream = stream
         return self
 
-    def remote(self, requests: tuple[Request, ...]) -> Answer:
+    def remote(self, requests: tuple[EngineRequest, ...]) -> Answer:
         self.asked.append([request.id for request in requests])
         self.answers.append(Answer(self._replicas[len(self.asked) - 1](requests)))
         return self.answers[-1]
@@ -61,20 +61,20 @@ def done(text: str) -> Finished:
     return Finished("stop", text, 1, 1)
 
 
-def serve_all(requests: tuple[Request, ...]) -> Items:
+def serve_all(requests: tuple[EngineRequest, ...]) -> Items:
     """A replica that serves."""
     for index, request in enumerate(requests):
         yield index, Tokens(request.prompt)
         yield index, done(request.prompt)
 
 
-def die(requests: tuple[Request, ...]) -> Items:
+def die(requests: tuple[EngineRequest, ...]) -> Items:
     """A replica that is killed at once."""
     yield from ()
     raise ActorUnavailableError("gone", b"0" * 16)
 
 
-def die_within(requests: tuple[Request, ...]) -> Items:
+def die_within(requests: tuple[EngineRequest, ...]) -> Items:
     """Ends the first, begins the second, never begins the third, and is killed."""
     yield 0, Tokens("a")
     yield 0, done("a")
@@ -83,7 +83,7 @@ def die_within(requests: tuple[Request, ...]) -> Items:
 
 
 def events_of(
-    handle: Handle, requests: tuple[Request, ...] = REQUESTS, retried: Callable[[int], None] | None = None
+    handle: Handle, requests: tuple[EngineRequest, ...] = REQUESTS, retried: Callable[[int], None] | None = None
 ) -> list[tuple[int, Event]]:
     """Everything that a client yields."""
 
@@ -116,7 +116,7 @@ def test_without_a_stream_one_plain_call_is_made_and_repeated_whole() -> None:
 
 
 @pytest.mark.parametrize("requests", [REQUESTS, WHOLE])
-def test_nobody_waits_any_more(requests: tuple[Request, ...]) -> None:
+def test_nobody_waits_any_more(requests: tuple[EngineRequest, ...]) -> None:
     """The call is cancelled when the iterator is closed, or its task while it waits."""
     handle = Handle(serve_all)
 
@@ -136,10 +136,10 @@ def test_nobody_waits_any_more(requests: tuple[Request, ...]) -> None:
     assert handle.answers[0].is_cancelled
 
 
-def gone(code: StatusCode) -> Callable[[tuple[Request, ...]], Items]:
+def gone(code: StatusCode) -> Callable[[tuple[EngineRequest, ...]], Items]:
     """A replica that ends as gRPC tells it."""
 
-    def end(requests: tuple[Request, ...]) -> Items:
+    def end(requests: tuple[EngineRequest, ...]) -> Items:
         yield from ()
         raise AioRpcError(code, Metadata(), Metadata())
 
@@ -162,7 +162,7 @@ def test_a_request_is_tried_twice_at_most() -> None:
 
 
 def test_a_stream_that_had_begun_is_not_tried_again() -> None:
-    def begin(requests: tuple[Request, ...]) -> Items:
+    def begin(requests: tuple[EngineRequest, ...]) -> Items:
         yield 0, Tokens("a")
         raise ActorDiedError()
 
@@ -174,8 +174,8 @@ def test_a_stream_that_had_begun_is_not_tried_again() -> None:
 
 @pytest.mark.parametrize("requests", [REQUESTS, WHOLE])
 @pytest.mark.parametrize("error", [BadInput("no"), Overloaded("full"), Unavailable("took longer than 1 s")])
-def test_refusals_and_time_outs_are_not_tried_again(error: NeurodialError, requests: tuple[Request, ...]) -> None:
-    def refuse(requests: tuple[Request, ...]) -> Items:
+def test_refusals_and_time_outs_are_not_tried_again(error: NeurodialError, requests: tuple[EngineRequest, ...]) -> None:
+    def refuse(requests: tuple[EngineRequest, ...]) -> Items:
         yield error
 
     handle = Handle(refuse, serve_all)

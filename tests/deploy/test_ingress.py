@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from neurodial.control.errors import ConfigError
-from neurodial.deploy.config import live_settings, parse_config, parse_live
-from neurodial.deploy.ingress import Ingress
+from neurodial.deploy.configuration.config import live_settings, parse_config, parse_live
+from neurodial.deploy.serve.ingress import Ingress
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
 from tests.service.fake import FakeRunner

@@ -11,8 +11,8 @@ import typer
 from typer.testing import CliRunner, Result
 
 from neurodial.control.addresses import Site
-from neurodial.control.lineage import FILE_NAME, KeptNeurons, Lineage
-from neurodial.deploy.cli.inspect import inspect_
+from neurodial.control.models.lineage import FILE_NAME, KeptNeurons, Lineage
+from neurodial.deploy.cli.find.inspect import inspect_
 from tests.tiny import build, settings, tiny
 
 app = typer.Typer()

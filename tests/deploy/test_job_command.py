@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from neurodial.control.errors import ConfigError
 from neurodial.deploy.cli.main import app
-from neurodial.deploy.workers import WorkerPool, WorkerSettings
+from neurodial.deploy.jobs.workers import WorkerPool, WorkerSettings
 from neurodial.service.version import package_version
 
 DISCOVER = ("discover", "--model", "demo", "--corpus", "grammar:tense", "--concept", "tense", "--out", "t.safetensors")
@@ -85,7 +85,7 @@ def workers(count: int, loaded: tuple[str, str, str]) -> list[Any]:
 
 def test_results_come_in_order_and_few_items_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     fake, read = FakeRay(), 0
-    monkeypatch.setattr("neurodial.deploy.workers.ray", fake)
+    monkeypatch.setattr("neurodial.deploy.jobs.workers.ray", fake)
     pool = WorkerPool(workers(2, ("sha256:a", package_version(), "here")), "sha256:a", print)
 
     def items() -> Iterator[int]:
@@ -115,7 +115,7 @@ def test_results_come_in_order_and_few_items_are_read_ahead(monkeypatch: pytest.
 def test_a_worker_that_is_not_like_us_is_refused(
     loaded: tuple[str, str, str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("neurodial.deploy.workers.ray", FakeRay())
+    monkeypatch.setattr("neurodial.deploy.jobs.workers.ray", FakeRay())
     with pytest.raises(ConfigError, match=said):
         list(WorkerPool(workers(1, loaded), "sha256:a", print).map(lambda model, item: item, [1]))
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from neurodial.control.loading import LoadedModel
-from neurodial.deploy.demo import lm_evaluate
-from neurodial.deploy.demo.lm_corpus import Corpus, Round, agreement_sentences
-from neurodial.deploy.demo.lm_facts import Fact, FactBook, Pattern, choose_facts, split_patterns
-from neurodial.deploy.demo.lm_tokenizer import END, PAD, train_bpe
-from neurodial.deploy.demo.lm_training import LanguageTraining, export, tokenizer_of
-from neurodial.deploy.demo.training_loop import Recipe
+from neurodial.control.models.loading import LoadedModel
+from tests.experiments.demo_en_es.training_loop import Recipe
+from tests.experiments.demo_lm import evaluate as lm_evaluate
+from tests.experiments.demo_lm.corpus import Corpus, Round, agreement_sentences
+from tests.experiments.demo_lm.facts import Fact, FactBook, Pattern, choose_facts, split_patterns
+from tests.experiments.demo_lm.tokenizer import END, PAD, train_bpe
+from tests.experiments.demo_lm.training import LanguageTraining, export, tokenizer_of
 
 STEP = 0.1  # seconds that a step takes by the tests' clock
 STEPS = 60

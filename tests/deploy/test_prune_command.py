@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from neurodial.control.loading import load_model
-from neurodial.control.neuron_set import NeuronSet
-from neurodial.deploy.cli.inspect import inspect_
-from neurodial.deploy.cli.prune import prune
-from neurodial.interpret.ranking_file import Ranking
+from neurodial.control.artifacts.neuron_set import NeuronSet
+from neurodial.control.models.loading import load_model
+from neurodial.deploy.cli.change.prune import prune
+from neurodial.deploy.cli.find.inspect import inspect_
+from neurodial.interpret.rankings.ranking_file import Ranking
 from tests.deploy.test_discover_command import run
 
 SHORT = ("--limit", 20, "--test-limit", 10, "--rounds", 1)
@@ -136,7 +136,7 @@ def test_an_interruption_leaves_nothing(
     def interrupted(*_: object, **__: object) -> Callable[[], None]:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("neurodial.interpret.pruning.report.write_report", interrupted)
+    monkeypatch.setattr("neurodial.interpret.studies.pruning.report.write_report", interrupted)
     options = ("--model", tiny_marian_path, "--by", "magnitude", "--keep", 0.5, "--rounds", 0)
     result = run(prune, *options, "--out", tmp_path / "out")
     assert (result.exit_code, result.output.splitlines()[-1]) == (130, "interrupted")
@@ -179,18 +179,20 @@ def test_an_interrupted_recovery_goes_on(
     options = ("--model", tiny_marian_path, "--by", "magnitude", "--keep", 0.5, "--corpus", parallel, "--recover",
                "--steps", 4, "--out", tmp_path / "half", *SHORT)  # fmt: skip
     with monkeypatch.context() as patch:
-        patch.setattr("neurodial.interpret.pruning.recovery.train", stop)
+        patch.setattr("neurodial.interpret.studies.pruning.recovery.train", stop)
         stopped = run(prune, *options)
     assert stopped.exit_code == 130
     assert "half.work" in stopped.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["half.work"]  # nothing but what the next call goes on with
     with monkeypatch.context() as patch:
-        patch.setattr("neurodial.interpret.pruning.recovery.generate_ids", stop)  # not asked for again
-        patch.setattr("neurodial.deploy.cli.prune.write_outcome", stop)
+        patch.setattr("neurodial.interpret.studies.pruning.recovery.generate_ids", stop)  # not asked for again
+        patch.setattr("neurodial.deploy.cli.change.prune.write_outcome", stop)
         assert run(prune, *options).exit_code == 130
     assert [p.name for p in tmp_path.iterdir()] == ["half.work"]
     with monkeypatch.context() as patch:
-        patch.setattr("neurodial.interpret.pruning.recovery.train", stop)  # nor is what was trained trained again
+        patch.setattr(
+            "neurodial.interpret.studies.pruning.recovery.train", stop
+        )  # nor is what was trained trained again
         assert run(prune, *options).exit_code == 0
     assert [p.name for p in tmp_path.iterdir()] == ["half"]
 

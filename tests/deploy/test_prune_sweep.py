@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from neurodial.control.loading import LoadedModel
-from neurodial.deploy.demo import prune_sweep
-from neurodial.deploy.demo.prune_sweep import RANKINGS, curves_of, losses, run
-from neurodial.interpret.calibration import calibrate_model
-from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.pruning.report import draw
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.calibration import calibrate_model
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
+from neurodial.interpret.studies.pruning.report import draw
+from tests.experiments.results import prune_sweep
+from tests.experiments.results.prune_sweep import RANKINGS, curves_of, losses, run
 
 TEXTS = ("She opens the door.", "The tall boy likes the book.", "He saw the house.", "He closed the door.")
 

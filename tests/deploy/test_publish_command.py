@@ -9,16 +9,16 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from neurodial.control.catalogue import StoredSets
+from neurodial.control.artifacts.catalogue import StoredSets
 from neurodial.deploy.cli.main import app
-from neurodial.service.app import create_app
-from neurodial.service.auth import Keys
-from neurodial.service.catalogue import Catalogue
+from neurodial.service.access.auth import Keys
+from neurodial.service.access.limits import Limits
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.limits import Limits
-from neurodial.service.services import Services
-from neurodial.service.store import SetStore
+from neurodial.service.http.app import create_app
+from neurodial.service.http.services import Services
+from neurodial.service.sets.catalogue import Catalogue
+from neurodial.service.sets.store import SetStore
 from tests.service.applications import Server
 from tests.service.fake import FakeRunner
 from tests.service.sets import set_file

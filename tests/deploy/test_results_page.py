@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from neurodial.control.addresses import Site
-from neurodial.control.loading import LoadedModel
-from neurodial.deploy.demo import contrast_page
-from neurodial.deploy.demo.results_findings import findings
-from neurodial.deploy.demo.results_page import write_page
-from neurodial.deploy.demo.results_single import MARKED, single_neurons
-from neurodial.deploy.demo.results_tuned import TASK, fine_tuned
-from neurodial.interpret.corpus import Annotation, Corpus, Example, Sentence
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.corpora.corpus import Annotation, Corpus, Example, Sentence
 from tests.conftest import SENTENCES
+from tests.experiments.demo_en_es import contrast_page
+from tests.experiments.results.results_findings import findings
+from tests.experiments.results.results_page import write_page
+from tests.experiments.results.results_single import MARKED, single_neurons
+from tests.experiments.results.results_tuned import TASK, fine_tuned
 
 CONCEPTS = ("tense", "number", "negation", "part of speech")
 

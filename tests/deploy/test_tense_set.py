@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from neurodial.control.errors import BadInput
-from neurodial.control.loading import LoadedModel
-from neurodial.deploy.demo.tense_set import renewed
-from neurodial.interpret.discover import Discovery, discover
-from neurodial.interpret.readers import open_corpus
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.discovery.discover import Discovery, discover
+from tests.experiments.demo_en_es.tense_set import renewed
 
 
 def test_evidence_is_renewed_and_nothing_else(tiny_marian: LoadedModel) -> None:

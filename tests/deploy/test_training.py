@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import MarianMTModel, MarianTokenizer
 
-from neurodial.control.loading import LoadedModel
-from neurodial.deploy.demo.training import TranslationTraining, export
-from neurodial.deploy.demo.training_loop import Recipe, pooled_dropout
-from neurodial.interpret.grammar import generate_pairs
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.corpora.grammars.tense import generate_pairs
+from tests.experiments.demo_en_es.training import TranslationTraining, export
+from tests.experiments.demo_en_es.training_loop import Recipe, pooled_dropout
 
 STEP = 0.1  # seconds that a step takes by the tests' clock
 RECIPE = Recipe(minutes=39.5 * STEP / 60, warmup_steps=5, peak_lr=5e-3, batch_tokens=256, averaged=2)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from neurodial.deploy.config import demo_config
-from neurodial.deploy.engines import build_engine
-from neurodial.service.app import create_app
+from neurodial.deploy.configuration.config import demo_config
+from neurodial.deploy.serve.engines import build_engine
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.services import Services
+from neurodial.service.http.app import create_app
+from neurodial.service.http.services import Services
 from tests.house.test_readme import ROOT, Snippet, folder, matches_json, matches_text, run_bash, run_python, snippets
 from tests.service.applications import Server, real
 

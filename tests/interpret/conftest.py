@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from neurodial.control.loading import LoadedModel, load_model
-from neurodial.interpret.observations import Observations
+from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.interpret.methods.observations import Observations
 
 FORMS = [("opens", "opened"), ("closes", "closed"), ("walks", "walked"), ("sees", "saw"), ("likes", "liked")]
 SUBJECTS = ("She", "He", "The tall boy", "The cook", "He likes it and she")

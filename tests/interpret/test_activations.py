@@ -8,13 +8,20 @@ import torch
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import AddressError, BadInput
-from neurodial.control.loading import LoadedModel
-from neurodial.control.pieces import encode
-from neurodial.interpret.activations import Extraction, extract
-from neurodial.interpret.blocks import Block
-from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.readers import open_corpus
-from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, join_blocks, paired_pieces, stream
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.text.pieces import encode
+from neurodial.interpret.activations.accumulators import (
+    Collector,
+    LabelStatistics,
+    PairedTokens,
+    join_blocks,
+    paired_pieces,
+    stream,
+)
+from neurodial.interpret.activations.blocks import Block
+from neurodial.interpret.activations.extract import Extraction, extract
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
+from neurodial.interpret.corpora.readers import open_corpus
 
 ENCODER, DECODER, FFN = Site.parse("encoder.1.resid"), Site.parse("decoder.1.resid"), Site.parse("encoder.0.ffn")
 CLASSES = ("none", "present", "past")

@@ -10,32 +10,32 @@ import pytest
 import torch
 
 from neurodial.control.addresses import Site
-from neurodial.control.compiling import compile_controls
+from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import BadInput, CorpusError, FingerprintError, NeurodialError
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel, load_model
-from neurodial.control.neuron_set import NeuronSet
-from neurodial.control.pruning.choosing import choose_kept
-from neurodial.control.pruning.removal import prune_model
-from neurodial.control.pruning.saving import save_pruned
-from neurodial.interpret.adaptation import ways
-from neurodial.interpret.adaptation.expansion import expand, freed_neurons
-from neurodial.interpret.adaptation.job import Job, parts_of, run_job
-from neurodial.interpret.adaptation.manner import WAYS, Manner, Protected, Texts
-from neurodial.interpret.adaptation.masks import holding, share_trained, training_only, unit_sites, weights_of
-from neurodial.interpret.adaptation.measuring import Measured, better_by, intervals
-from neurodial.interpret.adaptation.report import page, table
-from neurodial.interpret.adaptation.sets import remeasured
-from neurodial.interpret.adaptation.summary import summary
-from neurodial.interpret.adaptation.ways import Adapter
-from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.discover import Discovery, discover
-from neurodial.interpret.ranking_file import Ranking
-from neurodial.interpret.readers import open_corpus
+from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.control.plans.compiling import compile_controls
+from neurodial.control.runtime.generate import controlled
+from neurodial.control.surgery.pruning.choosing import choose_kept
+from neurodial.control.surgery.pruning.removal import prune_model
+from neurodial.control.surgery.saving import save_pruned
+from neurodial.interpret.common.translation_scores import bleu, bleu_of, sentence_scores
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.discovery.discover import Discovery, discover
+from neurodial.interpret.rankings.ranking_file import Ranking
+from neurodial.interpret.studies.adaptation import ways
+from neurodial.interpret.studies.adaptation.expansion import expand, freed_neurons
+from neurodial.interpret.studies.adaptation.job import Job, parts_of, run_job
+from neurodial.interpret.studies.adaptation.manner import WAYS, Manner, Protected, Texts
+from neurodial.interpret.studies.adaptation.masks import holding, share_trained, training_only, unit_sites, weights_of
+from neurodial.interpret.studies.adaptation.measuring import Measured, better_by, intervals
+from neurodial.interpret.studies.adaptation.report import page, table
+from neurodial.interpret.studies.adaptation.sets import remeasured
+from neurodial.interpret.studies.adaptation.summary import summary
+from neurodial.interpret.studies.adaptation.ways import Adapter
 from neurodial.interpret.training.settings import Settings
 from neurodial.interpret.training.trainer import train
-from neurodial.interpret.translation_scores import bleu, bleu_of, sentence_scores
 from tests.tiny import inputs_for, load_tiny
 
 SHORT = Settings(steps=3, learning_rate=5e-3, batch_tokens=128, evaluations=1)

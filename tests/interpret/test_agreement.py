@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from neurodial.control.errors import BadInput
-from neurodial.interpret.agreement import (
+from neurodial.interpret.corpora.grammars.agreement import (
     BE,
     PERSONS,
     PLURAL,

@@ -7,12 +7,12 @@ import torch
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import CorpusError
-from neurodial.control.lineage import KeptNeurons, Lineage
-from neurodial.control.loading import LoadedModel
-from neurodial.control.recording import capture
-from neurodial.interpret.calibration import calibrate_model
-from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.readers import open_corpus
+from neurodial.control.models.capture import capture
+from neurodial.control.models.lineage import KeptNeurons, Lineage
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.calibration import calibrate_model
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
+from neurodial.interpret.corpora.readers import open_corpus
 
 TEXTS = ("She opens the door.", "The tall boy likes the book.", "He saw the house.")
 

@@ -8,20 +8,20 @@ import torch
 from sklearn.base import clone
 
 from neurodial.control.addresses import Site
-from neurodial.control.compiling import compile_controls
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import AddressError, BadInput
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel
-from neurodial.interpret.interventions import Unit, effects, plain_scores, scaled, values_at
-from neurodial.interpret.methods.ablation import Ablation, group_effects
-from neurodial.interpret.methods.activation_patching import ActivationPatching
-from neurodial.interpret.methods.attribution_patching import AttributionPatching
-from neurodial.interpret.methods.gradient_activation import GradientActivation
-from neurodial.interpret.methods.knowledge_attribution import KnowledgeAttribution, fact_effects, refine
-from neurodial.interpret.methods.layer_conductance import LayerConductance, embeddings_between
-from neurodial.interpret.registry import CausalMethod, Properties, causal_methods
-from neurodial.interpret.tasks import Batch, Prompt, forward, next_tokens, token_batches, translations
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.plans.compiling import compile_controls
+from neurodial.control.runtime.generate import controlled
+from neurodial.interpret.methods.causal.ablation import Ablation, group_effects
+from neurodial.interpret.methods.causal.activation_patching import ActivationPatching
+from neurodial.interpret.methods.causal.attribution_patching import AttributionPatching
+from neurodial.interpret.methods.causal.gradient_activation import GradientActivation
+from neurodial.interpret.methods.causal.knowledge_attribution import KnowledgeAttribution, fact_effects, refine
+from neurodial.interpret.methods.causal.layer_conductance import LayerConductance, embeddings_between
+from neurodial.interpret.methods.registry import CausalMethod, Properties, causal_methods
+from neurodial.interpret.tasks.interventions import Unit, effects, plain_scores, scaled, values_at
+from neurodial.interpret.tasks.tasks import Batch, Prompt, forward, next_tokens, token_batches, translations
 from tests.tiny import tiny
 
 CAUSAL = sorted(causal_methods())

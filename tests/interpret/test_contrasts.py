@@ -3,9 +3,9 @@
 import pytest
 
 from neurodial.control.errors import BadInput
-from neurodial.control.words import split_words
-from neurodial.interpret.contrasts import LABELS, generate_contrasts
-from neurodial.interpret.readers import open_corpus
+from neurodial.control.text.words import split_words
+from neurodial.interpret.corpora.grammars.contrasts import LABELS, generate_contrasts
+from neurodial.interpret.corpora.readers import open_corpus
 
 NEGATORS = {"not", "n't"}
 

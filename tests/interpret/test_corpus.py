@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from neurodial.control.errors import CorpusError
-from neurodial.interpret.corpus import SPLITS, Corpus, Example, Sentence, split_of
-from neurodial.interpret.readers import open_corpus
+from neurodial.interpret.corpora.corpus import SPLITS, Corpus, Example, Sentence, split_of
+from neurodial.interpret.corpora.readers import open_corpus
 
 CONLLU = """\
 # sent_id = 1

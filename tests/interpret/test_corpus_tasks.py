@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from neurodial.control.errors import BadInput, CorpusError
-from neurodial.control.loading import LoadedModel
-from neurodial.interpret.causal import rank_causally
-from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.corpus_tasks import CorpusTask, corpus_task
-from neurodial.interpret.discover import Discovery, discover
-from neurodial.interpret.interventions import plain_scores
-from neurodial.interpret.losses import IGNORED
-from neurodial.interpret.methods.ablation import Ablation
-from neurodial.interpret.readers import open_corpus
-from neurodial.interpret.registry import causal_methods, make_ranker
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.losses import IGNORED
+from neurodial.interpret.corpora.corpus import Corpus
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.discovery.causal import rank_causally
+from neurodial.interpret.discovery.discover import Discovery, discover
+from neurodial.interpret.methods.causal.ablation import Ablation
+from neurodial.interpret.methods.registry import causal_methods, make_ranker
+from neurodial.interpret.tasks.corpus_tasks import CorpusTask, corpus_task
+from neurodial.interpret.tasks.interventions import plain_scores
 from tests.word_tokenizer import MASK, tiny_with_text
 
 PATCHING = ("activation-patching", "attribution-patching")

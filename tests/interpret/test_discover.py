@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.errors import AddressError, BadInput, CorpusError
-from neurodial.control.lineage import KeptNeurons, Lineage
-from neurodial.control.loading import LoadedModel
-from neurodial.control.neuron_set import NeuronSet
-from neurodial.control.pieces import encode
-from neurodial.interpret.corpus import Corpus, Sentence
-from neurodial.interpret.discover import Discovery, discover
-from neurodial.interpret.plan import match_sites
-from neurodial.interpret.readers import open_corpus
+from neurodial.control.models.lineage import KeptNeurons, Lineage
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.text.pieces import encode
+from neurodial.interpret.corpora.corpus import Corpus, Sentence
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.discovery.discover import Discovery, discover
+from neurodial.interpret.gathering.plan import match_sites
 
 PAST_FORMS = ("opened", "closed", "walked", "saw", "liked")
 

@@ -9,18 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neurodial.control.classifier import DistilledClassifier
+from neurodial.control.distilled.classifier import DistilledClassifier
 from neurodial.control.errors import BadInput, CorpusError, ModelError
-from neurodial.control.loading import LoadedModel, load_model
-from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.distillation.elimination import elimination_order
-from neurodial.interpret.distillation.evidence import intervals, judge
-from neurodial.interpret.distillation.job import distil
-from neurodial.interpret.distillation.linear import Score, cross_validate, fit
-from neurodial.interpret.distillation.parts import Part, Texts, gather_parts, split_texts
-from neurodial.interpret.distillation.recipe import Recipe
-from neurodial.interpret.distillation.report import summary, write_report
-from neurodial.interpret.distillation.steps import choose, decide, final_order, is_good, select_neurons, try_sizes
+from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
+from neurodial.interpret.studies.distillation.elimination import elimination_order
+from neurodial.interpret.studies.distillation.evidence import intervals, judge
+from neurodial.interpret.studies.distillation.job import distil
+from neurodial.interpret.studies.distillation.linear import Score, cross_validate, fit
+from neurodial.interpret.studies.distillation.parts import Part, Texts, gather_parts, split_texts
+from neurodial.interpret.studies.distillation.recipe import Recipe
+from neurodial.interpret.studies.distillation.report import summary, write_report
+from neurodial.interpret.studies.distillation.steps import (
+    choose,
+    decide,
+    final_order,
+    is_good,
+    select_neurons,
+    try_sizes,
+)
 from tests.tiny import load_tiny
 
 WIDTH, LAYERS = 20, 3

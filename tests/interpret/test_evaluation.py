@@ -10,22 +10,22 @@ import numpy as np
 import pytest
 
 from neurodial.control.errors import BadInput
-from neurodial.control.loading import LoadedModel
-from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.evaluation import suite
-from neurodial.interpret.evaluation.agreement import average_overlap, borda, jaccard, neuron_vote, overlaps, top
-from neurodial.interpret.evaluation.cost import measured
-from neurodial.interpret.evaluation.ground import Evaluation, Ground, scores_of_ranking
-from neurodial.interpret.evaluation.pictures import line_chart
-from neurodial.interpret.evaluation.planted import PLANTED, SCENARIOS, plant, recovery
-from neurodial.interpret.evaluation.recommending import recommend
-from neurodial.interpret.evaluation.report import headings, summary, table_rows, to_html
-from neurodial.interpret.evaluation.suite import evaluate
-from neurodial.interpret.methods.expert_units import ExpertUnits
-from neurodial.interpret.methods.probeless import Probeless
-from neurodial.interpret.ranking_file import Ranking
-from neurodial.interpret.readers import open_corpus
-from neurodial.interpret.registry import CausalMethod, RankingMethod
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.corpora.corpus import Corpus
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.methods.ranking.expert_units import ExpertUnits
+from neurodial.interpret.methods.ranking.probeless import Probeless
+from neurodial.interpret.methods.registry import CausalMethod, RankingMethod
+from neurodial.interpret.rankings.ranking_file import Ranking
+from neurodial.interpret.reports.pictures import line_chart
+from neurodial.interpret.studies.evaluation import suite
+from neurodial.interpret.studies.evaluation.agreement import average_overlap, borda, jaccard, neuron_vote, overlaps, top
+from neurodial.interpret.studies.evaluation.cost import measured
+from neurodial.interpret.studies.evaluation.ground import Evaluation, Ground, scores_of_ranking
+from neurodial.interpret.studies.evaluation.planted import PLANTED, SCENARIOS, plant, recovery
+from neurodial.interpret.studies.evaluation.recommending import recommend
+from neurodial.interpret.studies.evaluation.report import headings, summary, table_rows, to_html
+from neurodial.interpret.studies.evaluation.suite import evaluate
 
 METHODS = ("probeless", "mean-difference", "gradient-activation")
 JOB = Evaluation("tense", methods=METHODS, top=5, sizes=(1, 5), examples=4, random_sets=2)

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from neurodial.control.addresses import Site
-from neurodial.control.loading import LoadedModel
-from neurodial.control.neuron_set import NeuronSet
-from neurodial.interpret.blocks import Block
-from neurodial.interpret.corpus import Corpus, pair_of_examples
-from neurodial.interpret.discover import Discovery, discover
+from neurodial.control.artifacts.neuron_set import NeuronSet
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.blocks import Block
+from neurodial.interpret.corpora.corpus import Corpus, pair_of_examples
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.discovery.discover import Discovery, discover
 from neurodial.interpret.evidence.cases import concept_cases, other_texts, text_parts
 from neurodial.interpret.evidence.causal import Intervener, Measurement, scores
 from neurodial.interpret.evidence.exchange import Exchange, resampled_pairs
@@ -20,12 +21,11 @@ from neurodial.interpret.evidence.matching import matched_neurons
 from neurodial.interpret.evidence.settings import SETTINGS
 from neurodial.interpret.evidence.significance import significance
 from neurodial.interpret.evidence.stability import stability
-from neurodial.interpret.gather import gather
-from neurodial.interpret.interventions import effects, to_values
-from neurodial.interpret.methods.mean_difference import MeanDifference
-from neurodial.interpret.methods.probeless import Probeless
-from neurodial.interpret.plan import GatheringPlan, match_sites
-from neurodial.interpret.readers import open_corpus
+from neurodial.interpret.gathering.gather import gather
+from neurodial.interpret.gathering.plan import GatheringPlan, match_sites
+from neurodial.interpret.methods.ranking.mean_difference import MeanDifference
+from neurodial.interpret.methods.ranking.probeless import Probeless
+from neurodial.interpret.tasks.interventions import effects, to_values
 from tests.word_tokenizer import tiny_with_text
 
 SITE = Site.parse("encoder.1.resid")

@@ -10,15 +10,15 @@ import pytest
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput, StoreError
-from neurodial.control.loading import LoadedModel
-from neurodial.interpret.activations import Extraction, extract
-from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.experts import Experts, Watcher
-from neurodial.interpret.methods.expert_units import ExpertUnits
-from neurodial.interpret.neurox import NeuroxFile, export_neurox, import_neurox, residual_sites
-from neurodial.interpret.ranking_file import Ranking, rank_by
-from neurodial.interpret.readers import open_corpus
-from neurodial.interpret.sinks import join_blocks
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.accumulators import join_blocks
+from neurodial.interpret.activations.extract import Extraction, extract
+from neurodial.interpret.activations.neurox.files import NeuroxFile, export_neurox, import_neurox, residual_sites
+from neurodial.interpret.corpora.corpus import Corpus
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.methods.ranking.expert_units import ExpertUnits
+from neurodial.interpret.rankings.expert_units_file import Experts, Watcher
+from neurodial.interpret.rankings.ranking_file import Ranking, rank_by
 from tests.tiny import load_tiny
 from tests.word_tokenizer import tiny_with_text
 
@@ -102,7 +102,7 @@ def test_an_export_that_fails_leaves_nothing(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("neurodial.interpret.neurox._json_line", full)
+    monkeypatch.setattr("neurodial.interpret.activations.neurox.files._json_line", full)
     with pytest.raises(StoreError, match="No space left on device"):
         export_neurox(bert, corpus, tmp_path / "x.json")
     with pytest.raises(StoreError, match=r"NeuroX reads \.hdf5 and \.json"):

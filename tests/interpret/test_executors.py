@@ -10,15 +10,22 @@ import numpy as np
 import pytest
 
 from neurodial.control.addresses import Site
-from neurodial.control.loading import LoadedModel
-from neurodial.interpret import gather
-from neurodial.interpret.activations import Extraction
-from neurodial.interpret.calibration import TokenStatistics
-from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.discover import Discovery, discover
-from neurodial.interpret.readers import open_corpus
-from neurodial.interpret.sinks import Collector, LabelStatistics, PairedTokens, QuantileStatistics, Sink, stream
-from neurodial.interpret.storing import extract_to_store
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.accumulators import (
+    Collector,
+    LabelStatistics,
+    PairedTokens,
+    QuantileStatistics,
+    Sink,
+    stream,
+)
+from neurodial.interpret.activations.calibration import TokenStatistics
+from neurodial.interpret.activations.extract import Extraction
+from neurodial.interpret.activations.storing import extract_to_store
+from neurodial.interpret.corpora.corpus import Corpus
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.discovery.discover import Discovery, discover
+from neurodial.interpret.gathering import gather
 from tests.interpret.test_store import contents
 
 SITES = (Site.parse("encoder.1.resid"), Site.parse("decoder.0.ffn"))

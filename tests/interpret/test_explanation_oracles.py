@@ -10,21 +10,21 @@ from rich.console import Console
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import AddressError, BadInput
-from neurodial.control.loading import LoadedModel
-from neurodial.control.pruning.choosing import choose_kept
-from neurodial.control.pruning.removal import prune_model
-from neurodial.interpret import formulas
-from neurodial.interpret.activations import Extraction, extract
-from neurodial.interpret.corpus import Annotation, Corpus, Example, Sentence
-from neurodial.interpret.formulas import OPERATORS, Formula, pack, search
-from neurodial.interpret.methods.aligned_concepts import AlignedConcepts, constituents, selectivity
-from neurodial.interpret.methods.compositional import Compositional
-from neurodial.interpret.methods.corpus_generation import CorpusGeneration, Prior
-from neurodial.interpret.methods.top_contexts import TopContexts, mutual_information, omission_scores
-from neurodial.interpret.methods.visualization import Visualization, saturation, side_by_side, svg
-from neurodial.interpret.observations import Chosen, Observations, WordSample, observe
-from neurodial.interpret.readers import open_corpus
-from neurodial.interpret.responding import ModelNeurons
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.surgery.pruning.choosing import choose_kept
+from neurodial.control.surgery.pruning.removal import prune_model
+from neurodial.interpret.activations.extract import Extraction, extract
+from neurodial.interpret.corpora.corpus import Annotation, Corpus, Example, Sentence
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.methods.explanation import formulas
+from neurodial.interpret.methods.explanation.aligned_concepts import AlignedConcepts, constituents, selectivity
+from neurodial.interpret.methods.explanation.compositional import Compositional
+from neurodial.interpret.methods.explanation.corpus_generation import CorpusGeneration, Prior
+from neurodial.interpret.methods.explanation.formulas import OPERATORS, Formula, pack, search
+from neurodial.interpret.methods.explanation.top_contexts import TopContexts, mutual_information, omission_scores
+from neurodial.interpret.methods.explanation.visualization import Visualization, saturation, side_by_side, svg
+from neurodial.interpret.methods.observations import Chosen, Observations, WordSample, observe
+from neurodial.interpret.methods.responding import ModelNeurons
 
 MARKED = ['He said "we open the door" and left .', "The book ( a red one ) is here .", '" No " , she said ( again ) .']
 

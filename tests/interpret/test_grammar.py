@@ -1,10 +1,10 @@
 import pytest
 
 from neurodial.control.errors import BadInput
-from neurodial.control.words import differing_words, join_words, split_words
-from neurodial.interpret.grammar import generate_pairs
-from neurodial.interpret.rules import RULES
-from neurodial.interpret.verbs import VERBS
+from neurodial.control.text.words import differing_words, join_words, split_words
+from neurodial.interpret.corpora.grammars.rules import RULES
+from neurodial.interpret.corpora.grammars.tense import generate_pairs
+from neurodial.interpret.corpora.grammars.verbs import VERBS
 
 PAIRS = generate_pairs(3000, seed=0)
 

@@ -5,10 +5,10 @@ import pytest
 from sklearn.base import clone
 
 from neurodial.control.errors import BadInput
-from neurodial.interpret.methods.clustering import Clustering
-from neurodial.interpret.methods.multi_model import MultiModel
-from neurodial.interpret.methods.nmf import NeuronFactors
-from neurodial.interpret.registry import GroupMethod, Properties, group_methods
+from neurodial.interpret.methods.grouping.clustering import Clustering
+from neurodial.interpret.methods.grouping.multi_model import MultiModel
+from neurodial.interpret.methods.grouping.nmf import NeuronFactors
+from neurodial.interpret.methods.registry import GroupMethod, Properties, group_methods
 
 GROUPING = sorted(group_methods())
 

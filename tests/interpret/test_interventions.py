@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from neurodial.control.addresses import Site
-from neurodial.control.loading import LoadedModel
-from neurodial.control.sitehooks import hook_site
-from neurodial.interpret.interventions import Unit, effects, plain_scores, scaled, to_values, zero
-from neurodial.interpret.losses import IGNORED
-from neurodial.interpret.tasks import Batch
+from neurodial.control.models.hooks import hook_site
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.losses import IGNORED
+from neurodial.interpret.tasks.interventions import Unit, effects, plain_scores, scaled, to_values, zero
+from neurodial.interpret.tasks.tasks import Batch
 from tests.tiny import ARCHITECTURE_NAMES, load_tiny
 
 ROWS, TOKENS = 3, 5

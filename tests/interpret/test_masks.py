@@ -7,11 +7,11 @@ import pytest
 
 from neurodial.control import Control, LoadedModel, NeuronSet, SetCatalogue, compile_controls
 from neurodial.control.errors import BadInput
-from neurodial.interpret.calibration import calibrate_model
-from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.generation import generate_ids
-from neurodial.interpret.pruning.masking import mask_set
-from neurodial.interpret.pruning.sweep import Way, prune_to, rank_units
+from neurodial.interpret.activations.calibration import calibrate_model
+from neurodial.interpret.activations.generation import generate_ids
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
+from neurodial.interpret.studies.pruning.masking import mask_set
+from neurodial.interpret.studies.pruning.sweep import Way, prune_to, rank_units
 
 TEXTS = ("She opens the door.", "The tall boy likes the book.", "He saw the house.", "He closed the door.")
 WAY = Way("log-odds+activation", encoder=0.75)

@@ -6,17 +6,18 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 from neurodial.control.errors import BadInput
-from neurodial.interpret import elastic_net, registry
-from neurodial.interpret.methods.linear_probe import (
+from neurodial.interpret.methods import registry
+from neurodial.interpret.methods.ranking import elastic_net
+from neurodial.interpret.methods.ranking.linear_probe import (
     LinearProbe,
     bottom_neurons,
     prefix_scores,
     strong_neurons,
     top_neurons,
 )
-from neurodial.interpret.methods.mean_difference import MeanDifference
-from neurodial.interpret.methods.probeless import Probeless
-from neurodial.interpret.registry import Properties, RankingMethod, make_method, methods, register
+from neurodial.interpret.methods.ranking.mean_difference import MeanDifference
+from neurodial.interpret.methods.ranking.probeless import Probeless
+from neurodial.interpret.methods.registry import Properties, RankingMethod, make_method, methods, register
 
 METHODS = sorted(methods())
 PLANTED = [4, 11]

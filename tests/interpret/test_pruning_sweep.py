@@ -7,16 +7,16 @@ import pytest
 import torch
 
 from neurodial.control.addresses import Site
-from neurodial.control.compiling import compile_controls
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import BadInput, CalibrationError, ModelError, PruningError
-from neurodial.control.hooks import controlled
-from neurodial.interpret.calibration import calibrate_model
-from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.pruning.quality import Perplexity, TranslationQuality, quality_on
-from neurodial.interpret.pruning.report import page, table, write_report
-from neurodial.interpret.pruning.speed import measure_speed
-from neurodial.interpret.pruning.sweep import Way, check_keeps, measure_point, prune_to, rank_units, sweep
+from neurodial.control.plans.compiling import compile_controls
+from neurodial.control.runtime.generate import controlled
+from neurodial.interpret.activations.calibration import calibrate_model
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
+from neurodial.interpret.studies.pruning.quality import Perplexity, TranslationQuality, quality_on
+from neurodial.interpret.studies.pruning.report import page, table, write_report
+from neurodial.interpret.studies.pruning.speed import measure_speed
+from neurodial.interpret.studies.pruning.sweep import Way, check_keeps, measure_point, prune_to, rank_units, sweep
 from tests.tiny import inputs_for
 from tests.word_tokenizer import sentences, tiny_with_text
 

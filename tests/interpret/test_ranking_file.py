@@ -6,10 +6,10 @@ import pytest
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput, FingerprintError
-from neurodial.control.loading import LoadedModel
-from neurodial.interpret.pruning.sweep import Way, prune_to, sites_to_prune
-from neurodial.interpret.ranking_file import Ranking, rank_by
-from neurodial.interpret.salience import magnitude, salience
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.rankings.ranking_file import Ranking, rank_by
+from neurodial.interpret.rankings.salience import magnitude, salience
+from neurodial.interpret.studies.pruning.sweep import Way, prune_to, sites_to_prune
 from tests.control.conftest import make_set
 from tests.tiny import load_tiny
 

@@ -6,10 +6,15 @@ from scipy.stats import multivariate_normal
 from sklearn.metrics import average_precision_score, f1_score
 
 from neurodial.control.errors import BadInput, NeurodialWarning
-from neurodial.interpret.methods.expert_units import ExpertUnits, average_precision
-from neurodial.interpret.methods.gaussian_probe import GaussianProbe, GreedySelection, _held_out, _map_covariance
-from neurodial.interpret.methods.sparse_probing import SparseProbing
-from neurodial.interpret.sketches import LabelQuantiles
+from neurodial.interpret.activations.sketches import LabelQuantiles
+from neurodial.interpret.methods.ranking.expert_units import ExpertUnits, average_precision
+from neurodial.interpret.methods.ranking.gaussian_probe import (
+    GaussianProbe,
+    GreedySelection,
+    _held_out,
+    _map_covariance,
+)
+from neurodial.interpret.methods.ranking.sparse_probing import SparseProbing
 
 
 def labelled(rows: int, width: int, labels: int = 2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@ import pytest
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
-from neurodial.interpret.readout import calibrate, fit_readout, score_readout
+from neurodial.interpret.gathering.readout import calibrate, fit_readout, score_readout
 
 SITE = Site.parse("encoder.1.resid")
 CLASSES = ("none", "present", "past")

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from neurodial.control.addresses import Site
-from neurodial.control.calibration import Calibration, SiteStatistics
+from neurodial.control.artifacts.calibration import Calibration, SiteStatistics
 from neurodial.control.errors import BadInput, CorpusError, ModelError
-from neurodial.control.loading import LoadedModel
-from neurodial.control.recording import capture
-from neurodial.interpret.calibration import calibrate_model
-from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.pruning.sweep import Way, prune_to, sites_to_prune
-from neurodial.interpret.salience import MEASURES, out_squares, salience
+from neurodial.control.models.capture import capture
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.calibration import calibrate_model
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
+from neurodial.interpret.rankings.salience import MEASURES, out_squares, salience
+from neurodial.interpret.studies.pruning.sweep import Way, prune_to, sites_to_prune
 from tests.tiny import inputs_for
 from tests.word_tokenizer import MASK, sentences, tiny_with_text
 
@@ -164,7 +164,7 @@ def change(loaded: LoadedModel, pruned: LoadedModel) -> float:
 
 
 def test_every_masked_token_is_an_ordinary_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    from neurodial.interpret import losses
+    from neurodial.interpret.activations import losses
 
     loaded = tiny_with_text("bert")
     batches = [batch for batch, _ in losses.loss_batches(loaded, corpus(), seed=3)]

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
-from neurodial.interpret.blocks import Block
-from neurodial.interpret.sinks import CovarianceStatistics, LabelStatistics, QuantileStatistics
-from neurodial.interpret.sketches import LabelCovariances, LabelQuantiles
-from neurodial.interpret.statistics import LabelMoments, PairMoments
+from neurodial.interpret.activations.accumulators import CovarianceStatistics, LabelStatistics, QuantileStatistics
+from neurodial.interpret.activations.blocks import Block
+from neurodial.interpret.activations.sketches import LabelCovariances, LabelQuantiles
+from neurodial.interpret.activations.statistics import LabelMoments, PairMoments
 
 ROWS, WIDTH, LABELS = 120, 4, 3
 CUTS = st.lists(st.integers(0, ROWS), max_size=6)

@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurodial.control.errors import BadInput
-from neurodial.interpret.maps import explained, ridge_map
-from neurodial.interpret.statistics import LabelMoments, PairMoments, PairSummary
+from neurodial.interpret.activations.statistics import LabelMoments, PairMoments, PairSummary
+from neurodial.interpret.gathering.maps import explained, ridge_map
 
 RNG = np.random.default_rng(0)
 

@@ -12,16 +12,16 @@ import pytest
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import CorpusError, FingerprintError, StoreError
-from neurodial.control.loading import LoadedModel
-from neurodial.interpret import storing
-from neurodial.interpret.activations import Extraction, extract, extract_window
-from neurodial.interpret.blocks import Block
-from neurodial.interpret.corpus import Corpus
-from neurodial.interpret.discover import Discovery, discover
-from neurodial.interpret.readers import open_corpus
-from neurodial.interpret.sinks import join_blocks
-from neurodial.interpret.store import ActivationStore
-from neurodial.interpret.storing import extract_to_store
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations import storing
+from neurodial.interpret.activations.accumulators import join_blocks
+from neurodial.interpret.activations.blocks import Block
+from neurodial.interpret.activations.extract import Extraction, extract, extract_window
+from neurodial.interpret.activations.store import ActivationStore
+from neurodial.interpret.activations.storing import extract_to_store
+from neurodial.interpret.corpora.corpus import Corpus
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.discovery.discover import Discovery, discover
 
 SITES = (Site.parse("encoder.1.resid"), Site.parse("encoder.0.ffn"), Site.parse("decoder.1.resid"))
 PLAN = Extraction(SITES, ("word", "piece"), batch_tokens=256, window=40)
@@ -75,7 +75,7 @@ def test_discovery_from_a_store_gives_the_same_set_without_running_the_model(
 ) -> None:
     job = Discovery("tense", method, sites=("encoder.1.resid", "encoder.0.ffn"), top=10, evidence="none")
     ran = discover(loaded, corpus, job)
-    monkeypatch.setattr("neurodial.interpret.gather.stream", None)
+    monkeypatch.setattr("neurodial.interpret.gathering.gather.stream", None)
     read = discover(loaded, store.opened_corpus(), job, store=store)
     assert read.sites[0].indices.tolist() == ran.sites[0].indices.tolist()
     assert read.sites[0].scores == pytest.approx(ran.sites[0].scores, abs=1e-4)

@@ -9,12 +9,12 @@ import torch
 from transformers import AutoModelForSeq2SeqLM
 
 from neurodial.control.errors import BadInput, CorpusError, ModelError, NeurodialError
-from neurodial.control.loading import LoadedModel, load_model
-from neurodial.control.pruning.choosing import choose_kept
-from neurodial.control.pruning.removal import prune_model
-from neurodial.control.pruning.saving import save_pruned
-from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.losses import TokenRow
+from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.control.surgery.pruning.choosing import choose_kept
+from neurodial.control.surgery.pruning.removal import prune_model
+from neurodial.control.surgery.saving import save_pruned
+from neurodial.interpret.activations.losses import TokenRow
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 from neurodial.interpret.training.descent import card, descendant
 from neurodial.interpret.training.objective import Objective
 from neurodial.interpret.training.settings import Settings, TrainingData
@@ -99,7 +99,7 @@ def test_distillation_brings_a_pruned_model_back_to_its_teacher(
 
 def test_the_losses_are_what_they_say(loaded: LoadedModel, data: TrainingData) -> None:
     """The model as its own teacher has no divergence and no distance; the cross-entropy is transformers' own."""
-    from neurodial.interpret.losses import loss_batch
+    from neurodial.interpret.activations.losses import loss_batch
 
     batch = loss_batch(loaded, data.train[:4], torch.Generator())
 

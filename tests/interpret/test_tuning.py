@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from neurodial.control.errors import CorpusError
-from neurodial.control.loading import LoadedModel
-from neurodial.interpret.corpus import Corpus, Example, Sentence
-from neurodial.interpret.discover import Discovery, discover
-from neurodial.interpret.readers import open_corpus
-from neurodial.interpret.tuned import pairs_of
-from neurodial.interpret.tuning import TuningSettings
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.discovery.discover import Discovery, discover
+from neurodial.interpret.discovery.tuned import pairs_of
+from neurodial.interpret.discovery.tuning import TuningSettings
 
 JOB = Discovery(
     "tense",

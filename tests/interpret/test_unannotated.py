@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from neurodial.control.errors import CorpusError
-from neurodial.control.loading import LoadedModel
-from neurodial.interpret.agreement import agreement_pairs
-from neurodial.interpret.corpus import Corpus, Sentence
-from neurodial.interpret.discover import Discovery, discover
-from neurodial.interpret.readers import open_corpus
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.corpora.corpus import Corpus, Sentence
+from neurodial.interpret.corpora.grammars.agreement import agreement_pairs
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.discovery.discover import Discovery, discover
 
 TEXT = "The deep blue sea.\nTwo red cats and 3 dogs.\nDEEP water isn't blue.\n"
 

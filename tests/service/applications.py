@@ -10,17 +10,17 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from neurodial.control.catalogue import SetCatalogue
-from neurodial.control.loading import LoadedModel
-from neurodial.service.app import create_app
-from neurodial.service.catalogue import Catalogue
+from neurodial.control.artifacts.catalogue import SetCatalogue
+from neurodial.control.models.loading import LoadedModel
+from neurodial.service.access.limits import Limits
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.runner import ModelRunner
+from neurodial.service.engine.model.processor import RequestProcessor
 from neurodial.service.engine.scheduler import Capacity
-from neurodial.service.limits import Limits
-from neurodial.service.services import Services
-from neurodial.service.store import SetStore
+from neurodial.service.http.app import create_app
+from neurodial.service.http.services import Services
+from neurodial.service.sets.catalogue import Catalogue
+from neurodial.service.sets.store import SetStore
 from tests.service.fake import FakeRunner
 from tests.tiny import tiny
 from tests.word_tokenizer import word_tokenizer
@@ -54,11 +54,11 @@ def fakes() -> dict[str, FakeRunner]:
     }
 
 
-def real(model_id: str = "tiny", architecture: str = "llama") -> ModelRunner:
+def real(model_id: str = "tiny", architecture: str = "llama") -> RequestProcessor:
     """A random model of two layers that takes texts of the words `w2` to `w57`, and chats."""
     tokenizer = word_tokenizer()
     tokenizer.chat_template = TEMPLATE
-    return ModelRunner(LoadedModel.wrap(tiny(architecture), tokenizer), SetCatalogue({}), model_id=model_id)
+    return RequestProcessor(LoadedModel.wrap(tiny(architecture), tokenizer), SetCatalogue({}), model_id=model_id)
 
 
 class Server:

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
-from neurodial.service.app import create_app
+from neurodial.service.access.limits import Limits
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.scheduler import Capacity
-from neurodial.service.limits import Limits
-from neurodial.service.services import Services
+from neurodial.service.http.app import create_app
+from neurodial.service.http.services import Services
 from tests.service.fake import FakeRunner
 
 

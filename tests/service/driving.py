@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from neurodial.control.catalogue import SetCatalogue
-from neurodial.control.compiling import CompiledControls, compile_controls
+from neurodial.control.artifacts.catalogue import SetCatalogue
 from neurodial.control.controls import parse_controls
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.plans.compiling import CompiledControls, compile_controls
+from neurodial.control.runtime.generate import controlled
 from neurodial.service.engine import sequence as engine_sequence
-from neurodial.service.engine.caches import GrowingCache, RowCache
 from neurodial.service.engine.handle import Handle
-from neurodial.service.engine.primitives import Failed, Finished, Prepared, Request
-from neurodial.service.engine.runner import ModelRunner
+from neurodial.service.engine.model.caches import GrowingCache, RowCache
+from neurodial.service.engine.model.kv_cache import KVCache
+from neurodial.service.engine.model.processor import RequestProcessor
 from neurodial.service.engine.scheduler import Capacity, Scheduler
-from neurodial.service.engine.slots import SlotCache
 from neurodial.service.engine.stepping import Stepper
+from neurodial.service.engine.types import EngineRequest, Failed, Finished, Prepared
 from tests.tiny import PAD
 
-CACHES: tuple[Callable[[], RowCache], ...] = (SlotCache, GrowingCache)
+CACHES: tuple[Callable[[], RowCache], ...] = (KVCache, GrowingCache)
 NEAR_TIE = 1e-4
 
 
@@ -37,7 +37,7 @@ class Driver:
         if settings is not None:  # `generate` takes padding that a model writes for that of a finished row
             settings.suppress_tokens = [PAD]
         self.loaded = LoadedModel.wrap(model, None)  # type: ignore[arg-type]
-        self.runner = ModelRunner(self.loaded, SetCatalogue({}), max_rows=max_rows, cache=cache)
+        self.runner = RequestProcessor(self.loaded, SetCatalogue({}), max_rows=max_rows, cache=cache)
         self.scheduler = Scheduler(Capacity(max_rows=max_rows, prefill_tokens=prefill_tokens))
         self.stepper = Stepper(self.runner)
 
@@ -50,7 +50,7 @@ class Driver:
         self, prompt: Sequence[int], max_tokens: int, controls: Sequence[dict[str, Any]] = (), **more: Any
     ) -> engine_sequence.Sequence:
         """A request for a prompt of tokens."""
-        request = Request(more.pop("id", "x"), "text", parse_controls(list(controls)), max_tokens, **more)
+        request = EngineRequest(more.pop("id", "x"), "text", parse_controls(list(controls)), max_tokens, **more)
         plan = compile_controls(self.loaded, request.controls) if controls else None
         prepared = Prepared(tuple(prompt), max_tokens, plan, request.seed or 0, self.end_ids)
         return engine_sequence.Sequence(request, prepared, Handle(request.id, lambda _: None), lambda ids: str(ids))

@@ -6,7 +6,7 @@ from collections.abc import Sequence as Items
 from typing import Any
 
 from neurodial.control.addresses import Neurons, expand_layers
-from neurodial.control.catalogue import SetSource
+from neurodial.control.artifacts.catalogue import SetSource
 from neurodial.control.controls import Control
 from neurodial.control.errors import (
     AddressError,
@@ -16,20 +16,20 @@ from neurodial.control.errors import (
     LimitError,
     NeurodialError,
 )
-from neurodial.service.engine.primitives import (
+from neurodial.service.engine.sequence import Sequence
+from neurodial.service.engine.sets import read_set, set_info
+from neurodial.service.engine.stepping import Outcome
+from neurodial.service.engine.types import (
     NOTHING_APPLIED,
     EngineInfo,
+    EngineRequest,
     Message,
     ModelInfo,
     Prepared,
-    Request,
     SetInfo,
     SiteActivations,
     TokenLogprob,
 )
-from neurodial.service.engine.sequence import Sequence
-from neurodial.service.engine.sets import read_set, set_info
-from neurodial.service.engine.stepping import Outcome
 
 FAKE_FINGERPRINT = "fake:0123456789abcdef"
 _WORDS: list[str] = [""]  # the vocabulary grows with every word seen; an id is its position, 0 is the end
@@ -84,7 +84,7 @@ class FakeRunner:
         self.steps: list[int] = []
         self.released: list[str] = []
 
-    def prepare(self, request: Request) -> Prepared:
+    def prepare(self, request: EngineRequest) -> Prepared:
         """Checks the length, the names of neuron sets and the addresses."""
         if request.task == "generate" and self.info.model.family == "encoder-only":
             raise BadInput("this model reads text and does not write any", param="model", hint="choose another model")
@@ -163,7 +163,7 @@ class FakeRunner:
         """Writes down who left."""
         self.released += [sequence.request.id for sequence in sequences]
 
-    def _prompt_ids(self, request: Request) -> tuple[int, ...]:
+    def _prompt_ids(self, request: EngineRequest) -> tuple[int, ...]:
         if request.token_ids is not None:
             for number, token in enumerate(request.token_ids):
                 if not 0 <= token < _VOCABULARY:
@@ -201,7 +201,7 @@ class FakeRunner:
                 return info
         raise ControlError(f"{param}: there is no neuron set {reference!r}", param=param)
 
-    def _neurons(self, request: Request) -> list[tuple[str, list[str]]]:
+    def _neurons(self, request: EngineRequest) -> list[tuple[str, list[str]]]:
         """Stack → canonical addresses."""
         if not request.neurons:
             raise BadInput("neurons is empty: say which to read", param="neurons")

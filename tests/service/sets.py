@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from neurodial.control.addresses import Site
-from neurodial.control.neuron_set import NeuronSet, Recommended, SiteNeurons
+from neurodial.control.artifacts.neuron_set import NeuronSet, Recommended, SiteNeurons
 from tests.service.fake import FAKE_FINGERPRINT
 
 

@@ -3,11 +3,11 @@
 import pytest
 from fastapi.testclient import TestClient
 
-from neurodial.service.admission import Gate
-from neurodial.service.app import create_app
+from neurodial.service.access.admission import Gate
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.services import Services
+from neurodial.service.http.app import create_app
+from neurodial.service.http.services import Services
 
 BODY = {"model": "en-es", "prompt": "hello there"}
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurodial.control.errors import BadInput, InternalError, NotFound
-from neurodial.service import aliases
-from neurodial.service.aliases import HISTORY, Alias, Version
+from neurodial.service.sets import aliases
+from neurodial.service.sets.aliases import HISTORY, Alias, Version
 
 DIGESTS = [f"sha256:{i:x}" + "0" * 63 for i in range(16)]
 CHANGES = st.one_of(

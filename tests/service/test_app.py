@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.primitives import Request
+from neurodial.service.engine.types import EngineRequest
 from tests.service.fake import FakeRunner
 
 PAST = [{"set": "tense", "to": "past"}]
@@ -165,10 +165,10 @@ def test_request_id_is_echoed(http: TestClient) -> None:
 def test_a_full_queue_is_429(http: TestClient, runner: FakeRunner, engine: Engine) -> None:
     """With Retry-After, in the envelope."""
     runner.gate.clear()
-    engine.submit(Request("running", "a"))
+    engine.submit(EngineRequest("running", "a"))
     while not engine.stats().num_running:
         time.sleep(0.002)
-    engine.submit_all([Request(f"waiting{i}", "a") for i in range(16)])
+    engine.submit_all([EngineRequest(f"waiting{i}", "a") for i in range(16)])
     answer = complete(http, prompt="a")
     runner.gate.set()
     assert answer.status_code == 429
@@ -311,5 +311,5 @@ def test_openapi_describes_the_bodies(http: TestClient) -> None:
 
 def test_the_application_needs_neither_torch_nor_ray() -> None:
     """The ingress stays small."""
-    code = "import sys, neurodial.service.app; sys.exit(bool({'torch', 'ray', 'transformers'} & set(sys.modules)))"
+    code = "import sys, neurodial.service.http.app; sys.exit(bool({'torch', 'ray', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

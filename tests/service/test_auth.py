@@ -15,13 +15,13 @@ import yaml
 from fastapi.testclient import TestClient
 
 from neurodial.control.errors import ConfigError
-from neurodial.service import auth
-from neurodial.service.app import create_app
-from neurodial.service.auth import ANYONE, LOCAL, Keys, Principal
+from neurodial.service.access import auth
+from neurodial.service.access.auth import ANYONE, LOCAL, Keys, Principal
+from neurodial.service.access.limits import Limits
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.limits import Limits
-from neurodial.service.services import Services
+from neurodial.service.http.app import create_app
+from neurodial.service.http.services import Services
 
 ADMIN, USER, LIMITED = "admin-key-0123456789", "user-key-0123456789", "limited-key-01234567"
 ENTRIES: list[dict[str, Any]] = [

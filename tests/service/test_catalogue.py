@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from neurodial.control.catalogue import StoredSets
+from neurodial.control.artifacts.catalogue import StoredSets
 from neurodial.control.controls import Control, parse_controls
 from neurodial.control.errors import (
     BadInput,
@@ -21,14 +21,14 @@ from neurodial.control.errors import (
     NotFound,
     Unavailable,
 )
-from neurodial.service.aliases import Version
-from neurodial.service.auth import Principal
-from neurodial.service.catalogue import Catalogue
+from neurodial.service.access.auth import Principal
 from neurodial.service.engine.client import EngineClient, LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.primitives import Finished, Request
+from neurodial.service.engine.types import EngineRequest, Finished
 from neurodial.service.errors import Conflict, Forbidden, ModelNotFound
-from neurodial.service.store import SetStore, StoreFull
+from neurodial.service.sets.aliases import Version
+from neurodial.service.sets.catalogue import Catalogue
+from neurodial.service.sets.store import SetStore, StoreFull
 from tests.service.fake import FakeRunner
 from tests.service.sets import set_file
 
@@ -149,7 +149,7 @@ def test_requests_that_run_keep_the_digest_they_started_with(start: Callable[...
 
     async def serve() -> tuple[Finished, Finished]:
         async def finish(controls: tuple[Control, ...], name: str) -> Finished:
-            async for _, event in here.client.generate((Request(name, "abc def", controls),)):
+            async for _, event in here.client.generate((EngineRequest(name, "abc def", controls),)):
                 if isinstance(event, Finished):
                     return event
             raise AssertionError("no end")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from neurodial.control.catalogue import SetCatalogue
-from neurodial.control.classifier import DistilledClassifier
-from neurodial.control.distilled import TaskLevel
-from neurodial.service.engine.runner import ModelRunner
+from neurodial.control.artifacts.catalogue import SetCatalogue
+from neurodial.control.distilled.classifier import DistilledClassifier
+from neurodial.control.distilled.head import TaskLevel
+from neurodial.service.engine.model.processor import RequestProcessor
 from tests.distilled import LABELS, TEXTS, classifier
 from tests.service.applications import application, real
 
@@ -31,7 +31,7 @@ def predictors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DistilledC
 def http(predictors: dict[str, DistilledClassifier]) -> Iterator[TestClient]:
     """Distilled models beside one that writes."""
     runners = {
-        name: ModelRunner(p.loaded, SetCatalogue({}), model_id=name, head=p.head) for name, p in predictors.items()
+        name: RequestProcessor(p.loaded, SetCatalogue({}), model_id=name, head=p.head) for name, p in predictors.items()
     }
     with application({**runners, "writer": real("writer")}) as app:
         yield TestClient(app, raise_server_exceptions=False)

@@ -10,8 +10,8 @@ import pytest
 from neurodial.control.errors import ControlError, InternalError, Overloaded, Unavailable
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.primitives import Failed, Finished, Request, Tokens
 from neurodial.service.engine.stepping import failure
+from neurodial.service.engine.types import EngineRequest, Failed, Finished, Tokens
 from tests.service.fake import FakeRunner
 
 
@@ -30,7 +30,7 @@ def counted(engine: Engine, name: str) -> float:
 
 def test_requests_that_arrive_together_are_decoded_together(engine: Engine, runner: FakeRunner) -> None:
     """One batch, each with its own result."""
-    handles = engine.submit_all([Request(str(i), f"word{i}") for i in range(4)])
+    handles = engine.submit_all([EngineRequest(str(i), f"word{i}") for i in range(4)])
     assert [handle.result(30).text for handle in handles] == [f"{i}drow" for i in range(4)]
     assert runner.joined == [[f"word{i}" for i in range(4)]]
 
@@ -38,9 +38,9 @@ def test_requests_that_arrive_together_are_decoded_together(engine: Engine, runn
 def test_what_arrives_meanwhile_joins_and_what_ends_leaves(engine: Engine, runner: FakeRunner) -> None:
     """The long request is neither waited for nor held up."""
     runner.gate.clear()
-    first = engine.submit(Request("a", "one two three four five six"))
+    first = engine.submit(EngineRequest("a", "one two three four five six"))
     until(lambda: engine.stats().num_running == 1)
-    rest = [engine.submit(Request(f"b{i}", f"later{i}")) for i in range(3)]
+    rest = [engine.submit(EngineRequest(f"b{i}", f"later{i}")) for i in range(3)]
     assert engine.stats().num_waiting == 3
     runner.gate.set()
     for handle in [*rest, first]:
@@ -54,10 +54,10 @@ def test_what_arrives_meanwhile_joins_and_what_ends_leaves(engine: Engine, runne
 def test_a_request_that_takes_too_long_is_given_up(engine: Engine, runner: FakeRunner) -> None:
     """Whether it runs or still waits; the reason says so."""
     runner.gate.clear()
-    late = engine.submit(Request("a", "one two", timeout_s=0.01))
+    late = engine.submit(EngineRequest("a", "one two", timeout_s=0.01))
     until(lambda: engine.stats().num_running == 1)
-    waiting = engine.submit(Request("b", "one two", timeout_s=0.01))
-    patient = engine.submit(Request("c", "one two", timeout_s=60))
+    waiting = engine.submit(EngineRequest("b", "one two", timeout_s=0.01))
+    patient = engine.submit(EngineRequest("c", "one two", timeout_s=60))
     time.sleep(0.05)
     runner.gate.set()
     for handle in (late, waiting):
@@ -80,18 +80,18 @@ def test_a_fault_while_text_is_made_costs_one_request(
         return text
 
     monkeypatch.setattr(runner, "decode", failing)
-    bad, good = engine.submit_all([Request("a", "curse me", stream=True), Request("b", "one two")])
+    bad, good = engine.submit_all([EngineRequest("a", "curse me", stream=True), EngineRequest("b", "one two")])
     with pytest.raises(InternalError, match="unspeakable"):
         bad.result(30)
     assert good.result(30).text == "eno owt"
     runner.gate.clear()
-    gone = engine.submit(Request("c", "curse them"))
+    gone = engine.submit(EngineRequest("c", "curse them"))
     until(lambda: engine.stats().num_running == 1)
     gone.cancel()
     runner.gate.set()
     with pytest.raises(InternalError, match="unspeakable"):
         gone.result(30)
-    assert engine.submit(Request("d", "abc")).result(30).text == "cba"
+    assert engine.submit(EngineRequest("d", "abc")).result(30).text == "cba"
 
 
 def test_a_defect_of_the_runner_fails_what_runs_and_kills_the_engine(
@@ -101,7 +101,7 @@ def test_a_defect_of_the_runner_fails_what_runs_and_kills_the_engine(
     monkeypatch.setattr(runner, "release", lambda ended: 1 / 0)
     monkeypatch.setattr(threading, "excepthook", lambda *_: None)
     engine = Engine(runner)
-    short, long = engine.submit_all([Request("a", "one"), Request("b", "one two three")])
+    short, long = engine.submit_all([EngineRequest("a", "one"), EngineRequest("b", "one two three")])
     assert short.result(30).text == "eno"
     with pytest.raises(Unavailable, match="died"):
         long.result(30)
@@ -111,20 +111,24 @@ def test_a_defect_of_the_runner_fails_what_runs_and_kills_the_engine(
 def test_cancelling_waiting_and_running(engine: Engine, runner: FakeRunner) -> None:
     """Both end as cancelled; the engine goes on."""
     runner.gate.clear()
-    running = engine.submit(Request("a", "one two"))
+    running = engine.submit(EngineRequest("a", "one two"))
     until(lambda: engine.stats().num_running == 1)
-    waiting = engine.submit(Request("b", "three"))
+    waiting = engine.submit(EngineRequest("b", "three"))
     waiting.cancel()
     assert waiting.result(30).reason == "cancelled"
     running.cancel()
     runner.gate.set()
     assert running.result(30).reason == "cancelled"
-    assert engine.submit(Request("c", "abc")).result(30).text == "cba"
+    assert engine.submit(EngineRequest("c", "abc")).result(30).text == "cba"
 
 
 def test_a_crash_costs_only_its_row(engine: Engine) -> None:
     """The batch is run again row by row; streamed text is not repeated."""
-    rows = [Request("a", "one two three", stream=True), Request("b", "crash me now"), Request("c", "invalid")]
+    rows = [
+        EngineRequest("a", "one two three", stream=True),
+        EngineRequest("b", "crash me now"),
+        EngineRequest("c", "invalid"),
+    ]
     good, crashed, invalid = engine.submit_all(rows)
 
     async def read() -> str:
@@ -142,16 +146,16 @@ def test_a_crash_costs_only_its_row(engine: Engine) -> None:
 def test_a_full_queue_is_overloaded(engine: Engine, runner: FakeRunner) -> None:
     """The conftest's queue holds sixteen."""
     with pytest.raises(Overloaded):
-        engine.submit_all([Request(str(i), "x") for i in range(17)])
+        engine.submit_all([EngineRequest(str(i), "x") for i in range(17)])
 
 
 def test_closing_fails_what_waits_and_refuses_what_comes(runner: FakeRunner) -> None:
     """Nobody waits for ever."""
     engine = Engine(runner)
     runner.gate.clear()
-    running = engine.submit(Request("a", "one two"))
+    running = engine.submit(EngineRequest("a", "one two"))
     until(lambda: engine.stats().num_running == 1)
-    waiting = engine.submit(Request("b", "three"))
+    waiting = engine.submit(EngineRequest("b", "three"))
     closer = threading.Thread(target=engine.close)
     closer.start()
     with pytest.raises(Unavailable):
@@ -160,7 +164,7 @@ def test_closing_fails_what_waits_and_refuses_what_comes(runner: FakeRunner) -> 
     closer.join(30)
     assert running.result(30).reason == "cancelled"
     with pytest.raises(Unavailable):
-        engine.submit(Request("c", "x"))
+        engine.submit(EngineRequest("c", "x"))
     assert engine.stats().state == "dead"
 
 
@@ -168,7 +172,7 @@ def test_a_long_step_makes_the_engine_stuck(runner: FakeRunner) -> None:
     """The heartbeat is what a health check reads."""
     engine = Engine(runner, stuck_after_s=0.02)
     runner.gate.clear()
-    handle = engine.submit(Request("a", "one"))
+    handle = engine.submit(EngineRequest("a", "one"))
     until(lambda: engine.stats().state == "stuck")
     runner.gate.set()
     handle.result(30)
@@ -178,7 +182,7 @@ def test_a_long_step_makes_the_engine_stuck(runner: FakeRunner) -> None:
 
 def test_a_slow_reader_gets_joined_pieces(engine: Engine) -> None:
     """The mailbox holds one piece of text and the end, however late the reader comes."""
-    handle = engine.submit(Request("a", "one two three four", stream=True))
+    handle = engine.submit(EngineRequest("a", "one two three four", stream=True))
     until(lambda: counted(engine, "request_success_total") == 1)
 
     async def read() -> list[object]:
@@ -195,7 +199,7 @@ def test_closing_the_client_iterator_cancels(engine: Engine, runner: FakeRunner)
     runner.gate.clear()
 
     async def leave() -> None:
-        events = LocalClient(engine).generate((Request("a", "one two"), Request("b", "three")))
+        events = LocalClient(engine).generate((EngineRequest("a", "one two"), EngineRequest("b", "three")))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(events), 0.05)
         await events.aclose()  # type: ignore[attr-defined]

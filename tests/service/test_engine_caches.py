@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
-from neurodial.service.engine.caches import RowCache, layers_of
-from neurodial.service.engine.slots import SlotCache
+from neurodial.service.engine.model.caches import RowCache, layers_of
+from neurodial.service.engine.model.kv_cache import KVCache
 from tests.service.driving import CACHES
 
 LAYERS, HEADS, SIZE = 2, 2, 3
@@ -115,7 +115,7 @@ def layers_and_own(view: Cache) -> tuple[Any, Any]:
 
 def own_tensors(cache: RowCache, view: Cache) -> tuple[Any, Any]:
     """What a pass would read before its own token."""
-    if not isinstance(cache, SlotCache):
+    if not isinstance(cache, KVCache):
         return layers_of(view)
     own: Any = layers_and_own(view)[1]
     cross: Any = view.cross_attention_cache.layers if isinstance(view, EncoderDecoderCache) else []
@@ -150,7 +150,7 @@ def test_rows_keep_their_tokens_whatever_happens_beside_them(kind: Callable[[], 
 
 def test_freed_slots_are_cleared() -> None:
     """Nothing that a row leaves behind can reach the next: 0 × NaN is NaN."""
-    cache = SlotCache()
+    cache = KVCache()
     model = Model(cache, has_source=True)
     model.join([1, 1, 1], [1, 1, 1])
     model.step()
@@ -169,7 +169,7 @@ def test_freed_slots_are_cleared() -> None:
 
 def test_a_step_copies_nothing() -> None:
     """The preallocated tensors stay where they are for many steps."""
-    cache = SlotCache()
+    cache = KVCache()
     model = Model(cache, has_source=False)
     model.join([3, 4], [1, 1])
     assert cache._own is not None

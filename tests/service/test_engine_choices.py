@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from neurodial.service.engine.choosing import ModelDefaults, RowChooser
-from neurodial.service.engine.primitives import Finished
+from neurodial.service.engine.model.sampling import ModelDefaults, RowChooser
+from neurodial.service.engine.types import Finished
 from tests.service.driving import Driver, solo
 from tests.tiny import BOS, EOS, VOCABULARY, tiny
 
@@ -106,7 +106,7 @@ def test_an_end_that_the_model_forces_is_an_end_for_length() -> None:
 
 def test_controls_act_on_every_beam() -> None:
     """The search under a control is that of `generate` under it."""
-    from neurodial.control.hooks import controlled
+    from neurodial.control.runtime.generate import controlled
 
     driver = Driver(tiny("bart"))
     controls = [{"neurons": "decoder.1.ffn[0-9]", "op": "shift", "value": 3.0, "steps": [1, 5]}]

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from neurodial.service.engine.direct import DirectStep
-from neurodial.service.engine.passes import Step
+from neurodial.service.engine.model.forward.direct import DirectStep
+from neurodial.service.engine.model.forward.passes import Step
 from tests.service.driving import Driver, random_controls
 from tests.tiny import VOCABULARY, tiny
 

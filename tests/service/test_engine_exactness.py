@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from neurodial.service.engine.caches import GrowingCache, RowCache
-from neurodial.service.engine.primitives import Finished
-from neurodial.service.engine.slots import SlotCache
+from neurodial.service.engine.model.caches import GrowingCache, RowCache
+from neurodial.service.engine.model.kv_cache import KVCache
+from neurodial.service.engine.types import Finished
 from tests.service.driving import NEAR_TIE, Driver, end_of, random_controls, solo
 from tests.tiny import ARCHITECTURE_NAMES, VOCABULARY, tiny
 
@@ -58,13 +58,13 @@ def positions(applied: Mapping[str, Any]) -> list[dict[str, int]]:
 @pytest.mark.parametrize("name", SAMPLE)
 def test_every_request_gets_the_tokens_of_its_solo_run(name: str) -> None:
     """Random arrivals, lengths, cancellations and controls; the proof of what was applied is the same too."""
-    compared, ties = exactness(name, SlotCache(), seed=1, count=12)
+    compared, ties = exactness(name, KVCache(), seed=1, count=12)
     assert compared > 40
     assert ties <= compared / 1000 + 1
 
 
 @pytest.mark.contracts
-@pytest.mark.parametrize("kind", [SlotCache, GrowingCache])
+@pytest.mark.parametrize("kind", [KVCache, GrowingCache])
 @pytest.mark.parametrize("name", WRITING)
 def test_every_architecture_in_both_caches(name: str, kind: type[RowCache]) -> None:
     """Two models each; near-ties are at most one token in a thousand."""

@@ -8,9 +8,9 @@ import torch
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import InternalError
-from neurodial.service.engine.caches import RowCache
-from neurodial.service.engine.primitives import Failed, Finished, Prepared
+from neurodial.service.engine.model.caches import RowCache
 from neurodial.service.engine.sequence import Sequence
+from neurodial.service.engine.types import Failed, Finished, Prepared
 from tests.service.driving import CACHES, Driver, solo
 from tests.tiny import tiny
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from neurodial.service.engine.projection import project, speed_up
+from neurodial.service.engine.model.forward.lm_head import block_lm_head, project
 
 TOKENS = 5000
 
@@ -33,7 +33,7 @@ def test_a_model_computes_its_logits_so() -> None:
     ids, seen = torch.arange(12)[:, None], []
     with torch.no_grad():
         plain = model(ids).logits
-        speed_up(model)
+        block_lm_head(model)
         model.lm_head.register_forward_hook(lambda *_: seen.append(1))
         torch.testing.assert_close(model(ids).logits, plain)
         twin = copy.deepcopy(model)
@@ -44,5 +44,5 @@ def test_a_model_computes_its_logits_so() -> None:
     twin(ids).logits.sum().backward()
     assert twin.lm_head.weight.grad is not None
     small = LlamaForCausalLM(LlamaConfig(vocab_size=100, **sizes))  # type: ignore[arg-type]
-    speed_up(small)
+    block_lm_head(small)
     assert "forward" not in vars(small.lm_head)

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from neurodial.control.catalogue import SetCatalogue
+from neurodial.control.artifacts.catalogue import SetCatalogue
 from neurodial.control.errors import BadInput, LimitError
-from neurodial.control.loading import LoadedModel
+from neurodial.control.models.loading import LoadedModel
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.primitives import Message, Request
-from neurodial.service.engine.runner import ModelRunner
+from neurodial.service.engine.model.processor import RequestProcessor
+from neurodial.service.engine.types import EngineRequest, Message
 from tests.tiny import EOS, VOCABULARY
 from tests.word_tokenizer import tiny_with_text
 
@@ -30,16 +30,16 @@ def chatting() -> LoadedModel:
     return loaded
 
 
-def runner_of(loaded: LoadedModel) -> ModelRunner:
+def runner_of(loaded: LoadedModel) -> RequestProcessor:
     """With every model's settings."""
-    return ModelRunner(loaded, SetCatalogue({}), default_max_tokens=6)
+    return RequestProcessor(loaded, SetCatalogue({}), default_max_tokens=6)
 
 
 def test_a_chat_is_written_by_the_template(chatting: LoadedModel) -> None:
     """The turns, and what makes the model answer; special tokens are the template's business."""
     runner = runner_of(chatting)
     assert runner.info.model.has_chat_template
-    ids = runner.prepare(Request("a", "", messages=CHAT)).prompt_ids
+    ids = runner.prepare(EngineRequest("a", "", messages=CHAT)).prompt_ids
     text = "user w30 w31 assistant w32 w7"
     assert ids == tuple(chatting.tokenizer(text, add_special_tokens=False)["input_ids"])
     assert runner.tokenize("", messages=CHAT) == tuple((i, f"w{i}") for i in ids)
@@ -49,13 +49,13 @@ def test_the_same_prompt_gives_the_same_text_however_it_is_given(chatting: Loade
     """As a chat, as tokens, as text."""
     engine = Engine(runner_of(chatting))
     try:
-        ids = engine._runner.prepare(Request("x", "", messages=CHAT)).prompt_ids
+        ids = engine._runner.prepare(EngineRequest("x", "", messages=CHAT)).prompt_ids
         as_chat, as_tokens = (
             engine.submit(request).result(60)
-            for request in (Request("a", "", messages=CHAT), Request("b", "", token_ids=ids))
+            for request in (EngineRequest("a", "", messages=CHAT), EngineRequest("b", "", token_ids=ids))
         )
-        text = engine.submit(Request("c", "w5 w6")).result(60)
-        tokens = engine.submit(Request("d", "", token_ids=(5, 6, EOS))).result(60)
+        text = engine.submit(EngineRequest("c", "w5 w6")).result(60)
+        tokens = engine.submit(EngineRequest("d", "", token_ids=(5, 6, EOS))).result(60)
     finally:
         engine.close()
     assert as_chat == as_tokens
@@ -79,7 +79,7 @@ def test_prompts_that_cannot_be_read_are_refused(
 ) -> None:
     """With the field that the request names."""
     with pytest.raises(BadInput, match=said) as refused:
-        runner_of(chatting).prepare(Request("a", "", field="prompt[2]", **asked))
+        runner_of(chatting).prepare(EngineRequest("a", "", field="prompt[2]", **asked))
     assert refused.value.param == param
 
 
@@ -89,7 +89,7 @@ def test_a_model_without_a_template_refuses_chats(name: str) -> None:
     runner = runner_of(tiny_with_text(name))
     assert not runner.info.model.has_chat_template
     for refuse in (
-        lambda: runner.prepare(Request("a", "", messages=CHAT)),
+        lambda: runner.prepare(EngineRequest("a", "", messages=CHAT)),
         lambda: runner.tokenize("", messages=CHAT),
     ):
         with pytest.raises(BadInput, match="no chat template") as refused:
@@ -129,7 +129,7 @@ def test_a_model_is_described(name: str) -> None:
 def test_the_last_place_of_a_causal_model_is_for_writing() -> None:
     """A prompt that fills all positions leaves none; one that leaves one writes one token."""
     runner = runner_of(tiny_with_text("llama"))
-    assert runner.prepare(Request("a", "", token_ids=(5,) * 63)).max_tokens == 1
+    assert runner.prepare(EngineRequest("a", "", token_ids=(5,) * 63)).max_tokens == 1
     with pytest.raises(LimitError):
-        runner.prepare(Request("a", "", token_ids=(5,) * 64))
-    assert runner.prepare(Request("a", "", token_ids=(5,) * 64, task="encode")).max_tokens == 0
+        runner.prepare(EngineRequest("a", "", token_ids=(5,) * 64))
+    assert runner.prepare(EngineRequest("a", "", token_ids=(5,) * 64, task="encode")).max_tokens == 0

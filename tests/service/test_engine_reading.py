@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from neurodial.control.addresses import Site
-from neurodial.control.catalogue import SetCatalogue
+from neurodial.control.artifacts.catalogue import SetCatalogue
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import AddressError, BadInput, ControlError, InternalError, LimitError, NeurodialError
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel
-from neurodial.control.pruning.removal import prune_model
-from neurodial.control.recording import capture
+from neurodial.control.models.capture import capture
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.runtime.generate import controlled
+from neurodial.control.surgery.pruning.removal import prune_model
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.primitives import Finished, Request, Task
-from neurodial.service.engine.runner import ModelRunner
+from neurodial.service.engine.model.processor import RequestProcessor
 from neurodial.service.engine.scheduler import Capacity
+from neurodial.service.engine.types import EngineRequest, Finished, Task
 from tests.control.conftest import make_set
 from tests.tiny import ARCHITECTURE_NAMES, EOS
 from tests.word_tokenizer import sentences, tiny_with_text
@@ -36,7 +36,7 @@ def _contract(name: str) -> Any:
 @contextmanager
 def engine_of(loaded: LoadedModel, **settings: Any) -> Iterator[Engine]:
     """An engine around a model."""
-    engine = Engine(ModelRunner(loaded, SetCatalogue({}), **settings), Capacity(max_rows=8))
+    engine = Engine(RequestProcessor(loaded, SetCatalogue({}), **settings), Capacity(max_rows=8))
     try:
         yield engine
     finally:
@@ -62,7 +62,7 @@ def controls_of(number: int, stack: str) -> Any:
 
 
 def alone(
-    loaded: LoadedModel, engine: Engine, request: Request, sites: list[Site]
+    loaded: LoadedModel, engine: Engine, request: EngineRequest, sites: list[Site]
 ) -> tuple[dict[Site, torch.Tensor], torch.Tensor, Any]:
     """What `control` itself records of one text: activations, pooled states and the report.
 
@@ -91,7 +91,7 @@ def test_texts_of_one_batch_are_read_as_each_alone(name: str) -> None:
     names = (f"{stack}.0.ffn[3,7]", f"{stack}.1.resid[0-4]", f"{stack}.embed[5]", f"{stack}.*.attn[2]")
     sites = [Site.parse(f"{stack}.{part}") for part in ("0.ffn", "1.resid", "embed", "0.attn", "1.attn")]
     requests = [
-        Request(str(i), text, controls_of(i, stack), task=task, neurons=names if task == "activations" else ())
+        EngineRequest(str(i), text, controls_of(i, stack), task=task, neurons=names if task == "activations" else ())
         for i, text in enumerate(sentences(12))
         for task in (TASKS[i // 4 % 2],)
     ]
@@ -128,7 +128,7 @@ def test_a_decoder_reads_the_target_as_if_it_had_written_it(name: str) -> None:
     sites = [Site.parse(site) for site in ("decoder.1.cross", "encoder.0.ffn", "decoder.0.ffn")]
     texts, targets = sentences(8), sentences(8, seed=5)
     requests = [
-        Request(
+        EngineRequest(
             str(i),
             text,
             (*controls_of(i, "encoder"), *controls_of(i + 1, "decoder")),
@@ -160,8 +160,8 @@ def test_activations_are_read_after_the_request_s_own_controls() -> None:
     """What a clamp sets is what is read, and only in the row that asked for it."""
     loaded = tiny_with_text("llama")
     clamp = parse_controls([{"neurons": "decoder.0.ffn[3]", "op": "clamp", "value": 7.0}])
-    request = Request("a", "w5 w6 w7", clamp, task="activations", neurons=("decoder.0.ffn[3,4]",))
-    other = Request("b", "w5 w6 w7", task="activations", neurons=("decoder.0.ffn[3,4]",))
+    request = EngineRequest("a", "w5 w6 w7", clamp, task="activations", neurons=("decoder.0.ffn[3,4]",))
+    other = EngineRequest("b", "w5 w6 w7", task="activations", neurons=("decoder.0.ffn[3,4]",))
     with engine_of(loaded) as engine:
         held, free = (handle.result(60).activations[0] for handle in engine.submit_all([request, other]))
     assert [row[0] for row in held.values] == [7.0] * 4
@@ -172,9 +172,11 @@ def test_activations_are_read_after_the_request_s_own_controls() -> None:
 def test_reading_beside_writing_changes_neither() -> None:
     """Texts that are read join a batch that is being written."""
     loaded = tiny_with_text("llama")
-    writing = [Request(f"w{i}", text, controls_of(i, "decoder"), max_tokens=9) for i, text in enumerate(sentences(4))]
+    writing = [
+        EngineRequest(f"w{i}", text, controls_of(i, "decoder"), max_tokens=9) for i, text in enumerate(sentences(4))
+    ]
     reading = [
-        Request(f"r{i}", text, controls_of(i, "decoder"), task="activations", neurons=("decoder.1.ffn[0-9]",))
+        EngineRequest(f"r{i}", text, controls_of(i, "decoder"), task="activations", neurons=("decoder.1.ffn[0-9]",))
         for i, text in enumerate(sentences(4, seed=2))
     ]
     with engine_of(loaded) as engine:
@@ -193,7 +195,10 @@ def test_values_that_are_not_numbers_fail_their_row_alone(task: Any) -> None:
     loaded = tiny_with_text("bert")
     poison = parse_controls([{"neurons": "encoder.0.resid[*]", "op": "amplify", "value": 1e30}] * 2)
     names = ("encoder.1.resid[0-3]",) if task == "activations" else ()
-    bad, good = Request("a", "w5 w6 w7", poison, task=task, neurons=names), Request("b", "w5 w6", task="encode")
+    bad, good = (
+        EngineRequest("a", "w5 w6 w7", poison, task=task, neurons=names),
+        EngineRequest("b", "w5 w6", task="encode"),
+    )
     with engine_of(loaded) as engine:
         clean = engine.submit(good).result(60)
         broken, fine = engine.submit_all([bad, good])
@@ -242,9 +247,9 @@ def test_what_cannot_be_read_is_refused_with_its_field(
     """Before anything runs."""
     asked = {"task": "activations"} | settings
     controls = parse_controls(asked.pop("controls", []))
-    runner = ModelRunner(tiny_with_text(name), SetCatalogue({}))
+    runner = RequestProcessor(tiny_with_text(name), SetCatalogue({}))
     with pytest.raises(kind, match=said) as refused:
-        runner.prepare(Request("a", "w5 w6", controls, **asked))
+        runner.prepare(EngineRequest("a", "w5 w6", controls, **asked))
     assert refused.value.param == param
 
 
@@ -254,10 +259,12 @@ def test_neurons_of_a_pruned_model_keep_their_numbers() -> None:
     whole = tiny_with_text("marian")
     loaded = prune_model(whole, {site: [n for n in range(48) if n not in (0, 1, 2, 5)]}, mode="adaptive")
     with engine_of(loaded) as engine:
-        request = Request("a", "w5 w6 w7", task="activations", neurons=("encoder.0.ffn[3,9]",))
+        request = EngineRequest("a", "w5 w6 w7", task="activations", neurons=("encoder.0.ffn[3,9]",))
         (found,) = engine.submit(request).result(60).activations
         with pytest.raises(AddressError, match="removed") as refused:
-            engine.submit(Request("b", "w5", task="activations", neurons=("encoder.0.ffn[3]", "encoder.0.ffn[5]")))
+            engine.submit(
+                EngineRequest("b", "w5", task="activations", neurons=("encoder.0.ffn[3]", "encoder.0.ffn[5]"))
+            )
     assert found.neurons == ("encoder.0.ffn[3]", "encoder.0.ffn[9]")
     recorded, _, _ = alone(loaded, engine, request, [site])
     torch.testing.assert_close(torch.tensor(found.values), recorded[site][:, [0, 5]], atol=1e-5, rtol=1e-4)
@@ -268,10 +275,10 @@ def test_a_set_stands_for_its_neurons() -> None:
     """In the order of the set, beside addresses."""
     loaded = tiny_with_text("marian")
     found = make_set(loaded.fingerprint)
-    engine = Engine(ModelRunner(loaded, SetCatalogue({"mood": found})))
+    engine = Engine(RequestProcessor(loaded, SetCatalogue({"mood": found})))
     try:
         names = ("mood", "encoder.embed[2]", f"mood@{found.digest}")
-        end = engine.submit(Request("a", "w5 w6", task="activations", neurons=names)).result(60)
+        end = engine.submit(EngineRequest("a", "w5 w6", task="activations", neurons=names)).result(60)
     finally:
         engine.close()
     assert isinstance(end, Finished)
@@ -284,12 +291,12 @@ def test_a_target_is_read_beside_a_request_with_a_trigger() -> None:
     loaded = tiny_with_text("marian")
     trigger = {"neuron": "decoder.0.resid[5]", "above": -9.0}
     control = parse_controls([{"neurons": "decoder.0.ffn[1-9]", "op": "shift", "value": 2.0, "when": trigger}])
-    writing = Request("w", "w5 w6 w7", control, max_tokens=12, logit_bias=((EOS, -100.0),))
-    reading = Request("r", "w5 w6", task="activations", neurons=("decoder.0.ffn[3]",), target="w8 w9 w20")
+    writing = EngineRequest("w", "w5 w6 w7", control, max_tokens=12, logit_bias=((EOS, -100.0),))
+    reading = EngineRequest("r", "w5 w6", task="activations", neurons=("decoder.0.ffn[3]",), target="w8 w9 w20")
     with engine_of(loaded) as engine:
         solo = [engine.submit(request).result(60) for request in (writing, reading)]
         first = engine.submit(writing)
-        beside = [engine.submit(Request(f"r{i}", **asked(reading))).result(60) for i in range(3)]
+        beside = [engine.submit(EngineRequest(f"r{i}", **asked(reading))).result(60) for i in range(3)]
         together = engine.submit_all([writing, reading])
         assert first.result(60) == together[0].result(60) == solo[0]
         for end in (*beside, together[1].result(60)):
@@ -300,11 +307,11 @@ def test_a_target_is_read_beside_a_request_with_a_trigger() -> None:
 
 def test_the_numbers_of_an_answer_are_limited_over_all_texts() -> None:
     """Before anything runs: three neurons on three tokens of each text, and two of the decoder on its three."""
-    texts = [Request(str(i), "w5 w6", task="activations", neurons=("encoder.0.ffn[0-2]",)) for i in range(3)]
-    both = Request(
+    texts = [EngineRequest(str(i), "w5 w6", task="activations", neurons=("encoder.0.ffn[0-2]",)) for i in range(3)]
+    both = EngineRequest(
         "b", "w5 w6", task="activations", neurons=("encoder.0.ffn[0-2]", "decoder.0.ffn[0,1]"), target="w8 w9"
     )
-    engine = Engine(ModelRunner(tiny_with_text("marian"), SetCatalogue({})), Capacity(values=18))
+    engine = Engine(RequestProcessor(tiny_with_text("marian"), SetCatalogue({})), Capacity(values=18))
     try:
         assert [len(handle.result(60).activations) for handle in engine.submit_all(texts[:2])] == [1, 1]
         assert len(engine.submit(both).result(60).activations) == 2
@@ -322,7 +329,7 @@ def test_a_text_that_raises_fails_alone() -> None:
     texts = ["w5 w6 w7", "w20 w21 w33", "w8 w9 w20", "w30 w31 w32 w34 w35 w36 w37 w38 w39 w40 w41 w42 w43 w44"]
     tasks: tuple[Task, ...] = ("activations", "encode", "activations", "encode")
     requests = [
-        Request(str(i), text, controls_of(1, "encoder"), task=task, neurons=("encoder.1.ffn[3]",) * (i % 2 == 0))
+        EngineRequest(str(i), text, controls_of(1, "encoder"), task=task, neurons=("encoder.1.ffn[3]",) * (i % 2 == 0))
         for i, (text, task) in enumerate(zip(texts, tasks, strict=True))
     ]
 
@@ -347,6 +354,6 @@ def test_a_text_that_raises_fails_alone() -> None:
     assert len(rows._rows._free) == 32
 
 
-def asked(request: Request) -> dict[str, Any]:
+def asked(request: EngineRequest) -> dict[str, Any]:
     """What a request asks for, without its id."""
     return {name: value for name, value in vars(request).items() if name != "id"}

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from neurodial.control.catalogue import SetCatalogue, StoredSets
+from neurodial.control.artifacts.catalogue import SetCatalogue, StoredSets
+from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import (
     ControlError,
@@ -18,12 +19,11 @@ from neurodial.control.errors import (
     NotFound,
     Unavailable,
 )
-from neurodial.control.loading import LoadedModel
-from neurodial.control.neuron_set import NeuronSet
+from neurodial.control.models.loading import LoadedModel
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.primitives import Finished, Request
-from neurodial.service.engine.runner import ModelRunner
+from neurodial.service.engine.model.processor import RequestProcessor
+from neurodial.service.engine.types import EngineRequest, Finished
 from tests.control.conftest import make_set
 from tests.service.fake import FAKE_FINGERPRINT, FakeRunner
 from tests.word_tokenizer import tiny_with_text
@@ -47,11 +47,11 @@ def test_a_stored_set_is_found_by_its_digest_alone(loaded: LoadedModel, tmp_path
     files = {found.digest: file_of(found, tmp_path)}
     ends = []
     for sets in (StoredSets(files.__getitem__), SetCatalogue({"mood": found})):
-        engine = Engine(ModelRunner(loaded, sets, default_max_tokens=8))
+        engine = Engine(RequestProcessor(loaded, sets, default_max_tokens=8))
         try:
             controls = parse_controls([{"set": f"mood@{found.digest}", "to": "past", "where": "all", "strength": 9.0}])
-            ends.append(engine.submit(Request("a", "w5 w6 w7", controls)).result(60))
-            plain = engine.submit(Request("b", "w5 w6 w7")).result(60)
+            ends.append(engine.submit(EngineRequest("a", "w5 w6 w7", controls)).result(60))
+            plain = engine.submit(EngineRequest("b", "w5 w6 w7")).result(60)
         finally:
             engine.close()
     assert ends[0] == ends[1]
@@ -70,7 +70,7 @@ def test_a_set_that_is_gone_or_foreign_is_refused_with_its_field(loaded: LoadedM
             raise NotFound(f"the store has no neuron set {digest}")
         return files[digest]
 
-    runner = ModelRunner(loaded, StoredSets(read))
+    runner = RequestProcessor(loaded, StoredSets(read))
     gone = "sha256:" + "0" * 64
     refusals: list[tuple[str, type[NeurodialError]]] = [
         (f"mood@{foreign.digest}", FingerprintError),
@@ -79,7 +79,10 @@ def test_a_set_that_is_gone_or_foreign_is_refused_with_its_field(loaded: LoadedM
     ]
     for reference, kind in refusals:
         controls = parse_controls([{"neurons": "encoder.0.ffn[1]", "op": "prune"}, {"set": reference, "to": "past"}])
-        for refuse in (lambda c=controls: runner.validate(c), lambda c=controls: runner.prepare(Request("a", "w5", c))):
+        for refuse in (
+            lambda c=controls: runner.validate(c),
+            lambda c=controls: runner.prepare(EngineRequest("a", "w5", c)),
+        ):
             with pytest.raises(kind) as refused:
                 refuse()
             assert refused.value.param == "controls[1].set"
@@ -87,7 +90,7 @@ def test_a_set_that_is_gone_or_foreign_is_refused_with_its_field(loaded: LoadedM
 
 def test_a_set_is_checked_before_it_is_published(loaded: LoadedModel, tmp_path: Path) -> None:
     """Its card, and every reason to refuse it."""
-    runner = ModelRunner(loaded, StoredSets(dict[str, bytes]().__getitem__), max_set_bytes=20_000)
+    runner = RequestProcessor(loaded, StoredSets(dict[str, bytes]().__getitem__), max_set_bytes=20_000)
     good = make_set(loaded.fingerprint)
     card = runner.check_set(file_of(good, tmp_path))
     assert (card.name, card.digest, card.labels) == ("tense", good.digest, ("present", "past"))
@@ -108,13 +111,13 @@ def test_a_set_is_checked_before_it_is_published(loaded: LoadedModel, tmp_path: 
 
 def test_validation_says_what_a_response_would(loaded: LoadedModel) -> None:
     """All but what only a run can tell, and without one."""
-    runner = ModelRunner(loaded, SetCatalogue({"mood": make_set(loaded.fingerprint)}))
+    runner = RequestProcessor(loaded, SetCatalogue({"mood": make_set(loaded.fingerprint)}))
     raw = [{"set": "mood", "to": "past"}, {"neurons": "decoder.*.ffn[1,2]", "op": "amplify", "value": 2.0}]
     controls = parse_controls(raw)
     said = runner.validate(controls)
     engine = Engine(runner)
     try:
-        applied = engine.submit(Request("a", "w5 w6", controls, max_tokens=3)).result(60).applied
+        applied = engine.submit(EngineRequest("a", "w5 w6", controls, max_tokens=3)).result(60).applied
     finally:
         engine.close()
     stripped = [
@@ -128,11 +131,11 @@ def test_validation_says_what_a_response_would(loaded: LoadedModel) -> None:
 
 def test_the_number_of_neurons_is_limited(loaded: LoadedModel) -> None:
     """Over all controls of a request, wherever they are compiled."""
-    runner = ModelRunner(loaded, SetCatalogue({}), max_neurons=10)
+    runner = RequestProcessor(loaded, SetCatalogue({}), max_neurons=10)
     fits = {"neurons": "encoder.0.ffn[0-4]", "op": "prune"}
     runner.validate(parse_controls([fits, fits]))
     with pytest.raises(LimitError, match="11 neurons; at most 10") as refused:
-        runner.prepare(Request("a", "w5", parse_controls([fits, fits | {"neurons": "encoder.0.ffn[0-5]"}])))
+        runner.prepare(EngineRequest("a", "w5", parse_controls([fits, fits | {"neurons": "encoder.0.ffn[0-5]"}])))
     assert refused.value.param == "controls"
 
 
@@ -160,7 +163,7 @@ def test_a_caller_that_leaves_while_controls_are_compiled_leaves_nothing_behind(
     reached, go_on, submitted = threading.Event(), threading.Event(), threading.Event()
     submit_all = engine.submit_all
 
-    def slow(requests: tuple[Request, ...]) -> Any:
+    def slow(requests: tuple[EngineRequest, ...]) -> Any:
         reached.set()
         go_on.wait(30)
         handles = submit_all(requests)
@@ -168,7 +171,7 @@ def test_a_caller_that_leaves_while_controls_are_compiled_leaves_nothing_behind(
         return handles
 
     async def leave() -> None:
-        request = Request("a", "one two three", parse_controls([{"set": "tense", "to": "past"}]))
+        request = EngineRequest("a", "one two three", parse_controls([{"set": "tense", "to": "past"}]))
         events = LocalClient(engine).generate((request,))
         reading = asyncio.ensure_future(anext(aiter(events)))
         await asyncio.to_thread(reached.wait, 30)
@@ -196,7 +199,7 @@ def test_refusals_of_a_submission_in_a_thread_reach_the_caller() -> None:
     engine = Engine(FakeRunner())
 
     async def ask(client: LocalClient, *controls: dict[str, Any]) -> Any:
-        async for _, event in client.generate((Request("a", "one", parse_controls(list(controls))),)):
+        async for _, event in client.generate((EngineRequest("a", "one", parse_controls(list(controls))),)):
             if isinstance(event, Finished):
                 return event.text
         return None

@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from neurodial.control.errors import Unavailable
-from neurodial.service.engine.primitives import Event, Finished, TokenLogprob, Tokens
-from neurodial.service.gathering import Gathered, gathered
+from neurodial.service.engine.coalescing import Gathered, gathered
+from neurodial.service.engine.types import Event, Finished, TokenLogprob, Tokens
 
 END = Finished("stop", "abc", 1, 3)
 

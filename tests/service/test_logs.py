@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from neurodial.service import logs
-from neurodial.service.app import create_app
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.logs import LogSettings
-from neurodial.service.services import Services
+from neurodial.service.http.app import create_app
+from neurodial.service.http.services import Services
+from neurodial.service.observability import logs
+from neurodial.service.observability.logs import LogSettings
 from tests.service.fake import FakeRunner
 
 SECRET = "correcthorsebatterystaple"

@@ -12,8 +12,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from neurodial.control.errors import Unavailable
-from neurodial.service.instruments import Instruments
-from neurodial.service.merging import ENDED, Ledger, MetricsHub, Push, exposition
+from neurodial.service.observability.instruments import Instruments
+from neurodial.service.observability.merging import ENDED, Ledger, MetricsHub, Push, exposition
 
 GONE_AFTER_S = 10.0
 PLACE = st.integers(0, 2)

@@ -11,14 +11,14 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import BadInput, NeurodialError
-from neurodial.service.app import create_app
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.primitives import Request
-from neurodial.service.instruments import WeightedHistogram
-from neurodial.service.merging import LocalMetrics
-from neurodial.service.metrics import HttpMetrics
-from neurodial.service.services import Services
+from neurodial.service.engine.types import EngineRequest
+from neurodial.service.http.app import create_app
+from neurodial.service.http.services import Services
+from neurodial.service.observability.instruments import WeightedHistogram
+from neurodial.service.observability.merging import LocalMetrics
+from neurodial.service.observability.metrics import HttpMetrics
 from tests.service.fake import FakeRunner
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -47,7 +47,7 @@ def settled(engine: Engine, until: Callable[[Series], bool]) -> Series:
 
 def test_tokens_requests_and_times_are_those_of_the_answers(engine: Engine) -> None:
     """Sums of counters equal the usage; each request has one queue time, one first token, one end."""
-    handles = engine.submit_all([Request(str(n), " ".join(["word"] * (n + 1))) for n in range(5)])
+    handles = engine.submit_all([EngineRequest(str(n), " ".join(["word"] * (n + 1))) for n in range(5)])
     finished = [handle.result(30) for handle in handles]
     found = settled(engine, lambda s: value(s, "request_success_total") == 5)
     assert value(found, "request_success_total", finished_reason="stop", model_name="en-es") == 5
@@ -64,7 +64,7 @@ def test_tokens_requests_and_times_are_those_of_the_answers(engine: Engine) -> N
 def test_what_runs_and_waits(engine: Engine, runner: FakeRunner) -> None:
     """Gauges of the moment."""
     runner.gate.clear()
-    handles = engine.submit_all([Request(str(n), "one two", num_beams=2) for n in range(6)])
+    handles = engine.submit_all([EngineRequest(str(n), "one two", num_beams=2) for n in range(6)])
     found = settled(engine, lambda s: value(s, "num_requests_running") == 4)
     assert (value(found, "num_requests_waiting"), value(found, "num_rows_running")) == (2, 8)
     assert 0 < value(found, "kv_cache_usage_perc") < 1
@@ -76,12 +76,12 @@ def test_what_runs_and_waits(engine: Engine, runner: FakeRunner) -> None:
 def test_failures_and_cancellations_have_their_codes(engine: Engine, runner: FakeRunner) -> None:
     """Refused at admission, failed in a step, cancelled while waiting."""
     with pytest.raises(BadInput):
-        engine.submit(Request("long", "word " * 100))
+        engine.submit(EngineRequest("long", "word " * 100))
     with pytest.raises(NeurodialError):
-        engine.submit(Request("crash", "crash now")).result(30)
+        engine.submit(EngineRequest("crash", "crash now")).result(30)
     runner.gate.clear()
-    engine.submit_all([Request(f"r{n}", "a") for n in range(8)])
-    waiting = engine.submit(Request("w", "a"))
+    engine.submit_all([EngineRequest(f"r{n}", "a") for n in range(8)])
+    waiting = engine.submit(EngineRequest("w", "a"))
     waiting.cancel()
     runner.gate.set()
     assert waiting.result(30).reason == "cancelled"
@@ -97,7 +97,9 @@ def test_controls_by_operation_and_site(engine: Engine, runner: FakeRunner, monk
     report = {"digest": "sha256:1", "controls": [{"set": "tense@sha256:ab12", "op": "shift", "sites": sites}]}
     monkeypatch.setattr(runner, "applied", lambda sequence: report if sequence.request.controls else {"controls": []})
     controls = parse_controls([{"set": "tense", "to": "past"}])
-    handles = engine.submit_all([Request("a", "x", controls), Request("b", "x", controls), Request("c", "x")])
+    handles = engine.submit_all(
+        [EngineRequest("a", "x", controls), EngineRequest("b", "x", controls), EngineRequest("c", "x")]
+    )
     for handle in handles:
         handle.result(30)
     found = settled(engine, lambda s: value(s, "request_success_total") == 3)
@@ -113,13 +115,13 @@ def test_distinct_controls_of_a_batch(engine: Engine, runner: FakeRunner, monkey
     """Requests with the same compiled controls count once; those without do not count."""
     prepare, plans = runner.prepare, [object(), object()]
 
-    def planned(request: Request) -> Any:
+    def planned(request: EngineRequest) -> Any:
         prepared = prepare(request)
         plan = None if request.id == "2" else plans[int(request.id) % 2]
         return type(prepared)(prepared.prompt_ids, prepared.max_tokens, plan, 0, prepared.end_ids)
 
     monkeypatch.setattr(runner, "prepare", planned)
-    for handle in engine.submit_all([Request(str(n), "a b c") for n in (0, 1, 2, 3)]):
+    for handle in engine.submit_all([EngineRequest(str(n), "a b c") for n in (0, 1, 2, 3)]):
         handle.result(30)
     found = settled(engine, lambda s: value(s, "request_success_total") == 4)
     steps = value(found, "batch_distinct_controls_count")

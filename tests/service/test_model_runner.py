@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from neurodial.control.catalogue import SetCatalogue
+from neurodial.control.artifacts.catalogue import SetCatalogue
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import AddressError, BadInput, ControlError, InternalError, LimitError
-from neurodial.control.hooks import controlled
-from neurodial.control.loading import LoadedModel, load_model
+from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.control.runtime.generate import controlled
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.primitives import Finished, Request
-from neurodial.service.engine.runner import ModelRunner
+from neurodial.service.engine.model.processor import RequestProcessor
 from neurodial.service.engine.sequence import Sequence
+from neurodial.service.engine.types import EngineRequest, Finished
 
 TEXTS = ["She opens the door.", "He walked.", "The tall boy likes the house.", "He saw the book."]
 CONTROLS: list[list[dict[str, object]]] = [
@@ -36,17 +36,17 @@ def loaded(tiny_marian_path: Path) -> LoadedModel:
 @pytest.fixture
 def engine(loaded: LoadedModel) -> Iterator[Engine]:
     """An engine around it."""
-    engine = Engine(ModelRunner(loaded, SetCatalogue({}), model_id="tiny", default_max_tokens=12))
+    engine = Engine(RequestProcessor(loaded, SetCatalogue({}), model_id="tiny", default_max_tokens=12))
     yield engine
     engine.close()
 
 
-def request(number: int, text: str, controls: object = (), **more: object) -> Request:
+def request(number: int, text: str, controls: object = (), **more: object) -> EngineRequest:
     """A request with inline controls."""
-    return Request(f"r{number}", text, parse_controls(list(controls)), **more)  # type: ignore[call-overload, arg-type]
+    return EngineRequest(f"r{number}", text, parse_controls(list(controls)), **more)  # type: ignore[call-overload, arg-type]
 
 
-def mixed(**more: object) -> list[Request]:
+def mixed(**more: object) -> list[EngineRequest]:
     """Every text with other controls than its neighbours."""
     return [request(i, t, CONTROLS[i % 4], **more) for i, t in enumerate(TEXTS * 2)]
 
@@ -179,7 +179,7 @@ def test_wrong_requests_are_refused_with_their_field(engine: Engine, loaded: Loa
         engine.submit(request(0, "the door " * 100, field="prompt[3]"))
     assert long.value.param == "prompt[3]"
     with pytest.raises(LimitError, match="this server reads at most 3") as own:
-        ModelRunner(loaded, SetCatalogue({}), max_prompt_tokens=3).prepare(request(0, TEXTS[0], field="prompt[1]"))
+        RequestProcessor(loaded, SetCatalogue({}), max_prompt_tokens=3).prepare(request(0, TEXTS[0], field="prompt[1]"))
     assert own.value.param == "prompt[1]"
     with pytest.raises(LimitError) as many:
         engine.submit(request(0, "He", max_tokens=10_000))

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from fastapi.testclient import TestClient
 
-from neurodial.service.auth import Keys, Principal
+from neurodial.service.access.auth import Keys, Principal
 from tests.service.applications import application, fakes, real
 from tests.service.exploring import explore
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from neurodial.control.errors import LimitError, Overloaded
 from neurodial.service.engine.handle import Handle
-from neurodial.service.engine.primitives import Prepared, Request, Task
 from neurodial.service.engine.scheduler import Capacity, Plan, Scheduler
 from neurodial.service.engine.sequence import Sequence
+from neurodial.service.engine.types import EngineRequest, Prepared, Task
 
 
 def sequence(
@@ -24,7 +24,7 @@ def sequence(
     target: int = 0,
 ) -> Sequence:
     """A sequence that decodes to nothing."""
-    request = Request(name, "text", num_beams=num_beams, timeout_s=timeout_s, task=task)
+    request = EngineRequest(name, "text", num_beams=num_beams, timeout_s=timeout_s, task=task)
     prepared = Prepared((1,) * prompt, max_tokens, target_ids=(1,) * target if task == "activations" else ())
     return Sequence(request, prepared, Handle(name, lambda _: None), lambda ids: "", now)
 

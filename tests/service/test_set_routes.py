@@ -11,15 +11,15 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from neurodial.control.catalogue import StoredSets
-from neurodial.service.app import create_app
-from neurodial.service.auth import LOCAL
-from neurodial.service.catalogue import Catalogue
+from neurodial.control.artifacts.catalogue import StoredSets
+from neurodial.service.access.auth import LOCAL
+from neurodial.service.access.limits import Limits
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.limits import Limits
-from neurodial.service.services import Services
-from neurodial.service.store import SetStore
+from neurodial.service.http.app import create_app
+from neurodial.service.http.services import Services
+from neurodial.service.sets.catalogue import Catalogue
+from neurodial.service.sets.store import SetStore
 from tests.service.fake import FakeRunner
 from tests.service.sets import set_file
 

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from neurodial.control.errors import BadInput, ConfigError, InternalError, NotFound, Unavailable
-from neurodial.service import aliases
-from neurodial.service.aliases import Alias, Version
-from neurodial.service.store import SetStore, StoreFull
+from neurodial.service.sets import aliases
+from neurodial.service.sets.aliases import Alias, Version
+from neurodial.service.sets.store import SetStore, StoreFull
 
 
 def digest(number: int) -> str:
@@ -95,7 +95,8 @@ def test_writers_that_collide_lose_no_change_and_readers_see_whole_versions(uri:
 
 def test_processes_that_collide_lose_no_change(tmp_path: Path) -> None:
     code = (
-        "import sys; from neurodial.service.store import SetStore; from neurodial.service.aliases import Alias\n"
+        "import sys; from neurodial.service.sets.store import SetStore\n"
+        "from neurodial.service.sets.aliases import Alias\n"
         "store, who = SetStore(sys.argv[1]), sys.argv[2]\n"
         "print('ready', flush=True); sys.stdin.readline()\n"
         "for n in range(25): store.change("

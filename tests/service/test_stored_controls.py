@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from neurodial.control.catalogue import SetCatalogue, StoredSets
+from neurodial.control.artifacts.catalogue import SetCatalogue, StoredSets
+from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.controls import Control, parse_controls
 from neurodial.control.errors import FingerprintError, NeuronSetError
-from neurodial.control.loading import LoadedModel, load_model
-from neurodial.control.neuron_set import NeuronSet
-from neurodial.service.catalogue import Catalogue
+from neurodial.control.models.loading import LoadedModel, load_model
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.primitives import Finished, Request, Tokens
-from neurodial.service.engine.runner import ModelRunner
-from neurodial.service.store import SetStore
+from neurodial.service.engine.model.processor import RequestProcessor
+from neurodial.service.engine.types import EngineRequest, Finished, Tokens
+from neurodial.service.sets.catalogue import Catalogue
+from neurodial.service.sets.store import SetStore
 from tests.deploy.conftest import make_set
 
 TEXT = "The tall boy likes the house."
@@ -34,7 +34,7 @@ def loaded(tiny_marian_path: Path) -> LoadedModel:
 def served(loaded: LoadedModel, tmp_path: Path) -> Iterator[tuple[LocalClient, Catalogue]]:
     """An engine that reads the store, and its catalogue."""
     store = SetStore(str(tmp_path / "store"))
-    engine = Engine(ModelRunner(loaded, StoredSets(store.read), model_id="m", default_max_tokens=24))
+    engine = Engine(RequestProcessor(loaded, StoredSets(store.read), model_id="m", default_max_tokens=24))
     client = LocalClient(engine)
     yield client, Catalogue({"m": client}, store, refresh_s=0)
     engine.close()
@@ -55,7 +55,7 @@ def opposite(found: NeuronSet) -> NeuronSet:
 async def serve(client: LocalClient, controls: tuple[Control, ...], between: object = None) -> Finished:
     """One request; `between` is awaited after its first token."""
     swap = between
-    async for _, event in client.generate((Request(f"r{id(controls)}", TEXT, controls, stream=True),)):
+    async for _, event in client.generate((EngineRequest(f"r{id(controls)}", TEXT, controls, stream=True),)):
         if isinstance(event, Tokens) and swap is not None:
             await swap()  # type: ignore[operator]
             swap = None
@@ -70,8 +70,8 @@ def test_a_swap_in_the_middle_of_a_request_does_not_touch_it(
     client, catalogue = served
     one = make_set(loaded.fingerprint)
     two = opposite(one)
-    direct = Engine(ModelRunner(loaded, SetCatalogue({"tense": one}), default_max_tokens=24))
-    alone = direct.submit(Request("solo", TEXT, PAST)).result(60)
+    direct = Engine(RequestProcessor(loaded, SetCatalogue({"tense": one}), default_max_tokens=24))
+    alone = direct.submit(EngineRequest("solo", TEXT, PAST)).result(60)
     direct.close()
 
     async def run() -> tuple[Finished, Finished, Finished]:

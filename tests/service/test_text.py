@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from neurodial.deploy.config import DEMO_MODEL
+from neurodial.deploy.demo import DEMO_MODEL
 from neurodial.service.engine.text import GrowingText, TextStream
 
 

@@ -1,0 +1,250 @@
+"""Loading a checkpoint with its tokenizer, sites and fingerprint."""
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging as hub_logging
+
+from neurodial.control.addresses import Site
+from neurodial.control.errors import FingerprintError, ModelError
+from neurodial.control.models.architectures import Family
+from neurodial.control.models.derived import read_derived
+from neurodial.control.models.lineage import Lineage
+from neurodial.control.models.sites import ModelSites, sites_of
+from neurodial.control.models.weights import check_weights_can_change
+
+DTYPES: dict[str, torch.dtype | str] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "auto": "auto",
+}
+SAMPLES = 32  # values of each tensor that enter the fingerprint
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode with everything that controls need to know about it.
+
+    Attributes:
+        model: the transformers model.
+        tokenizer: its tokenizer.
+        name: for people.
+        fingerprint: `sha256:` and 64 digits.
+        sites: its architecture's sites.
+        lineage: of a checkpoint that Neurodial derived from another; None for an original.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    fingerprint: str
+    sites: ModelSites
+    lineage: Lineage | None = None
+
+    @property
+    def family(self) -> Family:
+        """encoder-decoder, decoder-only or encoder-only."""
+        return self.sites.family
+
+    def check_weights_can_change(self, what: str) -> None:
+        """Refuses to edit weights that cannot be edited exactly: packed by quantisation, sharded or offloaded.
+
+        Args:
+            what: what would be done, such as `pruning`.
+
+        Raises:
+            ModelError: with the reason.
+        """
+        check_weights_can_change(self.model, what)
+
+    @property
+    def pad_token_id(self) -> int | None:
+        """The padding token's id; multimodal models keep it in their text part's config."""
+        pad: int | None = getattr(self.model.config.get_text_config(), "pad_token_id", None)
+        return pad
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model and its tokenizer take at once."""
+        positions = getattr(self.model.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
+        return int(min(positions, self.tokenizer.model_max_length))
+
+    @property
+    def writes(self) -> bool:
+        """Whether it generates text: it has a head, as truncated models and plain encoders have not."""
+        return self.family != "encoder-only" and self.model.get_output_embeddings() is not None
+
+    @classmethod
+    def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "LoadedModel":
+        """Takes a model that is loaded already; the fingerprint is that of its checkpoint, if it came from one."""
+        source = Path(model.name_or_path).absolute() if model.name_or_path else None
+        name = source.name if source else type(model).__name__
+        lineage = Lineage.load(source) if source else None
+        return cls(model.eval(), tokenizer, name, fingerprint(model, source, lineage), sites_of(model), lineage)
+
+    def check_origin(self, fingerprint: str, *, what: str, remedy: str, allow_changed_weights: bool = False) -> bool:
+        """Refuses what (a set, a calibration, a ranking) was made neither for this model nor for an ancestor of it.
+
+        Args:
+            fingerprint: of the model that it was made for.
+            what: how the message begins, such as `the neuron set 'tense' was made for en-es`.
+            remedy: what to do instead.
+            allow_changed_weights: take what belongs to an ancestor even though weights were changed since.
+
+        Returns:
+            Whether it is inherited: made for an ancestor of the model.
+
+        Raises:
+            FingerprintError: if it belongs to another model, or to an ancestor whose weights were changed since.
+        """
+        if self.fingerprint == fingerprint:
+            return False
+        made_for = f"{what} ({fingerprint[:19]}…)"
+        if self.lineage is None or fingerprint not in self.lineage.ancestors:
+            raise FingerprintError(f"{made_for}, not for this model ({self.fingerprint[:19]}…)", hint=remedy)
+        if self.lineage.changed_since(fingerprint) and not allow_changed_weights:
+            raise FingerprintError(
+                f"{made_for}; this model descends from it, but its weights were changed",
+                hint=f"{remedy}; or allow changed weights (allow_changed_weights)",
+            )
+        return True
+
+    def physical(self, site: Site, neurons: Sequence[int]) -> tuple[int, ...]:
+        """Places in this model's tensors of neurons given by their original numbers.
+
+        Raises:
+            AddressError: if one was removed from this model.
+        """
+        return self.lineage.physical(site, neurons) if self.lineage else tuple(int(n) for n in neurons)
+
+    def original(self, site: Site, places: Sequence[int]) -> tuple[int, ...]:
+        """Original numbers of neurons given by their places in this model's tensors."""
+        return self.lineage.original(site, places) if self.lineage else tuple(int(p) for p in places)
+
+
+def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32", text: bool = True) -> LoadedModel:
+    """Loads a checkpoint folder (or the name of one on a model hub) for inference.
+
+    Args:
+        path: a folder that `from_pretrained` reads, or a hub id.
+        device: such as `cpu` or `cuda:0`.
+        dtype: float32, bfloat16 or float16; auto is the checkpoint's own.
+        text: False leaves the tokenizer out, for those who never encode text.
+
+    Raises:
+        ModelError: if it cannot be loaded or its architecture is not known.
+    """
+    if dtype not in DTYPES:
+        raise ModelError(f"{dtype!r} is not a dtype", hint=f"one of {', '.join(DTYPES)}")
+    if not Path(path).is_dir() and (str(path).count("/") > 1 or str(path).startswith((".", "/"))):
+        raise ModelError(f"{path}: there is no such folder")  # and it cannot be the name of a model on a hub
+    try:
+        with quiet():
+            model: Any = _read_model(path, DTYPES[dtype])
+            tokenizer: Any = AutoTokenizer.from_pretrained(path) if text else None
+        if getattr(model, "hf_quantizer", None) is None:  # a quantised model is where its quantiser put it
+            model = model.to(device)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"{path}: cannot load the model ({line})",
+            hint=f"a folder with config.json{', weights and tokenizer' if text else ' and weights'} is needed",
+        ) from error
+    return LoadedModel.wrap(model, tokenizer)
+
+
+def _read_model(path: str | Path, dtype: torch.dtype | str) -> PreTrainedModel:
+    lineage = Lineage.load(Path(path)) if Path(path).is_dir() else None
+    if lineage is not None and (lineage.kept or lineage.is_truncated):
+        return read_derived(Path(path), lineage, dtype)
+    config = AutoConfig.from_pretrained(path)
+    model: PreTrainedModel = _auto_class(config).from_pretrained(path, dtype=dtype)
+    return model
+
+
+def _auto_class(config: Any) -> Any:
+    if config.is_encoder_decoder:
+        return AutoModelForSeq2SeqLM
+    architecture = (config.architectures or [""])[0]
+    causal = architecture == MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)  # Gemma3ForConditionalGeneration
+    if causal or architecture.endswith(("ForCausalLM", "LMHeadModel")):
+        return AutoModelForCausalLM
+    return AutoModelForMaskedLM if architecture.endswith("ForMaskedLM") else AutoModel
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps loading silent: progress bars over weights and the tokenizer's advice are noise to a user."""
+    bars = hub_logging.is_progress_bar_enabled()
+    hub_logging.disable_progress_bar()
+    retries = logging.getLogger("huggingface_hub")  # what is left to say goes into our one line
+    level = retries.level
+    retries.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+            yield
+    finally:
+        retries.setLevel(level)
+        if bars:
+            hub_logging.enable_progress_bar()
+
+
+def fingerprint(model: PreTrainedModel, source: Path | None = None, lineage: Lineage | None = None) -> str:
+    """Identifies a checkpoint by names, shapes and sampled values of its tensors.
+
+    It is computed from the checkpoint's own safetensors files where there are any, so that device, path and the dtype
+    it is loaded in do not matter; otherwise from the model's parameters, as it would be saved. The history of a derived
+    checkpoint enters too: the samples may all have missed what it changed.
+    """
+    content = hashlib.sha256()
+    if lineage is not None:
+        content.update(json.dumps([lineage.ancestors, lineage.steps], sort_keys=True).encode())
+    for name, value in sorted(_checkpoint_tensors(model, source), key=lambda item: item[0]):
+        flat = value.flatten()
+        places = torch.linspace(0, max(flat.numel() - 1, 0), min(SAMPLES, flat.numel()), dtype=torch.float64).long()
+        content.update(f"\0{name}\0{tuple(value.shape)}\0".encode())
+        content.update(flat[places.to(flat.device)].float().cpu().numpy().tobytes())
+    return f"sha256:{content.hexdigest()}"
+
+
+def _checkpoint_tensors(model: PreTrainedModel, source: Path | None) -> Iterator[tuple[str, torch.Tensor]]:
+    files = sorted(source.glob("model*.safetensors")) if source and source.is_dir() else []  # a classifier may be there
+    if not files:
+        yield from _own_tensors(model)
+    for file in files:
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118
+                yield name, opened.get_tensor(name)
+
+
+def _own_tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """The model's parameters as they would be saved; those that torch has quantised are packed in tuples."""
+    unsaved = {*model.all_tied_weights_keys, *(model._keys_to_ignore_on_save or ())}
+    for name, value in model.state_dict().items():
+        if name in unsaved:
+            continue
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, torch.Tensor):
+                yield name, part.dequantize() if part.is_quantized else part

@@ -1,0 +1,4 @@
+"""Words of a text, and which tokens of a model spell them.
+
+Imports nothing of ours but the ground.
+"""

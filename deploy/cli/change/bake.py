@@ -1,0 +1,149 @@
+"""`neurodial bake`: write controls that are the same for every request into a model's weights."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neurodial.control.errors import BadInput, ControlError
+from neurodial.deploy.cli.output import one_line_errors, print_json
+
+if TYPE_CHECKING:
+    from neurodial.control.artifacts.calibration import Calibration
+    from neurodial.control.artifacts.catalogue import SetCatalogue
+    from neurodial.control.models.loading import LoadedModel
+    from neurodial.control.surgery.baking import BakingPlan
+
+
+@one_line_errors
+def bake(
+    model: Annotated[str, typer.Option(help="Checkpoint folder, or demo.")],
+    controls: Annotated[str, typer.Option(help="Controls as JSON, or a JSON or YAML file with them.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write, new or empty.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Neuron set that controls name, NAME=FILE; repeatable.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Calibration file, for pruning an address to the mean; the demo has its own.")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="auto keeps the checkpoint's; float32, bfloat16 or float16.")] = "auto",
+    allow_changed_weights: Annotated[
+        bool, typer.Option("--allow-changed-weights", help="Take sets made for the model that this one derives from.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be baked and what refused.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a summary.")] = False,
+) -> None:
+    """Write controls that are the same for every request into a model's weights."""
+    if out is None and not dry_run:
+        raise BadInput("--out is missing", hint="name a new folder, or use --dry-run")
+    listed = _controls(controls)
+
+    from neurodial.control.controls import parse_controls
+    from neurodial.control.models.loading import load_model
+    from neurodial.control.surgery.baking import bake, plan_baking, save_baked
+    from neurodial.control.surgery.saving import check_place
+    from neurodial.deploy.cli.options import checkpoint
+
+    parsed = parse_controls(listed)
+    if out is not None and not dry_run:
+        check_place(out)
+    sets = _sets(model, set_ or [])
+    loaded = load_model(checkpoint(model), dtype=dtype)
+    plan = plan_baking(
+        loaded, parsed, sets, allow_changed_weights=allow_changed_weights, calibration=_calibration(model, calibration)
+    )
+    if not dry_run and out is not None:
+        save_baked(bake(loaded, plan), out)
+    _report(loaded, plan, None if dry_run else out, as_json)
+    if plan.refused:
+        raise typer.Exit(2)
+
+
+command = bake
+
+
+def _controls(given: str) -> Any:
+    """The list of controls: JSON on the command line, or a file; `{"controls": […]}` or one control do as well."""
+    if given.lstrip()[:1] in ("[", "{"):
+        try:
+            raw = json.loads(given)
+        except ValueError as error:
+            raise ControlError(f"--controls is not JSON ({error})", param="controls") from None
+    else:
+        raw = _read(Path(given))
+    if isinstance(raw, dict):
+        raw = raw["controls"] if set(raw) == {"controls"} else [raw]
+    return raw
+
+
+def _read(file: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"--controls {file}: cannot be read ({error.strerror})", hint="give JSON or a file") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"--controls {file}: neither JSON nor YAML ({' '.join(str(error).split())})") from None
+
+
+def _sets(model: str, items: list[str]) -> "SetCatalogue":
+    from neurodial.control.artifacts.catalogue import SetCatalogue
+    from neurodial.deploy.demo import DEMO_SETS
+
+    paths = {name: path for name, path in DEMO_SETS.items() if path.exists()} if model == "demo" else {}
+    for item in items:
+        name, separator, file = item.partition("=")
+        if not (name and separator and file):
+            raise BadInput(f"--set {item}: not NAME=FILE", hint="--set tense=tense.safetensors")
+        paths[name] = Path(file)
+    return SetCatalogue.from_files(paths)
+
+
+def _calibration(model: str, file: Path | None) -> "Calibration | None":
+    from neurodial.control.artifacts.calibration import Calibration
+    from neurodial.deploy.demo import DEMO_CALIBRATION
+
+    if file is None and model == "demo" and DEMO_CALIBRATION.exists():
+        file = DEMO_CALIBRATION
+    return Calibration.load(file) if file else None
+
+
+def _report(loaded: "LoadedModel", plan: "BakingPlan", out: Path | None, as_json: bool) -> None:
+    sites = [
+        {"site": str(change.info.site), "neurons": change.num_neurons, "bias": change.needs_bias}
+        for change in plan.changes
+    ]
+    if as_json:
+        refused = [{"field": error.param, "message": error.message, "hint": error.hint} for error in plan.refused]
+        print_json(
+            {
+                "model": {"name": loaded.name, "fingerprint": loaded.fingerprint},
+                "digest": plan.digest,
+                "sites": sites,
+                "config": dict.fromkeys(plan.switches, True),
+                "refused": refused,
+                "out": str(out) if out else None,
+            }
+        )
+        return
+    _print(sites, plan, out)
+
+
+def _print(sites: list[dict[str, Any]], plan: "BakingPlan", out: Path | None) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    console, doing = Console(highlight=False, soft_wrap=True), "baked" if out else "would be baked"
+    for site in sites:
+        parts = "weight and bias" if site["bias"] else "weight"
+        console.print(f"{doing}: {site['neurons']} neurons at {site['site']} into the output projection's {parts}")
+    for switch in plan.switches:
+        console.print(f"{doing}: the config's {switch} is switched on, its other biases are zero")
+    for error in plan.refused:
+        console.print(
+            f"refused: {escape(error.message)}" + (f" [dim]({escape(error.hint)})[/dim]" if error.hint else "")
+        )
+    if out:
+        console.print(f"[bold]{escape(str(out))}[/bold]  [dim]{plan.digest[:19]}[/dim]")

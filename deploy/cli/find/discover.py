@@ -1,0 +1,201 @@
+"""`neurodial discover`: find the neurons that carry a concept and write a neuron set."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neurodial.control.errors import BadInput, NeurodialError
+from neurodial.deploy.cli.options import CHOICES, checkpoint, executor, method_params
+from neurodial.deploy.cli.output import one_line_errors, print_json
+from neurodial.deploy.jobs.publishing import KEY_VARIABLE, Destination, published_lines
+
+if TYPE_CHECKING:
+    from neurodial.control.artifacts.neuron_set import NeuronSet
+    from neurodial.interpret.corpora.corpus import Corpus
+    from neurodial.interpret.evidence.thresholds import Thresholds
+
+PANEL = "Publishing"
+
+
+@one_line_errors
+def discover(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Option(help="Checkpoint folder, demo or demo-lm.")],
+    concept: Annotated[str, typer.Option(help="Name of the concept, such as tense.")],
+    out: Annotated[Path, typer.Option(help="Neuron set to write, such as tense.safetensors.")],
+    corpus: Annotated[
+        str | None, typer.Option(help="Corpus, such as grammar:tense?count=3000 or pairs:FILE?now=COL&then=COL.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Activations of neurodial extract, read instead of running the model.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="Discovery method.")] = "mean-difference",
+    param: Annotated[list[str] | None, typer.Option(help="Setting of the method, NAME=VALUE; repeatable.")] = None,
+    site: Annotated[
+        list[str] | None, typer.Option(help="Site or pattern, such as encoder.2.resid or '*.resid'; repeatable.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Neurons of the set.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same set.")] = 0,
+    examples: Annotated[int, typer.Option(min=1, help="Pairs or facts that a causal method runs.")] = 50,
+    decoder: Annotated[
+        str, typer.Option(help="Decoder sites: run on the reference or on the model's own output.")
+    ] = "reference",
+    words: Annotated[str, typer.Option(help="Activation of a word: its first or last piece, or their mean.")] = "last",
+    sentences: Annotated[
+        str, typer.Option(help="Activation of a labelled sentence or prompt: mean, last or max of its pieces.")
+    ] = "mean",
+    ridge: Annotated[float, typer.Option(help="Penalty of the maps.")] = 100.0,
+    op: Annotated[str | None, typer.Option(help="Recommended operation: map, shift, clamp or prune.")] = None,
+    strength: Annotated[float | None, typer.Option(help="Recommended strength.")] = None,
+    tune: Annotated[
+        int,
+        typer.Option(min=0, help="Steps for which maps are fitted through the model; it then also picks the neurons."),
+    ] = 0,
+    experts: Annotated[
+        Path | None, typer.Option(help="With --method expert-units: write every unit's average precision (.csv).")
+    ] = None,
+    evidence: Annotated[
+        str, typer.Option(help="How much evidence is gathered: quick (under a minute on the demo), full or none.")
+    ] = "quick",
+    other: Annotated[
+        str | None, typer.Option(help="Corpus of other text, on which the evidence measures the cost off target.")
+    ] = None,
+    publish: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Server that gets the set if its evidence suffices.", rich_help_panel=PANEL),
+    ] = None,
+    publish_as: Annotated[
+        str | None, typer.Option(help="What requests will call it; its concept where absent.", rich_help_panel=PANEL)
+    ] = None,
+    publish_model: Annotated[
+        str | None, typer.Option(help="The model's id there; not needed where it has one.", rich_help_panel=PANEL)
+    ] = None,
+    key_env: Annotated[
+        str, typer.Option(help="Environment variable with the admin key.", rich_help_panel=PANEL)
+    ] = KEY_VARIABLE,
+    min_gain: Annotated[
+        float, typer.Option(help="Least held-out accuracy above the most frequent label.", rich_help_panel=PANEL)
+    ] = 0.05,
+    min_selectivity: Annotated[
+        float, typer.Option(help="Least held-out accuracy above the control task.", rich_help_panel=PANEL)
+    ] = 0.0,
+    min_effect: Annotated[
+        float,
+        typer.Option(help="Least effect of the control, lower end of 95 %, nats per token.", rich_help_panel=PANEL),
+    ] = 0.0,
+    max_p: Annotated[
+        float, typer.Option(help="Largest share of random sets that do as much.", rich_help_panel=PANEL)
+    ] = 0.2,
+    max_cost: Annotated[
+        float, typer.Option(help="Largest perplexity ratio of other text under the control.", rich_help_panel=PANEL)
+    ] = 2.0,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of stopping.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a summary.")] = False,
+) -> None:
+    """Find the neurons that carry a concept and write a neuron set."""
+    given = {"decoder": decoder, "words": words, "sentences": sentences, "op": op, "evidence": evidence}
+    for name, value in given.items():
+        if value is not None and value not in CHOICES[name]:
+            raise BadInput(f"--{name} {value}: not known", hint=f"one of {', '.join(CHOICES[name])}")
+    if out.is_dir() or not out.name:
+        raise BadInput(f"--out {out}: a folder, not a file", hint="name a file, such as tense.safetensors")
+    if corpus is None and store is None:
+        raise BadInput("there is nothing to learn from", hint="give --corpus, or --store with extracted activations")
+    if experts is not None and method != "expert-units":
+        raise BadInput(f"--experts {experts}: {method} has no expert units", hint="use --method expert-units")
+    if store is not None and ctx.obj is not None:
+        raise BadInput("--store: a job has no pass over the corpus to share then", hint="run neurodial discover")
+    if publish is not None and evidence == "none":
+        raise BadInput("--publish needs evidence", hint="leave --evidence none out")
+    destination = None if publish is None else Destination.of(publish, key_env, publish_as, publish_model)
+    params = method_params(param or [])
+
+    from neurodial.control.models.loading import load_model
+    from neurodial.interpret.activations.store import ActivationStore
+    from neurodial.interpret.corpora.readers import open_corpus
+    from neurodial.interpret.discovery.discover import Discovery, discover
+    from neurodial.interpret.discovery.tuning import TuningSettings
+    from neurodial.interpret.evidence.thresholds import Thresholds
+    from neurodial.interpret.methods.registry import make_ranker
+    from neurodial.interpret.rankings.expert_units_file import Watcher
+
+    make_ranker(method, **params)  # refused before anything slow happens
+    stored = ActivationStore.open(store) if store else None
+    opened = stored.opened_corpus() if stored and not corpus else open_corpus(str(corpus), skip_bad=skip_bad)
+    elsewhere = open_corpus(other, skip_bad=skip_bad) if other else None
+    loaded = load_model(checkpoint(model), device=device, dtype=dtype)
+    if stored is not None:
+        stored.check(loaded, opened)
+    watcher = Watcher(loaded, concept) if experts is not None else None
+    job = Discovery(
+        concept=concept, method=method, params=params, sites=tuple(site or ()), top=top, seed=seed, examples=examples,
+        decoder=decoder, words=words, sentences=sentences, ridge=ridge, op=op, strength=strength,  # type: ignore[arg-type]
+        evidence=evidence, tuning=TuningSettings(steps=tune) if tune else None,  # type: ignore[arg-type]
+    )  # fmt: skip
+    workers = executor(ctx, model, loaded, device, dtype)
+    found = discover(loaded, opened, job, other=elsewhere, store=stored, watch=watcher, executor=workers)
+    try:
+        found.save(out)
+        if watcher is not None and experts is not None:
+            watcher.table().save(experts)
+    except OSError as error:
+        raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from None
+    sent = None
+    if destination is not None:
+        thresholds = Thresholds(min_gain, min_selectivity, min_effect, max_p, max_cost)
+        sent = _published(found, out, destination, thresholds)
+    _report(found, opened, out, sent, as_json)
+
+
+command = discover
+
+
+def _published(
+    found: "NeuronSet", out: Path, destination: Destination, thresholds: "Thresholds"
+) -> tuple[int, dict[str, Any]]:
+    """What the server answers.
+
+    Raises:
+        NeurodialError: if the evidence does not suffice; the set stays where it was written.
+    """
+    from neurodial.interpret.evidence.thresholds import shortfalls
+
+    if lacking := shortfalls(found.evidence, thresholds):
+        raise NeurodialError(
+            f"not published: {'; '.join(lacking)}",
+            hint=f"{out} holds the set and its evidence; neurodial publish publishes it all the same",
+        )
+    return destination.send(out.read_bytes())
+
+
+def _report(
+    found: "NeuronSet", corpus: "Corpus", out: Path, sent: tuple[int, dict[str, Any]] | None, as_json: bool
+) -> None:
+    if as_json:
+        print_json(
+            {
+                "path": str(out),
+                "digest": found.digest,
+                "concept": found.concept,
+                "labels": list(found.labels),
+                "neurons": found.num_neurons,
+                "sites": {str(s.site): len(s.indices) for s in found.sites},
+                "skipped_rows": corpus.num_problems,
+                "evidence": found.evidence,
+                "published": None if sent is None else sent[1],
+            }
+        )
+        return
+    for problem in corpus.problems:
+        typer.echo(f"skipped: {problem}", err=True)
+    if corpus.num_problems > len(corpus.problems):
+        typer.echo(f"skipped: {corpus.num_problems - len(corpus.problems):,} more rows", err=True)
+    from neurodial.deploy.cli.render import print_set
+
+    print_set(found, top=10)
+    typer.echo(f"wrote {out} ({found.short})")
+    for line in published_lines(*sent) if sent is not None else ():
+        typer.echo(line)

@@ -1,0 +1,4 @@
+"""Commands that serve, translate, publish and run jobs.
+
+Imports `cli`'s options and rendering, and everything below.
+"""

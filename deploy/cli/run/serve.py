@@ -1,0 +1,44 @@
+"""`neurodial serve`: a server on this machine until Ctrl-C."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from neurodial.control.errors import ConfigError
+from neurodial.deploy.cli.output import one_line_errors
+
+
+@one_line_errors
+def command(
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML file, see docs/configuration.md.", show_default=False)
+    ] = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Serve the bundled English–Spanish model.")] = False,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 unless configured.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 8000 unless configured.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's own messages.")] = False,
+) -> None:
+    """Serve models with per-request neuron control over HTTP, until Ctrl-C.
+
+    Prints the address and two requests to paste once it answers.
+    """
+    from neurodial.deploy.configuration.config import demo_config, load_config
+
+    if demo == (config is not None):
+        raise ConfigError("give either a configuration file or --demo", hint="neurodial serve --demo")
+    settings = demo_config(host=host, port=port) if config is None else load_config(config, host=host, port=port)
+
+    from neurodial.deploy.serve import server
+
+    server.check_port(settings.host, settings.port)
+    server.check_files(settings)
+    typer.echo("starting …", err=True)
+    with server.running(settings, verbose=verbose) as running:
+        for model, reason in running.failures.items():
+            typer.echo(f"warning: {model} could not be loaded: {reason.message}", err=True)
+        plain, controlled = running.curl_commands()
+        typer.echo(f"\nserving {', '.join(info.model.id for info in running.infos)} on {running.address}\n")
+        typer.echo(f"without a control:\n{plain}\n\nwith one:\n{controlled}\n\nCtrl-C stops the server.")
+        server.wait_until_stopped()
+        typer.echo("\nstopping …", err=True)

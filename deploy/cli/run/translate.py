@@ -1,0 +1,151 @@
+"""`neurodial translate`: what the server does, without a server."""
+
+import sys
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neurodial.control.errors import BadInput, ConfigError, ControlError
+from neurodial.deploy.cli.output import one_line_errors, print_json
+
+if TYPE_CHECKING:
+    from neurodial.control.controls import Control
+    from neurodial.service.engine.engine import Engine
+    from neurodial.service.engine.types import EngineRequest, Finished
+
+_CHUNK = 512  # requests in the engine's queue at a time
+
+
+@one_line_errors
+def command(
+    text: Annotated[list[str] | None, typer.Argument(help="Sentences to translate.", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Option(help="Translate each line of a file; - is standard input.")] = None,
+    model: Annotated[str, typer.Option(help="Checkpoint folder, or demo.")] = "demo",
+    set_: Annotated[str | None, typer.Option("--set", help="Neuron set: a name of the demo's, or a file.")] = None,
+    to: Annotated[str | None, typer.Option(help="Label of the set to move to.")] = None,
+    controls: Annotated[str | None, typer.Option(help="Controls as JSON, as in a request.")] = None,
+    allow_changed_weights: Annotated[
+        bool, typer.Option("--allow-changed-weights", help="Take sets made for the model that this one derives from.")
+    ] = False,
+    num_beams: Annotated[int, typer.Option(min=1, max=16, help="Beam search with so many beams; 1 is greedy.")] = 1,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens per text.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON with what was applied.")] = False,
+) -> None:
+    """Translate text under controls, without a server: one line of output per line of input."""
+    from neurodial.service.access.limits import Limits
+    from neurodial.service.engine.types import EngineRequest
+
+    texts = _texts(text, file)
+    limits = Limits(max_prompts=max(1, len(texts)))
+    fields = limits.check_texts(texts, "text", single=len(texts) == 1)
+    sets, parsed = _controls(model, set_, to, controls)
+    requests = [
+        EngineRequest(uuid.uuid4().hex, line, parsed, max_tokens, num_beams=num_beams, field=field)
+        for line, field in zip(texts, fields, strict=True)
+    ]
+    engine = _engine(model, sets, device, dtype, limits, allow_changed_weights)
+    try:
+        results = list(_generate(engine, requests))
+    finally:
+        engine.close()
+    _print(texts, results, as_json)
+
+
+def _texts(text: Sequence[str] | None, file: Path | None) -> list[str]:
+    if bool(text) == (file is not None):
+        raise BadInput("give either a text or --file", hint='neurodial translate "A tall boy opens the door."')
+    if file is None:
+        return list(text or ())
+    try:
+        content = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{file}: not UTF-8") from None
+    return [line for line in content.splitlines() if line.strip()]
+
+
+def _controls(
+    model: str, set_: str | None, to: str | None, raw: str | None
+) -> tuple[dict[str, Path], "tuple[Control, ...]"]:
+    """The neuron sets to load, by name, and the controls that the options amount to."""
+    import json
+
+    from neurodial.control.controls import parse_controls
+    from neurodial.deploy.demo import DEMO_SETS
+
+    sets = {name: path for name, path in DEMO_SETS.items() if path.exists()} if model == "demo" else {}
+    try:
+        listed: Any = json.loads(raw) if raw else []
+    except ValueError as error:
+        raise ControlError(f"--controls is not JSON ({error})", param="controls") from None
+    listed = [listed] if isinstance(listed, dict) else listed
+    if to is not None and set_ is None:
+        raise ControlError("--to needs --set", param="controls")
+    if set_ is not None:
+        name, path = set_, Path(set_)
+        if path.suffix == ".safetensors":
+            name = path.stem
+            sets[name] = path
+        listed = [*listed, {"set": name} | ({"to": to} if to else {})]
+    return sets, parse_controls(listed)
+
+
+def _engine(
+    model: str, sets: dict[str, Path], device: str, dtype: str, limits: Any, allow_changed_weights: bool
+) -> "Engine":
+    from neurodial.deploy.configuration.config import parse_config
+    from neurodial.deploy.demo import DEMO_CALIBRATION, DEMO_MODEL, DEMO_MODEL_ID
+    from neurodial.deploy.serve.engines import build_engine
+
+    is_demo = model == "demo"
+    if is_demo and not DEMO_MODEL.exists():
+        raise ConfigError(f"the demo model is not at {DEMO_MODEL}", hint="give --model")
+    settings = {
+        "id": DEMO_MODEL_ID if is_demo else Path(model).name,
+        "path": str(DEMO_MODEL) if is_demo else model,
+        "sets": {name: str(path) for name, path in sets.items()},
+        "device": device,
+        "dtype": dtype,
+        "allow_changed_weights": allow_changed_weights,
+        "calibration": str(DEMO_CALIBRATION) if is_demo else None,
+        "max_waiting": max(_CHUNK, limits.max_prompts),
+    }
+    config = parse_config({"models": [settings], "limits": limits}, name="the command line", base=None)
+    return build_engine(config.models[0], config)
+
+
+def _generate(engine: "Engine", requests: "Sequence[EngineRequest]") -> "Iterable[Finished]":
+    from rich.progress import track
+
+    chunks = [requests[start : start + _CHUNK] for start in range(0, len(requests), _CHUNK)]
+    handles = (handle for chunk in chunks for handle in engine.submit_all(chunk))
+    is_quiet = len(requests) < 64 or not sys.stderr.isatty()
+    for handle in track(handles, "translating", total=len(requests), disable=is_quiet):
+        yield handle.result()
+
+
+def _print(texts: Sequence[str], results: "Sequence[Finished]", as_json: bool) -> None:
+    if not as_json:
+        for result in results:
+            typer.echo(result.text)
+        return
+    print_json(
+        {
+            "translations": [
+                {
+                    "index": index,
+                    "source": text,
+                    "text": result.text,
+                    "finish_reason": result.reason,
+                    "applied": dict(result.applied),
+                }
+                for index, (text, result) in enumerate(zip(texts, results, strict=True))
+            ]
+        }
+    )

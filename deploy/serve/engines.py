@@ -1,0 +1,52 @@
+"""From settings to a running engine, with or without Ray."""
+
+import torch
+
+from neurodial.control.artifacts.calibration import Calibration
+from neurodial.control.artifacts.catalogue import SetCatalogue, SetSource, StoredSets
+from neurodial.control.distilled.head import is_distilled, load_head
+from neurodial.control.models.loading import load_model
+from neurodial.deploy.configuration.config import Config
+from neurodial.deploy.configuration.settings import ModelSettings
+from neurodial.service.engine.engine import Engine
+from neurodial.service.engine.model.processor import RequestProcessor
+from neurodial.service.engine.scheduler import Capacity
+
+
+def build_engine(settings: ModelSettings, config: Config) -> Engine:
+    """Loads a model with its neuron sets and starts its engine; published sets come from the store, where there is one.
+
+    Raises:
+        NeurodialError: if the model, a set or the calibration cannot be used.
+    """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    loaded = load_model(settings.path, device=settings.device, dtype=settings.dtype)
+    limits, sets = config.limits, _sets(settings, config)
+    runner = RequestProcessor(
+        loaded,
+        sets,
+        model_id=settings.id,
+        default_max_tokens=limits.default_max_tokens,
+        max_rows=settings.max_batch,
+        allow_changed_weights=settings.allow_changed_weights,
+        calibration=Calibration.load(settings.calibration) if settings.calibration else None,
+        max_deviations=settings.max_deviations,
+        max_prompt_tokens=limits.max_prompt_tokens,
+        max_neurons=limits.max_neurons,
+        max_set_bytes=limits.max_set_bytes,
+        head=load_head(settings.path, loaded) if is_distilled(settings.path) else None,
+    )
+    capacity = Capacity(
+        max_rows=settings.max_batch,
+        max_waiting=settings.max_waiting,
+        prefill_tokens=settings.max_prefill_tokens,
+        cache_tokens=settings.max_cache_tokens,
+        values=limits.max_activations,
+    )
+    return Engine(runner, capacity, stuck_after_s=config.stuck_after_s)
+
+
+def _sets(settings: ModelSettings, config: Config) -> SetSource:
+    fixed = SetCatalogue.from_files(settings.sets)
+    return fixed if config.store is None else StoredSets(config.store.open().read, fixed=fixed)

@@ -1,0 +1,165 @@
+"""What one replica of an engine deployment runs: a model behind the methods that the ingress calls."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from neurodial.control.controls import Control
+from neurodial.control.errors import EngineGone, NeurodialError, Unavailable
+from neurodial.deploy.configuration.config import Config
+from neurodial.deploy.configuration.settings import ModelSettings
+from neurodial.deploy.serve.hub import Reporter
+from neurodial.service.engine.client import LocalClient, generate
+from neurodial.service.engine.coalescing import Gathered, gathered
+from neurodial.service.engine.engine import Engine
+from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineStats, Event, Failed, Message, SetInfo
+from neurodial.service.observability import logs
+
+logger = logging.getLogger(__name__)
+
+_CLOSE_S = 2.0  # a replica that stops has served what it had; an engine that is stuck is not waited for
+_RELOAD_AFTER_S = 60.0  # a model whose loading failed for a reason that may pass is loaded anew after so long
+
+
+class EngineReplica:
+    """One engine on one replica.
+
+    A model that cannot be loaded is reported to callers, and does not take the application's other models down.
+
+    Args:
+        settings: of the model.
+        config: of the deployment.
+        hub: gets what the engine measures.
+    """
+
+    _engine: Engine | None = None  # also of one whose construction failed
+    _reporter: Reporter | None = None
+
+    def __init__(self, settings: ModelSettings, config: Config, hub: DeploymentHandle[Any] | None = None) -> None:
+        logs.set_up(config.logging)
+        self._failure: NeurodialError | None = None
+        self._started = time.monotonic()
+        try:
+            self._engine = self.build(settings, config)
+            if hub is not None:
+                self._reporter = Reporter(hub, self._engine.metrics)
+        except NeurodialError as error:
+            self._failure = error
+        except Exception as error:  # whatever a model's files make a library raise
+            logger.exception("model %s could not be loaded", settings.id)
+            reason = (str(error).strip().splitlines() or [""])[0][:300]
+            self._failure = Unavailable(f"model {settings.id} could not be loaded: {type(error).__name__}: {reason}")
+
+    def build(self, settings: ModelSettings, config: Config) -> Engine:
+        """Loads the model."""
+        from neurodial.deploy.serve.engines import build_engine  # brings torch, which the ingress does without
+
+        return build_engine(settings, config)
+
+    async def info(self) -> EngineInfo:
+        """The model and its neuron sets.
+
+        Raises:
+            NeurodialError: why the model could not be loaded.
+        """
+        return self._ready().info
+
+    async def stats(self) -> EngineStats:
+        """How the engine is doing."""
+        if self._failure is not None:
+            return EngineStats("failed", 0, 0, 0.0, num_ready=0)
+        return self._ready().stats()
+
+    async def generate(self, requests: tuple[EngineRequest, ...]) -> AsyncIterator[Gathered | NeurodialError]:
+        """Serves requests that belong together, piece by piece; a refusal is the only item then."""
+        try:
+            async with aclosing(gathered(self._events(requests))) as batches:
+                async for batch in batches:
+                    yield batch
+        except EngineGone as error:
+            leave(error)
+        except NeurodialError as error:
+            yield error
+
+    async def generate_whole(self, requests: tuple[EngineRequest, ...]) -> Gathered | NeurodialError:
+        """Serves requests that belong together until all have ended or one has failed, or refuses them."""
+        ends: Gathered = []
+        try:
+            async with aclosing(self._events(requests)) as events:
+                async for index, event in events:
+                    ends.append((index, event))
+                    if isinstance(event, Failed):  # the answer is this error: what else runs is given up
+                        break
+        except EngineGone as error:
+            leave(error)
+        except NeurodialError as error:
+            return error
+        return ends
+
+    async def _events(self, requests: tuple[EngineRequest, ...]) -> AsyncGenerator[tuple[int, Event], None]:
+        async with aclosing(generate(self._ready(), requests)) as events:
+            async for index, event in events:
+                if isinstance(event, Failed) and isinstance(event.error, EngineGone):
+                    raise event.error
+                yield index, event
+
+    async def check_set(self, data: bytes) -> SetInfo:
+        """See `EngineClient.check_set`."""
+        return await self._client().check_set(data)
+
+    async def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
+        """See `EngineClient.validate`."""
+        return await self._client().validate(controls)
+
+    async def tokenize(
+        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
+    ) -> tuple[tuple[int, str], ...]:
+        """See `EngineClient.tokenize`."""
+        return await self._client().tokenize(text, add_special_tokens=add_special_tokens, messages=messages)
+
+    async def detokenize(self, ids: tuple[int, ...]) -> str:
+        """See `EngineClient.detokenize`."""
+        return await self._client().detokenize(ids)
+
+    def check_health(self) -> None:
+        """Lets Ray replace a replica whose engine is dead or stuck, or whose model may load at a second try.
+
+        Raises:
+            Unavailable: if it is.
+        """
+        if self._engine is not None and (state := self._engine.stats().state) != "ready":
+            raise Unavailable(f"the engine is {state}")
+        is_worth_another_try = self._failure is not None and self._failure.retryable
+        if is_worth_another_try and time.monotonic() - self._started > _RELOAD_AFTER_S:
+            raise self._failure or Unavailable("the model could not be loaded")
+
+    async def __del__(self) -> None:
+        """Stops the engine's thread, and tells what it has measured to the end; Serve awaits it."""
+        if self._engine is not None:
+            await asyncio.to_thread(self._engine.close, _CLOSE_S)
+        if self._reporter is not None:
+            await self._reporter.stop()
+
+    def _ready(self) -> Engine:
+        if self._engine is None:
+            raise self._failure or Unavailable("the engine is not running")
+        return self._engine
+
+    def _client(self) -> LocalClient:
+        return LocalClient(self._ready())
+
+
+def leave(reason: EngineGone) -> None:
+    """Ends this process, whose engine can serve nothing any more; Serve starts another replica.
+
+    If it stayed, it would answer at once, with errors, and so look like the replica with the least to do, to which
+    Serve sends more than to any other until three checks of its health have failed.
+    """
+    logger.error("this replica leaves: %s", reason.message)
+    os._exit(1)

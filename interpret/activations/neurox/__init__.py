@@ -1,0 +1,4 @@
+"""Activations in NeuroX's files.
+
+Imports `activations`' own modules.
+"""

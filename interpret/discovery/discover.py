@@ -1,0 +1,290 @@
+"""The discovery job: corpus + model + concept + method + sites → ranking → neuron set with its evidence."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import numpy as np
+
+from neurodial.control.addresses import Site
+from neurodial.control.artifacts.neuron_set import NeuronSet, ReadOut, Recommended
+from neurodial.control.errors import BadInput, CorpusError
+from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.sketches import LabelQuantiles
+from neurodial.interpret.activations.statistics import LabelMoments, PairSummary
+from neurodial.interpret.activations.store import ActivationStore
+from neurodial.interpret.common.executors import Executor
+from neurodial.interpret.common.versions import PACKAGES, package_versions
+from neurodial.interpret.corpora.corpus import Corpus
+from neurodial.interpret.discovery.causal import check_settings, default_patterns, rank_causally
+from neurodial.interpret.discovery.tuned import Tuned, tune
+from neurodial.interpret.discovery.tuning import TuningSettings
+from neurodial.interpret.evidence.gathering import Finding, gather_evidence
+from neurodial.interpret.evidence.settings import Level
+from neurodial.interpret.gathering.assemble import (
+    QUANTILE_LEVELS,
+    Gathered,
+    Ranked,
+    choose,
+    in_original_numbers,
+    site_neurons,
+)
+from neurodial.interpret.gathering.gather import check_gathered, check_labels, gather, train_readouts
+from neurodial.interpret.gathering.maps import explained
+from neurodial.interpret.gathering.plan import GatheringPlan, match_sites
+from neurodial.interpret.gathering.readout import ReadOutSettings
+from neurodial.interpret.methods.registry import CausalMethod, RankingMethod, make_ranker
+
+Array = np.ndarray[Any, Any]
+Watch = Callable[[RankingMethod, tuple[Site, ...]], None]
+STRENGTHS = {"map": 1.5, "shift": 2.0}
+RIDGE = 100.0
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """What to look for, and how.
+
+    Attributes:
+        concept: name of the concept, such as `tense`.
+        method: slug of a registered method.
+        params: its settings.
+        sites: sites or patterns (`encoder.*.resid`); empty for the model's default site.
+        top: neurons of the set.
+        seed: of everything random; the same seed gives the same set.
+        decoder: what the decoder of an encoder–decoder runs on, the corpus's targets or its own output.
+        words: how a word's pieces become one row.
+        sentences: how a sentence's do, where only sentences are labelled.
+        max_rows: rows that are kept for probes and the read-out.
+        examples: pairs or facts that a causal method runs.
+        ridge: of the maps.
+        readout: how the gate is trained.
+        op: recommended operation; by default `map` where there are minimal pairs, else `shift`.
+        strength: recommended strength of every label, or None for the operation's usual one.
+        tuning: how maps are fitted through the model (`tuned`), which then also decides which neurons are
+            kept; None leaves the method's ranking and the ridge maps as they are.
+        tuning_pairs: minimal pairs for that.
+        evidence: how much evidence is gathered.
+    """
+
+    concept: str
+    method: str = "mean-difference"
+    params: dict[str, Any] = field(default_factory=dict)
+    sites: tuple[str, ...] = ()
+    top: int = 100
+    seed: int = 0
+    decoder: Literal["reference", "own"] = "reference"
+    words: Literal["first", "last", "mean"] = "last"
+    sentences: Literal["mean", "last", "max"] = "mean"
+    max_rows: int = 20_000
+    examples: int = 50
+    ridge: float = RIDGE
+    readout: ReadOutSettings = field(default_factory=ReadOutSettings)
+    op: str | None = None
+    strength: float | None = None
+    tuning: TuningSettings | None = None
+    tuning_pairs: int = 6000
+    evidence: Level = "quick"
+
+    def gathering(self, sites: tuple[Site, ...], *, quantiles: bool = False) -> GatheringPlan:
+        """What the pass over the corpus gathers at these sites."""
+        return GatheringPlan(
+            sites, self.words, self.sentences, self.decoder, self.max_rows, self.seed, quantiles=quantiles
+        )
+
+
+def discover(
+    loaded: LoadedModel,
+    corpus: Corpus,
+    job: Discovery,
+    *,
+    other: Corpus | None = None,
+    store: ActivationStore | None = None,
+    watch: Watch | None = None,
+    executor: Executor | None = None,
+) -> NeuronSet:
+    """Finds a concept's neurons and writes down what controls need to know about them.
+
+    Args:
+        loaded: the model.
+        corpus: labelled.
+        job: what to look for, and how.
+        other: text on which the evidence measures what the set's neurons cost off target; None for the built-in one.
+        store: the corpus's activations, read instead of running the model over it.
+        watch: is shown the method after each fit, with the sites whose neurons it has ranked.
+        executor: runs the pass over the corpus; by default it is run here, with the same result.
+
+    Raises:
+        CorpusError: if the corpus has no labels, one that is too rare, or nothing to contrast it with.
+        AddressError: if no site of the model matches.
+        BadInput: for unknown methods or settings, and activations that are not numbers.
+    """
+    method = make_ranker(job.method, **job.params)
+    stored = tuple(str(site) for site in store.sites) if store else ()
+    sites = match_sites(loaded, job.sites or stored or default_patterns(loaded, method))
+    if job.top < 1:
+        raise BadInput(f"top={job.top}: a set has at least one neuron", param="top")
+    _check_corpus(corpus, method)
+    is_sketched = isinstance(method, RankingMethod) and method.streams == "quantiles"
+    data = gather(loaded, corpus, job.gathering(sites, quantiles=is_sketched), store, executor)
+    check_gathered(corpus, data)
+    measured: dict[str, Any] = {}
+    if isinstance(method, RankingMethod):
+        ranked = rank(method, data, sites, watch)
+    else:
+        ranked, measured["task"] = _ranked_causally(loaded, corpus, method, sites, job)
+    readouts, report = train_readouts(data, sites, job.readout)
+    tuned = _tuned(loaded, corpus, data, ranked, readouts, job) if job.tuning else None
+    ranked = tuned.ranked if tuned else ranked
+    chosen = choose(ranked, job.top)
+    parts = tuple(site_neurons(data, r, chosen[r.site], ridge=job.ridge) for r in ranked if r.site in chosen)
+    readouts = tuple(r for r in readouts if r.site in chosen)
+    finding = Finding(loaded, corpus, data, method, chosen, readouts, job.seed, other)
+    evidence: dict[str, Any] = {"readout": report} if report else {}
+    evidence |= measured
+    if tuned:
+        parts = tuple(replace(p, maps=tuned.maps[p.site]) for p in parts)
+        evidence["tuning"] = tuned.report
+    elif maps := {str(p.site): _map_evidence(data, p.site, p.maps, p.indices) for p in parts if p.maps}:
+        evidence["map_explained"] = maps
+    parts, readouts = in_original_numbers(loaded, parts, readouts)
+    op = job.op or ("map" if data.pairs and corpus.word_labels else "shift")
+    usual = 1.0 if tuned and op == "map" else STRENGTHS.get(op, 1.0)
+    strength = usual if job.strength is None else job.strength
+    found = NeuronSet(
+        concept=job.concept,
+        labels=corpus.labels,
+        model_name=loaded.name,
+        fingerprint=loaded.fingerprint,
+        sites=parts,
+        readouts=readouts,
+        recommended=Recommended(
+            op, "concept" if readouts else "all", dict.fromkeys(corpus.labels, float(strength)), None
+        ),
+        evidence=evidence,
+        provenance=_provenance(corpus, job, method, sites, sum(len(r.scores) for r in ranked)),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return replace(found, evidence=gather_evidence(finding, found, job.evidence) | evidence)
+
+
+def _ranked_causally(
+    loaded: LoadedModel, corpus: Corpus, method: CausalMethod, sites: tuple[Site, ...], job: Discovery
+) -> tuple[list[Ranked], dict[str, Any]]:
+    """Every neuron's score, and what is known of the task."""
+    check_settings(method)
+    found = rank_causally(
+        method,
+        loaded,
+        corpus,
+        sites,
+        examples=job.examples,
+        seed=job.seed,
+        decoder="own" if job.decoder == "own" else None,
+    )
+    return found.ranked, found.report
+
+
+def _check_corpus(corpus: Corpus, method: RankingMethod | CausalMethod) -> None:
+    check_labels(corpus)
+    if isinstance(method, RankingMethod) and method.streams == "pairs" and not corpus.paired:
+        raise CorpusError(
+            f"{corpus.name}: {method.slug} needs minimal pairs",
+            hint="use pairs:FILE, contrast:FILE or grammar:tense, or --method probeless",
+        )
+
+
+def rank(
+    method: RankingMethod,
+    data: Gathered,
+    sites: tuple[Site, ...],
+    watch: Watch | None = None,
+) -> list[Ranked]:
+    """Scores of all neurons of all sites; the sites of one stack are ranked together, on the same rows."""
+    ranked: list[Ranked] = []
+    for stack in dict.fromkeys(site.stack for site in sites):
+        here = [site for site in sites if site.stack == stack]
+        _fit(method, data, here)
+        if watch is not None:
+            watch(method, tuple(here))
+        widths = np.cumsum([data.moments[site].mean.shape[1] for site in here])[:-1]
+        ranked += [Ranked(s, part) for s, part in zip(here, np.split(method.scores_, widths), strict=True)]
+    return ranked
+
+
+def _fit(method: RankingMethod, data: Gathered, sites: list[Site]) -> None:
+    fitted: Any = method
+    if method.streams == "labels":
+        fitted.fit_moments(LabelMoments.concatenate([data.moments[s].select(data.contrast) for s in sites]))
+    elif method.streams == "pairs":
+        if not data.pairs:
+            raise CorpusError(
+                f"{method.slug} compares tokens of minimal pairs, and the store holds none",
+                hint="extract them too: --level word --level piece",
+            )
+        fitted.fit_pairs(PairSummary.concatenate([data.pairs[s].summary() for s in sites]))
+    else:
+        sample = data.samples[sites[0].stack]
+        rows = sample.where((sample.splits == 0) & np.isin(sample.labels, data.contrast))
+        is_sampled = len(rows) < data.moments[sites[0]].count[data.contrast].sum()
+        if method.streams == "quantiles" and data.sketches and is_sampled:  # a comparison of methods gathers none
+            fitted.fit_quantiles(LabelQuantiles.concatenate([data.sketches[s].select(data.contrast) for s in sites]))
+            return
+        method.fit(np.concatenate([rows.values[s] for s in sites], axis=1), rows.labels)
+
+
+def _tuned(
+    loaded: LoadedModel,
+    corpus: Corpus,
+    data: Gathered,
+    ranked: list[Ranked],
+    readouts: tuple[ReadOut, ...],
+    job: Discovery,
+) -> Tuned:
+    """Maps of whole sites, fitted through the model and narrowed to the set's size."""
+    whole = [site_neurons(data, r, np.arange(len(r.scores)), ridge=job.ridge) for r in ranked]
+    return tune(
+        loaded,
+        corpus,
+        whole,
+        readouts,
+        keep=job.top,
+        max_pairs=job.tuning_pairs,
+        settings=job.tuning or TuningSettings(),
+    )
+
+
+def _map_evidence(data: Gathered, site: Site, maps: dict[str, Any], indices: Array) -> dict[str, float]:
+    """Share of the pairs' variance that each map explains on held-out pairs."""
+    held_out = data.held_out_pairs.get(site)
+    if held_out is None or held_out.count < 2:
+        return {}
+    return {
+        label: round(explained(held_out, fitted, indices, towards=data.classes.index(label) - 1), 4)
+        for label, fitted in maps.items()
+    }
+
+
+def _provenance(
+    corpus: Corpus, job: Discovery, method: RankingMethod | CausalMethod, sites: tuple[Site, ...], num_neurons: int
+) -> dict[str, Any]:
+    settings = asdict(job)
+    for name in ("concept", "method", "params", "sites", "seed"):
+        settings.pop(name)
+    return {
+        "method": {"slug": method.slug, "params": method.get_params()},
+        "corpus": {
+            "name": corpus.name,
+            "digest": corpus.digest,
+            "size": corpus.size,
+            "labels": corpus.counts,
+            "skipped_rows": corpus.num_problems,
+        },
+        "sites": [str(site) for site in sites],
+        "neurons_ranked": num_neurons,
+        "seed": job.seed,
+        "settings": settings,
+        "quantile_levels": list(QUANTILE_LEVELS),
+        "versions": package_versions((*PACKAGES, "scikit-learn")),
+    }

@@ -1,0 +1,4 @@
+"""Methods that say which neurons belong together.
+
+Imports `methods.registry` and the rooms up to `tasks`.
+"""

@@ -1,0 +1,4 @@
+"""Methods that rank neurons by activations on labelled text.
+
+Imports `methods.registry` and the rooms up to `tasks`.
+"""

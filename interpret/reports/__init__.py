@@ -1,0 +1,4 @@
+"""What every report is made of: pages and pictures.
+
+Imports `common` alone.
+"""

@@ -1,0 +1,115 @@
+"""The report of a distillation: JSON, and one page of HTML that needs no other."""
+
+import json
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from neurodial.interpret.reports.html import page, table
+from neurodial.interpret.reports.pictures import COLOURS, key, line_chart
+
+Report = Mapping[str, Any]
+GUIDE = (
+    "Every choice (the layer, the neurons, their number, the penalty) was made on dev rows, by classifiers that had "
+    "not seen them; the test part was looked at once. Intervals are 95 % bootstrap intervals over texts. The control "
+    "task gives every word type (or text) one random label: a classifier that is good at it remembers rather than "
+    "reads. A share of the full accuracy says something only where the full features beat the most frequent label "
+    "by 10 points."
+)
+NAMES = {"full": "all neurons of the stack", "distilled": "the distilled classifier", "majority": "most frequent label"}
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """Writes `report.json` and `report.html`."""
+    text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(to_html(report), encoding="utf-8")
+
+
+def summary(report: Report) -> list[str]:
+    """What was made and what it is worth, in a few lines."""
+    neurons, test = report["neurons"], report["test"]
+    size, made = report["size"], report["truncated"]["layers"]
+    share = test["share"]
+    verdict = "" if report["dev"]["within_tolerance"] else " (the tolerance was not reached within the budget)"
+    lines = [
+        f"{report['model']['name']}: {_listed(report['task']['labels'])} of {report['task']['level']}s",
+        f"kept {neurons['kept']} of {neurons['total']:,} neurons ({neurons['kept'] / neurons['total']:.1%}) from the "
+        f"first {made} of {report['layers_total']} layers{verdict}",
+        f"test: {_accuracy(test['distilled'])}, all neurons {_accuracy(test['full'])}, most frequent label "
+        f"{test['majority']['accuracy']:.1%}, control task {test['control_task']:.1%}",
+        f"that is {share['of_full']:.1%} of the full accuracy [{share['interval_95'][0]:.1%}, "
+        f"{share['interval_95'][1]:.1%}]" + ("" if test["counts"] else ", which says little: the full features hardly "
+        "beat the most frequent label"),
+        f"size: {size['distilled']['bytes'] / 1e6:.1f} MB instead of {size['model']['bytes'] / 1e6:.1f} MB",
+    ]  # fmt: skip
+    if "speed" in report:
+        speed = report["speed"]
+        lines.append(
+            f"CPU time of a text: {speed['distilled_ms']:.2f} ms instead of {speed['full_ms']:.2f} ms "
+            f"(×{speed['speedup']:.2f})"
+        )
+    return lines
+
+
+def _listed(labels: list[str], most: int = 8) -> str:
+    return ", ".join(labels[:most]) + (", …" if len(labels) > most else "")
+
+
+def _accuracy(found: Report) -> str:
+    low, high = found["interval_95"]
+    return f"{found['accuracy']:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def to_html(report: Report) -> str:
+    """The whole page."""
+    task, test = report["task"], report["test"]
+    title = f"Distilled: {_listed(task['labels'], 4)}"
+    body = [f"<h1>{escape(title)}</h1>", *(f'<p class="quiet">{escape(line)}</p>' for line in summary(report))]
+    rows = [[NAMES[name], _accuracy(test[name])] for name in NAMES]
+    rows.append(["control task, same neurons", f"{test['control_task']:.1%}"])
+    rows.append(["selectivity", f"{100 * test['selectivity']:+.1f}"])
+    body.append(f"<section><h2>Test, once</h2>{table(['', 'accuracy'], rows, numbers=(1,))}")
+    body.append(f'<p class="quiet">{escape(GUIDE)}</p></section>')
+    curve = {point["neurons"]: point["dev"] for point in report["curve"]}
+    sizes = curve | {report["neurons"]["total"]: report["dev"]["full"]}
+    series = {"best neurons": curve, "all neurons of the stack": dict.fromkeys(sizes, report["dev"]["full"])}
+    paint = dict(zip(series, COLOURS, strict=False))
+    body.append(f"<section><h2>Accuracy on dev by neurons</h2><p>{key(paint)}</p>")
+    body.append(line_chart(series, paint, "neurons", "Accuracy on dev") + "</section>")
+    tried = [[f"0 to {step['layers'] - 1}", f"{step['dev']:.1%}"] for step in report["layers"]]
+    body.append(f"<section><h2>Layers that were tried</h2>{table(['layers', 'dev'], tried, numbers=(1,))}</section>")
+    body.append(f"<section><h2>Size and speed</h2>{_costs(report)}</section>")
+    body.append(f"<section><h2>Made from</h2>{_origin(report)}</section>")
+    return page(title, body)
+
+
+def _costs(report: Report) -> str:
+    names = {"model": "the whole model", "stack": "all layers of the stack", "distilled": "the distilled model"}
+    rows = []
+    for name, what in names.items():
+        size = report["size"][name]
+        flops = f"{size['flops_per_token'] / 1e6:.2f}" if "flops_per_token" in size else ""
+        rows.append([what, f"{size['parameters']:,}", f"{size['bytes'] / 1e6:.2f}", flops, _time(report, name)])
+    return table(["", "parameters", "MB", "MFLOPs a token", "CPU ms a text"], rows, numbers=range(1, 5))
+
+
+def _time(report: Report, name: str) -> str:
+    measured = {"stack": "full_ms", "distilled": "distilled_ms"}
+    return f"{report['speed'][measured[name]]:.2f}" if "speed" in report and name in measured else ""
+
+
+def _origin(report: Report) -> str:
+    files = report["corpora"]["files"]
+    rows = [["model", f"{report['model']['name']} <code>{report['model']['fingerprint'][:23]}…</code>"]]
+    rows += [[what, f"{escape(f['name'])} <code>{f['digest'][:23]}…</code>"] for what, f in files.items()]
+    counts = report["corpora"]["rows"]
+    rows.append(["rows", f"train {counts['train']:,}, of which dev in turn {counts['dev']:,}; test {counts['test']:,}"])
+    if seen := report["corpora"]["test_texts_seen_in_training"]:
+        rows.append(["test texts seen in training", f"{seen:,}"])
+    rows += [[escape(name), escape(str(value))] for name, value in report["settings"].items()]
+    rows += [[escape(name), escape(version)] for name, version in report["versions"].items()]
+    if "command" in report:
+        rows.append(["command", f"<code>{escape(report['command'])}</code>"])
+    return table(["", ""], rows)

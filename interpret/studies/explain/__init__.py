@@ -1,0 +1,4 @@
+"""What neurons answer to: the job.
+
+Imports the rooms above `studies`.
+"""

@@ -1,0 +1,4 @@
+"""Neurons that belong together: the job and its pictures.
+
+Imports the rooms above `studies`.
+"""

@@ -1,0 +1,310 @@
+"""The model behind an engine: rows join and leave between steps, each under its own controls."""
+
+import secrets
+import time
+from collections.abc import Mapping
+from collections.abc import Sequence as Items
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from neurodial.control.artifacts.calibration import Calibration
+from neurodial.control.artifacts.catalogue import SetSource
+from neurodial.control.controls import Control
+from neurodial.control.distilled.head import Head, Reading
+from neurodial.control.errors import AddressError, BadInput, ControlError, LimitError, NeuronSetError
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.plans.compiling import CompiledControls, compile_controls
+from neurodial.control.plans.selecting import original_width
+from neurodial.service.engine.model.caches import RowCache
+from neurodial.service.engine.model.columns import Column, of_stack, read_columns
+from neurodial.service.engine.model.forward.lm_head import block_lm_head
+from neurodial.service.engine.model.prompts import Prompts
+from neurodial.service.engine.model.runner import ModelRunner
+from neurodial.service.engine.model.sampling import ModelDefaults
+from neurodial.service.engine.sequence import Sequence
+from neurodial.service.engine.sets import read_set, set_info
+from neurodial.service.engine.stepping import Outcome
+from neurodial.service.engine.types import (
+    NOTHING_APPLIED,
+    EngineInfo,
+    EngineRequest,
+    Message,
+    ModelInfo,
+    Prepared,
+    SetInfo,
+)
+
+_COMPILED_CACHE = 256  # distinct lists of controls whose compilation is remembered
+_POSITIONS = ("max_position_embeddings", "n_positions", "seq_length")
+_UNLIMITED_POSITIONS = 2048  # of models that have no table of positions
+
+
+class RequestProcessor:
+    """Runs one loaded model. The runner owns the model: nothing else may run it.
+
+    Args:
+        loaded: the model.
+        sets: where neuron sets that requests name are looked up.
+        model_id: what requests call the model; its own name where absent.
+        default_max_tokens: most tokens generated where a request does not say.
+        max_rows: rows decoded together, at most.
+        cache: where keys and values are kept; the preallocated cache where absent.
+        allow_changed_weights: take sets of an ancestor of the model although weights were changed since.
+        calibration: of the model; pruning an address to the mean and limits need it.
+        max_deviations: standard deviations that a control may move a neuron from its mean.
+        max_prompt_tokens: tokens of one prompt; as many as the model reads where absent.
+        max_neurons: neurons that one request's controls may touch; no limit where absent.
+        max_set_bytes: the largest neuron-set file that `check_set` takes.
+        head: of a distilled model: its classifier.
+
+    Raises:
+        FingerprintError: if a set or the calibration was made for another model.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        sets: SetSource,
+        *,
+        model_id: str | None = None,
+        default_max_tokens: int = 256,
+        max_rows: int = 32,
+        cache: RowCache | None = None,
+        allow_changed_weights: bool = False,
+        calibration: Calibration | None = None,
+        max_deviations: float | None = None,
+        max_prompt_tokens: int | None = None,
+        max_neurons: int | None = None,
+        max_set_bytes: int = 64 * 1024 * 1024,
+        head: Head | None = None,
+    ) -> None:
+        named = {name: sets.get(name) for name in sets.names()}
+        for found in named.values():
+            found.check_model(loaded, allow_changed_weights=allow_changed_weights)
+        if calibration is not None:
+            calibration.check_model(loaded, allow_changed_weights=allow_changed_weights)
+        block_lm_head(loaded.model)
+        self._loaded, self._sets, self._head = loaded, sets, head
+        self._prompts = Prompts(loaded)
+        self._defaults = ModelDefaults.of(loaded.model)
+        self._max_positions = _max_positions(loaded)
+        self._default_max_tokens = default_max_tokens
+        self._allow_changed_weights = allow_changed_weights
+        self._max_prompt_tokens = max_prompt_tokens
+        self._max_neurons, self._max_set_bytes = max_neurons, max_set_bytes
+        self._compile = lru_cache(_COMPILED_CACHE)(
+            lambda controls: compile_controls(
+                loaded,
+                controls,
+                sets,
+                allow_changed_weights=allow_changed_weights,
+                calibration=calibration,
+                max_deviations=max_deviations,
+            )
+        )
+        self._rows = ModelRunner(loaded, self._defaults, max_rows, cache, self.decode, self._prompts.pieces, head)
+        cards = tuple(set_info(name, found) for name, found in named.items())
+        about = _model_info(loaded, model_id or loaded.name, self._max_positions, self._prompts, head)
+        self.info = EngineInfo(about, cards)
+
+    def prepare(self, request: EngineRequest) -> Prepared:
+        """Tokenises a prompt and compiles its controls; see `Runner.prepare`.
+
+        Raises:
+            BadInput: if the model cannot do what is asked.
+            LimitError: if the prompt or what is asked for do not fit.
+            ControlError, AddressError, FingerprintError: naming the field.
+        """
+        if request.task != "generate":
+            return self._prepare_reading(request)
+        if not self._loaded.writes:
+            raise BadInput("this model reads text and does not write any", param="model", hint="choose another model")
+        ids = self._prompts.ids_of(request)
+        max_tokens = self._max_tokens(request, len(ids))
+        size = self._prompts.vocab_size
+        for token, _ in request.logit_bias:
+            if not 0 <= token < size:
+                raise BadInput(f"logit_bias: there is no token {token}, the last is {size - 1}", param="logit_bias")
+        seed = secrets.randbits(63) if request.seed is None else request.seed
+        started = time.perf_counter()
+        plan = self._plan(request.controls)
+        took = time.perf_counter() - started
+        return Prepared(ids, max_tokens, plan, seed, self._defaults.end_ids, compile_s=took)
+
+    def decode(self, ids: Items[int]) -> str:
+        """The text of generated tokens."""
+        return self._prompts.decode(ids)
+
+    def check_set(self, data: bytes) -> SetInfo:
+        """See `EngineClient.check_set`."""
+        found = read_set(data, self._max_set_bytes)
+        found.check_model(self._loaded, allow_changed_weights=self._allow_changed_weights)
+        named = [(part.site, part.indices) for part in found.sites]
+        for site, indices in [*named, *((part.site, part.indices) for part in found.readouts)]:
+            try:
+                width = original_width(self._loaded, site)
+            except AddressError as error:
+                raise NeuronSetError(f"the neuron set {found.concept!r}: {error.message}") from None
+            if indices.max(initial=-1) >= width or indices.min(initial=0) < 0:
+                raise NeuronSetError(f"the neuron set {found.concept!r} names neurons that {site} does not have")
+        return set_info(found.concept, found)
+
+    def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
+        """See `EngineClient.validate`."""
+        plan = self._plan(controls)
+        return NOTHING_APPLIED if plan is None else plan.summary()
+
+    def tokenize(
+        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
+    ) -> tuple[tuple[int, str], ...]:
+        """See `EngineClient.tokenize`."""
+        return self._prompts.tokenize(text, add_special_tokens=add_special_tokens, messages=messages)
+
+    def detokenize(self, ids: tuple[int, ...]) -> str:
+        """See `EngineClient.detokenize`."""
+        return self._prompts.detokenize(ids)
+
+    @property
+    def makes_first_tokens(self) -> bool:
+        """See `Runner.makes_first_tokens`."""
+        return self._rows.makes_first_tokens
+
+    @torch.inference_mode()
+    def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """See `Runner.advance`."""
+        return self._rows.advance(sequences)
+
+    @torch.inference_mode()
+    def commit(self) -> None:
+        """See `Runner.commit`."""
+        self._rows.commit()
+
+    @torch.inference_mode()
+    def join(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """See `Runner.join`."""
+        written = [s for s in sequences if s.request.task == "generate"]
+        read = [s for s in sequences if s.request.task != "generate"]
+        outcomes = self._rows.read(read) if read else []
+        return outcomes + (self._rows.join(written) if written else [])
+
+    def applied(self, sequence: Sequence) -> Mapping[str, Any]:
+        """See `Runner.applied`."""
+        return self._rows.report(sequence) or NOTHING_APPLIED
+
+    @torch.inference_mode()
+    def release(self, sequences: Items[Sequence]) -> None:
+        """See `Runner.release`."""
+        self._rows.release(sequences)
+
+    def _prepare_reading(self, request: EngineRequest) -> Prepared:
+        """A request that is read in one pass: its tokens, those of its target, and the neurons that it asks for."""
+        reading = self._reading_of(request)
+        ids = self._prompts.ids_of(request) if reading is None else reading.ids
+        self._check_length(len(ids), request.field)
+        columns: tuple[Column, ...] = ()
+        if request.task == "activations":
+            columns = read_columns(
+                request.neurons, self._loaded, self._sets, allow_changed_weights=self._allow_changed_weights
+            )
+        target = self._target_ids(request, columns)
+        of_target = len(of_stack(columns, "decoder")) if target else 0
+        num_values = (len(columns) - of_target) * len(ids) + of_target * len(target)
+        started = time.perf_counter()
+        plan = self._plan(request.controls)
+        took = time.perf_counter() - started
+        if plan is not None:
+            self._check_acts(plan, has_target=bool(target))
+        asked: dict[str, Any] = {"target_ids": target, "neurons": columns, "num_values": num_values, "reading": reading}
+        return Prepared(ids, 0, plan, compile_s=took, **asked)
+
+    def _reading_of(self, request: EngineRequest) -> Reading | None:
+        """What a distilled model classifies in a text; None where the model's own states are asked for."""
+        if self._head is None and request.task == "classify":
+            raise BadInput("this model does not classify", hint="models made by neurodial distill do", param="model")
+        if self._head is None or request.task == "activations":
+            return None
+        return self._prompts.read(request, self._head)
+
+    def _target_ids(self, request: EngineRequest, columns: tuple[Column, ...]) -> tuple[int, ...]:
+        start = self._defaults.start
+        if request.target is None:
+            if start is not None and of_stack(columns, "decoder"):
+                message = "target is missing: the neurons of the decoder need a text that it reads"
+                raise BadInput(message, hint="give the output that it would write", param="target")
+            return ()
+        if start is None or request.task != "activations":
+            raise BadInput("target is for activations of an encoder–decoder model", hint="drop it", param="target")
+        ids = self._prompts.target_ids(request.target, start, self._defaults.end_ids)
+        self._check_length(len(ids), "target")
+        return ids
+
+    def _check_acts(self, plan: CompiledControls, *, has_target: bool) -> None:
+        """Refuses controls that a single pass over the text cannot apply: they are never silently dropped."""
+        is_half = self._loaded.family == "encoder-decoder" and not has_target
+        for number, control in enumerate(plan.controls):
+            here = f"controls[{number}]"
+            if any(effect.trigger for effect in control.effects):
+                raise ControlError(f"{here}.when: a trigger acts while text is generated", param=f"{here}.when")
+            if is_half and all(effect.site.stack == "decoder" for effect in control.effects):
+                message = f"{here} is on the decoder, which does not run here"
+                raise ControlError(message, hint="drop it; to read activations, give a target", param=here)
+
+    def _check_length(self, count: int, field: str, *, reserved: int = 0) -> None:
+        most = self._max_positions - reserved
+        if count > most:
+            message = f"{field} has {count} tokens; the model reads at most {most}"
+            raise LimitError(message, hint="split the text into sentences", param=field)
+        if self._max_prompt_tokens is not None and count > self._max_prompt_tokens:
+            message = f"{field} has {count} tokens; this server reads at most {self._max_prompt_tokens}"
+            raise LimitError(message, hint="split the text into sentences", param=field)
+
+    def _max_tokens(self, request: EngineRequest, num_prompt: int) -> int:
+        """Most tokens to generate.
+
+        Raises:
+            LimitError: if the prompt or what is asked for do not fit.
+        """
+        limit = self._max_positions
+        is_causal = self._loaded.family == "decoder-only"
+        self._check_length(num_prompt, request.field, reserved=int(is_causal))
+        room = limit - num_prompt if is_causal else limit - 1
+        if request.max_tokens is not None and request.max_tokens > room:
+            message = f"max_tokens is {request.max_tokens}; the model writes at most {room}"
+            raise LimitError(message + " after this prompt" * (room < limit - 1), param="max_tokens")
+        return request.max_tokens or min(self._default_max_tokens, room)
+
+    def _plan(self, controls: tuple[Control, ...]) -> CompiledControls | None:
+        plan = self._compile(controls) if controls else None
+        if plan is not None and self._max_neurons is not None and plan.num_neurons > self._max_neurons:
+            message = f"controls touch {plan.num_neurons:,} neurons; at most {self._max_neurons:,} are accepted"
+            raise LimitError(message, hint="name fewer neurons, or set top", param="controls")
+        return plan
+
+
+def _max_positions(loaded: LoadedModel) -> int:
+    config = loaded.model.config.get_text_config()
+    known = [getattr(config, name, None) for name in _POSITIONS]
+    return next((int(number) for number in known if isinstance(number, int) and number > 0), _UNLIMITED_POSITIONS)
+
+
+def _model_info(
+    loaded: LoadedModel, model_id: str, max_positions: int, prompts: Prompts, head: Head | None
+) -> ModelInfo:
+    model = loaded.model
+    return ModelInfo(
+        id=model_id,
+        architecture=loaded.sites.model_type,
+        fingerprint=loaded.fingerprint,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        max_positions=max_positions,
+        created=int(time.time()),
+        family=loaded.family,
+        hidden_size=int(model.config.get_text_config().hidden_size),
+        vocab_size=prompts.vocab_size,
+        has_chat_template=prompts.has_chat_template,
+        classifies=head.level if head else None,
+        labels=head.labels if head else (),
+    )

@@ -1,0 +1,112 @@
+"""From requests to tokens and back: one tokenizer that several threads use."""
+
+import threading
+from collections.abc import Sequence as Items
+from typing import Any
+
+from jinja2 import TemplateError
+
+from neurodial.control.distilled.head import Head, Reading
+from neurodial.control.errors import BadInput
+from neurodial.control.models.loading import LoadedModel
+from neurodial.service.engine.types import EngineRequest, Message
+
+
+class Prompts:
+    """A model's tokenizer behind a lock: MarianTokenizer switches its state and is not safe for two threads.
+
+    Attributes:
+        vocab_size: tokens are numbered below it.
+        has_chat_template: whether the tokenizer makes prompts of chats.
+    """
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._tokenizer: Any = loaded.tokenizer
+        self._lock = threading.Lock()
+        self.vocab_size = int(loaded.model.config.get_text_config().vocab_size)
+        self.has_chat_template = bool(getattr(loaded.tokenizer, "chat_template", None))
+
+    def ids_of(self, request: EngineRequest) -> tuple[int, ...]:
+        """A request's prompt as tokens.
+
+        Raises:
+            BadInput: if it has none, if there is no such token, or if its chat cannot be read.
+        """
+        if request.token_ids is not None:
+            ids = self._checked(request.token_ids, request.field)
+        elif request.messages:
+            ids = self._chat(request.messages)
+        else:
+            with self._lock:
+                ids = tuple(self._tokenizer(request.prompt, verbose=False)["input_ids"])
+        if not ids:
+            raise BadInput(f"{request.field} has no tokens", param=request.field)
+        return ids
+
+    def read(self, request: EngineRequest, head: Head) -> Reading:
+        """A request's prompt as a distilled model's classifier reads it.
+
+        Raises:
+            BadInput: if it was given as tokens, which are no words.
+        """
+        if request.token_ids is not None:
+            raise BadInput(
+                f"{request.field}: this model reads words, not tokens", hint="send text", param=request.field
+            )
+        with self._lock:
+            reading = head.read(self._tokenizer, request.prompt)
+        if not reading.ids:
+            raise BadInput(f"{request.field} has no tokens", param=request.field)
+        return reading
+
+    def target_ids(self, target: str, start: int, end_ids: frozenset[int]) -> tuple[int, ...]:
+        """What a decoder reads to write `target`: the start token and all of its tokens but the end."""
+        with self._lock:
+            ids = tuple(self._tokenizer(text_target=target, verbose=False)["input_ids"])
+        return (start, *(ids[:-1] if ids and ids[-1] in end_ids else ids))
+
+    def decode(self, ids: Items[int]) -> str:
+        """The text of generated tokens, special ones left out."""
+        with self._lock:
+            return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def pieces(self, ids: Items[int]) -> tuple[str, ...]:
+        """Tokens as the vocabulary writes them; "" for one that it does not have."""
+        with self._lock:
+            return tuple(piece or "" for piece in self._tokenizer.convert_ids_to_tokens(list(ids)))
+
+    def tokenize(
+        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
+    ) -> tuple[tuple[int, str], ...]:
+        """See `EngineClient.tokenize`."""
+        if messages:
+            ids = self._chat(messages)
+        else:
+            with self._lock:
+                found = self._tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)
+            ids = tuple(found["input_ids"])
+        return tuple(zip(ids, self.pieces(ids), strict=True))
+
+    def detokenize(self, ids: tuple[int, ...]) -> str:
+        """See `EngineClient.detokenize`."""
+        self._checked(ids, "tokens")
+        with self._lock:
+            return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def _checked(self, ids: tuple[int, ...], field: str) -> tuple[int, ...]:
+        for place, token in enumerate(ids):
+            if not 0 <= token < self.vocab_size:
+                here = f"{field}[{place}]"
+                raise BadInput(f"{here} is {token}; the model's tokens are 0 to {self.vocab_size - 1}", param=here)
+        return ids
+
+    def _chat(self, messages: tuple[Message, ...]) -> tuple[int, ...]:
+        if not self.has_chat_template:
+            raise BadInput("this model has no chat template", hint="send a prompt to /v1/completions", param="messages")
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        try:
+            with self._lock:
+                return tuple(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
+        except TemplateError as error:
+            said = str(error).strip() or type(error).__name__
+            raise BadInput(f"messages: the model's chat template refuses them: {said}", param="messages") from None

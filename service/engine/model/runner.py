@@ -1,0 +1,215 @@
+"""The rows of a running batch: their tokens, their cache and their controls, kept in step with one another."""
+
+import time
+from collections.abc import Sequence as Items
+from typing import Any
+
+import torch
+
+from neurodial.control.distilled.head import Head
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.runtime.batch import BatchController
+from neurodial.service.engine.model.caches import RowCache
+from neurodial.service.engine.model.forward.passes import CausalPasses, Step, TranslationPasses
+from neurodial.service.engine.model.kv_cache import KVCache
+from neurodial.service.engine.model.reading import Pieces, Reader
+from neurodial.service.engine.model.running import Decode, NextTokens, RunningSequence
+from neurodial.service.engine.model.sampling import ModelDefaults, likeliest
+from neurodial.service.engine.sequence import Sequence
+from neurodial.service.engine.stepping import Outcome
+
+
+class ModelRunner:
+    """What a runner steps.
+
+    Args:
+        loaded: the model.
+        defaults: its generation settings.
+        max_rows: rows at once, at most.
+        cache: where keys and values are kept.
+        decode: makes text of tokens.
+        pieces: tokens as the vocabulary writes them.
+        head: of a distilled model: its classifier.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        defaults: ModelDefaults,
+        max_rows: int,
+        cache: RowCache | None,
+        decode: Decode,
+        pieces: Pieces,
+        head: Head | None = None,
+    ) -> None:
+        self._defaults, self._decode = defaults, decode
+        self._device = loaded.model.device
+        self._controls = BatchController(loaded, max_rows)
+        self._cache = cache or KVCache()
+        self._reader = Reader(loaded, self._controls, pieces, head)
+        self._passes: CausalPasses | TranslationPasses = (
+            TranslationPasses(loaded, self._controls)
+            if defaults.start is not None
+            else CausalPasses(loaded, self._controls)
+        )
+        self._banned = torch.tensor(defaults.banned, device=self._device) if defaults.banned else None
+        self._free = list(reversed(range(max_rows)))
+        self._groups: dict[Sequence, RunningSequence] = {}
+        self._slots: list[int] = []  # of every row, as the three that follow
+        self._tokens: list[int] = []
+        self._steps: list[int] = []
+        self._lengths = torch.zeros(0, dtype=torch.long, device=self._device)
+        self._moves: dict[int, int] = {}  # rows that become what others were: of beam searches, at the next commit
+        self._has_pass = False
+
+    def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """One more token for each; see `Runner.advance`."""
+        groups = [self._groups[sequence] for sequence in sequences]
+        step, places = self._step_of(groups)
+        try:
+            logits = self._passes.step(step, self._cache)
+            choices = self._choose(groups, places, logits)
+        except Exception:
+            self._controls.discard()
+            raise
+        self._controls.confirm()
+        self._has_pass = True
+        return [self._take(group, choice) for group, choice in zip(groups, choices, strict=True)]
+
+    def _step_of(self, groups: Items[RunningSequence]) -> tuple[Step, list[list[int]]]:
+        """The next pass of some groups, and where each one's rows are in it."""
+        rows = [row for group in groups for row in group.rows]
+        if len(rows) == self._cache.num_rows:
+            fed = torch.tensor(self._tokens, device=self._device)
+            return Step(None, tuple(self._slots), fed, self._lengths, self._steps), [group.rows for group in groups]
+        slots, tokens, steps = ([values[row] for row in rows] for values in (self._slots, self._tokens, self._steps))
+        places = {row: place for place, row in enumerate(rows)}
+        step = Step(rows, tuple(slots), torch.tensor(tokens, device=self._device), self._lengths[rows], steps)
+        return step, [[places[row] for row in group.rows] for group in groups]
+
+    def commit(self) -> None:
+        """Lengthens all rows by the token that they were fed; see `Runner.commit`."""
+        if not self._has_pass:
+            return
+        self._has_pass = False
+        self._cache.commit()
+        self._lengths = self._lengths + 1
+        self._steps = [step + 1 for step in self._steps]
+        if any(row != origin for row, origin in self._moves.items()):
+            self._cache.reorder([self._moves.get(row, row) for row in range(self._cache.num_rows)])
+        self._moves = {}
+
+    @property
+    def makes_first_tokens(self) -> bool:
+        """Whether `join` makes the first tokens, rather than the next `advance`."""
+        return self._passes.makes_first_token
+
+    def join(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """Reads prompts; see `Runner.join`."""
+        groups = self._new_groups(sequences)
+        choices: list[NextTokens] = []
+        try:
+            prompts = [sequence.prepared.prompt_ids for sequence in sequences]
+            first = self._passes.prefill(prompts, [group.slots[0] for group in groups])
+            if first.logits is not None:
+                choices = self._choose(groups, [[place] for place in range(len(groups))], first.logits)
+            self._cache.join(first.cache, first.lengths, first.sources, [len(group.slots) for group in groups])
+        except Exception:
+            self._controls.discard()
+            self._free_slots(groups)
+            raise
+        self._controls.confirm()
+        for group in groups:
+            self._groups[group.sequence] = group
+            group.rows = list(range(len(self._slots), len(self._slots) + len(group.slots)))
+            self._slots += group.slots
+        added = self._cache.num_rows - len(self._tokens)
+        self._tokens += [self._defaults.start or 0] * added
+        self._steps += [int(self.makes_first_tokens)] * added
+        self._lengths = torch.tensor(self._cache.lengths, device=self._device)
+        if not choices:
+            return [Outcome(sequence) for sequence in sequences]
+        outcomes = [self._take(group, choice) for group, choice in zip(groups, choices, strict=True)]
+        self._moves = {}  # a new search's rows are all alike
+        return outcomes
+
+    def read(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """Reads texts, each in one pass, for their pooled states or the activations of neurons."""
+        groups = self._new_groups(sequences)
+        try:
+            outcomes = self._reader.read(sequences, [group.slots[0] for group in groups])
+        except Exception:
+            self._controls.discard()
+            self._free_slots(groups)
+            raise
+        self._controls.confirm()
+        self._groups.update({group.sequence: group for group in groups})
+        return outcomes
+
+    def report(self, sequence: Sequence) -> dict[str, Any] | None:
+        """What a sequence's controls did; of a beam search those of its first row."""
+        group = self._groups.get(sequence)
+        return self._controls.report(group.slots[0]) if group else None
+
+    def release(self, sequences: Items[Sequence]) -> None:
+        """Frees and clears rows; those at the end take their places."""
+        gone = [self._groups.pop(sequence) for sequence in sequences if sequence in self._groups]
+        self._free_slots(gone)
+        dead = {row for group in gone for row in group.rows}
+        if not dead:
+            return
+        count = self._cache.num_rows
+        rows = list(range(count - len(dead)))
+        movers = (row for row in range(len(rows), count) if row not in dead)
+        rows = [next(movers) if row in dead else row for row in rows]
+        self._cache.select(rows)
+        self._slots, self._tokens, self._steps = (
+            [values[row] for row in rows] for values in (self._slots, self._tokens, self._steps)
+        )
+        self._lengths = self._lengths[rows]
+        places = {origin: row for row, origin in enumerate(rows)}
+        for group in self._groups.values():
+            group.rows = [places[row] for row in group.rows]
+
+    def _new_groups(self, sequences: Items[Sequence]) -> list[RunningSequence]:
+        """Takes slots for sequences and puts their controls into them."""
+        groups: list[RunningSequence] = []
+        try:
+            for sequence in sequences:
+                slots = [self._free.pop() for _ in range(sequence.num_rows)]
+                groups.append(RunningSequence(sequence, slots, self._defaults, self._device))
+                started = time.perf_counter()
+                for slot in slots:
+                    self._controls.place(slot, sequence.prepared.plan)
+                sequence.apply_s = time.perf_counter() - started
+        except Exception:
+            self._free_slots(groups)
+            raise
+        return groups
+
+    def _free_slots(self, groups: Items[RunningSequence]) -> None:
+        for group in groups:
+            for slot in group.slots:
+                self._controls.remove(slot)
+                self._free.append(slot)
+
+    def _choose(
+        self, groups: Items[RunningSequence], rows: Items[Items[int]], logits: torch.Tensor
+    ) -> list[NextTokens]:
+        """What every group makes of its rows of a pass's logits; changes nothing."""
+        allowed = logits
+        if self._banned is not None:  # in place, where nobody else reads them: a copy costs as much as the arg max
+            are_plain = all(group.is_plain for group in groups)
+            allowed = (logits.index_fill_ if are_plain else logits.index_fill)(1, self._banned, -torch.inf)
+        best = likeliest(allowed)
+        return [g.choose(logits, places, best, self._decode) for g, places in zip(groups, rows, strict=True)]
+
+    def _take(self, group: RunningSequence, choice: NextTokens) -> Outcome:
+        outcome, beams = group.take(choice)
+        if beams is None:
+            if choice.tokens:  # none where the row has failed
+                self._tokens[group.rows[0]] = choice.tokens[0]
+        elif beams.tokens:
+            for row, token, parent in zip(group.rows, beams.tokens, beams.parents, strict=True):
+                self._tokens[row], self._moves[row] = token, group.rows[parent]
+        return outcome

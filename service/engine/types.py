@@ -1,0 +1,286 @@
+"""What goes into an engine and comes out of it: plain frozen data, no torch, picklable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from neurodial.control.controls import Control
+from neurodial.control.errors import NeurodialError
+
+FinishReason = Literal["stop", "length", "cancelled"]
+EngineState = Literal["ready", "failed", "stuck", "dead", "unreachable"]
+Task = Literal["generate", "encode", "classify", "activations"]
+
+NOTHING_APPLIED: Mapping[str, Any] = {"digest": None, "controls": []}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a chat.
+
+    Attributes:
+        role: such as `user`, `assistant` or `system`; the model's chat template knows which there are.
+        content: the text.
+    """
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """One text to generate from, or to read, with its own controls.
+
+    Attributes:
+        id: unique within the engine.
+        prompt: the text; "" where `messages` or `token_ids` take its place.
+        controls: applied to this request's rows alone.
+        max_tokens: most tokens to generate; None for the model's default.
+        temperature: 0 is greedy.
+        seed: of the sampling; None draws one.
+        stop: strings that end the output, which does not contain them.
+        num_beams: 1 is greedy or sampling.
+        stream: deliver `Tokens` on the way, not only `Finished`.
+        field: the prompt's name in error messages, such as `prompt[3]`.
+        task: `encode` asks for the mean of the last hidden states, or a distilled model for its kept neurons,
+            `classify` for the probabilities of its labels, `activations` for the values of `neurons`.
+        top_p: smallest set of tokens with this probability is sampled from; 1 is all.
+        top_k: so many of the likeliest tokens are sampled from; 0 is all.
+        repetition_penalty: divides the logits of tokens that were seen; None is the model's own.
+        no_repeat_ngram_size: n-grams of this size occur once; None is the model's own.
+        length_penalty: of a beam search; None is the model's own.
+        logit_bias: (token, added to its logit).
+        logprobs: report each token's log-probability and those of so many likeliest ones; None reports nothing.
+        timeout_s: seconds after which the engine gives the request up; None never does.
+        messages: a chat, which the tokenizer's template makes the prompt.
+        token_ids: a prompt given as tokens, taken as they are.
+        neurons: of an `activations` request: addresses such as `decoder.2.ffn[17,902]`, and names of neuron sets
+            (`tense`, `tense@sha256:ab12…`), which stand for their neurons.
+        target: of an `activations` request to an encoder–decoder: the text that its decoder reads as if it had
+            written it (forced decoding); None runs the encoder alone.
+    """
+
+    id: str
+    prompt: str
+    controls: tuple[Control, ...] = ()
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    num_beams: int = 1
+    stream: bool = False
+    field: str = "prompt"
+    task: Task = "generate"
+    top_p: float = 1.0
+    top_k: int = 0
+    repetition_penalty: float | None = None
+    no_repeat_ngram_size: int | None = None
+    length_penalty: float | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    logprobs: int | None = None
+    timeout_s: float | None = None
+    messages: tuple[Message, ...] = ()
+    token_ids: tuple[int, ...] | None = None
+    neurons: tuple[str, ...] = ()
+    target: str | None = None
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """How likely a generated token was, before any penalty, bias or temperature.
+
+    Attributes:
+        token: its text.
+        logprob: natural logarithm of its probability.
+        top: the likeliest tokens and theirs, best first.
+    """
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A piece of the output."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class SiteActivations:
+    """What some neurons of one stack did, token by token, after the request's own controls.
+
+    Attributes:
+        stack: `encoder` or `decoder`.
+        tokens: the pieces that the stack read, as the vocabulary writes them; a target's begin with the start token.
+        token_ids: their numbers.
+        neurons: the address of each column, such as `decoder.2.ffn[17]`.
+        values: (tokens, neurons).
+    """
+
+    stack: str
+    tokens: tuple[str, ...]
+    token_ids: tuple[int, ...]
+    neurons: tuple[str, ...]
+    values: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What a distilled model says of a text, or of one of its words.
+
+    Attributes:
+        span: the word's characters (start, end) in the text; None where the text itself is classified.
+        probabilities: each of the model's labels with its probability, in the model's order.
+    """
+
+    span: tuple[int, int] | None
+    probabilities: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of a request, with the whole output and the proof of what was applied.
+
+    Attributes:
+        reason: why it ended.
+        text: the whole output.
+        prompt_tokens: tokens read.
+        completion_tokens: tokens written, without the end token.
+        applied: the controls' report.
+        logprobs: of every token, where asked for.
+        pooled: of an `encode` request: the mean over the prompt's tokens of the last hidden states; of a distilled
+            model the kept neurons' activations, of words their mean.
+        activations: of an `activations` request: one for each stack that its neurons are in.
+        classified: of a `classify` request: the text, or each of its words.
+    """
+
+    reason: FinishReason
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    applied: Mapping[str, Any] = field(default_factory=lambda: dict(NOTHING_APPLIED))
+    logprobs: tuple[TokenLogprob, ...] = ()
+    pooled: tuple[float, ...] = ()
+    activations: tuple[SiteActivations, ...] = ()
+    classified: tuple[Classified, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The end of a request that could not be served."""
+
+    error: NeurodialError
+
+
+Event = Tokens | Finished | Failed
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that a runner has admitted.
+
+    Attributes:
+        prompt_ids: the prompt's tokens.
+        max_tokens: most tokens to generate, resolved against the model; 0 for a request that only reads.
+        plan: the runner's own compiled controls; None without controls.
+        seed: of the sampling, drawn if the request gave none, so that a second attempt samples the same.
+        end_ids: tokens that end the output.
+        target_ids: of an `activations` request: what the decoder reads.
+        neurons: of an `activations` request: the runner's own reading of its addresses.
+        num_values: of an `activations` request: numbers in its answer.
+        reading: of a distilled model: the runner's own cutting of the text into what is classified.
+        compile_s: seconds that compiling the controls took, next to none where they were remembered.
+    """
+
+    prompt_ids: tuple[int, ...]
+    max_tokens: int
+    plan: Any = None
+    seed: int = 0
+    end_ids: frozenset[int] = frozenset()
+    target_ids: tuple[int, ...] = ()
+    neurons: Any = None
+    num_values: int = 0
+    reading: Any = None
+    compile_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known about a served model.
+
+    Attributes:
+        id: what requests call it.
+        architecture: transformers' name of it.
+        fingerprint: of the checkpoint.
+        dtype: number format of the weights.
+        device: where it runs.
+        max_positions: most tokens that it reads.
+        created: when it was loaded, in seconds since 1970.
+        family: `encoder-decoder`, `decoder-only` or `encoder-only`.
+        hidden_size: numbers of a token's state, and of an embedding.
+        vocab_size: tokens that a prompt may hold are numbered below it.
+        has_chat_template: whether it takes `messages`.
+        classifies: `sentence` or `word`: what a distilled model tells the labels of; None of other models.
+        labels: that it tells apart.
+    """
+
+    id: str
+    architecture: str
+    fingerprint: str
+    dtype: str
+    device: str
+    max_positions: int
+    created: int
+    family: str
+    hidden_size: int
+    vocab_size: int
+    has_chat_template: bool
+    classifies: str | None = None
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SetInfo:
+    """What is known about a neuron set that a model serves."""
+
+    name: str
+    digest: str
+    concept: str
+    labels: tuple[str, ...]
+    num_neurons: int
+    sites: tuple[str, ...]
+    recommended: Mapping[str, Any]
+    evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """A model and the neuron sets that its engine was started with."""
+
+    model: ModelInfo
+    sets: tuple[SetInfo, ...]
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """How an engine is doing.
+
+    Attributes:
+        state: `failed` where the model could not be loaded, `stuck` where a step has taken longer than it may, `dead`
+            where the thread has ended, `unreachable` where nothing answers; of several replicas the worst.
+        num_waiting: requests that wait for a place.
+        num_running: requests whose rows are decoded.
+        heartbeat_age_s: seconds since the engine's thread last showed life.
+        num_replicas: engines side by side that this is about.
+        num_ready: those of them that serve.
+    """
+
+    state: EngineState
+    num_waiting: int
+    num_running: int
+    heartbeat_age_s: float
+    num_replicas: int = 1
+    num_ready: int = 1

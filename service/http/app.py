@@ -1,0 +1,38 @@
+"""The HTTP application: OpenAI's routes and ours over one engine per model. No Ray, no torch."""
+
+from fastapi import FastAPI
+
+from neurodial.service import errors
+from neurodial.service.access import admission
+from neurodial.service.access.auth import Authenticated
+from neurodial.service.http import body, openapi
+from neurodial.service.http.routes import catalogue, classifying, controls, generation, operations, reading, translation
+from neurodial.service.http.services import Services
+from neurodial.service.observability.observing import Observed
+from neurodial.service.version import package_version
+
+_DESCRIPTION = "Inference-time control of a model's neurons, per request."
+
+
+def create_app(services: Services) -> FastAPI:
+    """Builds the application."""
+    app = FastAPI(
+        title="Neurodial",
+        version=package_version(),
+        description=_DESCRIPTION,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    limits = services.limits
+    app.add_middleware(
+        body.BodyLimit, max_bytes=limits.max_body_bytes, max_bytes_of={controls.UPLOAD_PATH: limits.max_set_bytes}
+    )
+    app.add_middleware(Authenticated, keys=services.keys, anyone=services.anyone)  # before a body is read
+    app.add_middleware(admission.Admission, gate=services.gate)
+    app.add_middleware(admission.HeaderGuard)
+    app.add_middleware(Observed, metrics=services.http_metrics, echo_request_id=services.echo_request_id)
+    errors.install_handlers(app)
+    for routes in (generation, translation, reading, classifying, catalogue, controls, operations):
+        routes.add(app, services)
+    openapi.install(app)
+    return app

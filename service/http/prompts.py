@@ -1,0 +1,52 @@
+"""What OpenAI allows as a prompt: a text or several, each a string or a list of token ids."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from neurodial.control.errors import BadInput, LimitError
+from neurodial.service.access.limits import Limits
+
+Prompts = str | list[str] | list[int] | list[list[int]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One text.
+
+    Attributes:
+        field: its exact name in the request, such as `prompt[3]`.
+        text: "" where it was given as tokens.
+        token_ids: None where it was given as text.
+    """
+
+    field: str
+    text: str = ""
+    token_ids: tuple[int, ...] | None = None
+
+
+def prompts_of(raw: Prompts, field: str, limits: Limits) -> list[Prompt]:
+    """Checks the texts of a request.
+
+    Raises:
+        BadInput: for no text or an empty one.
+        LimitError: for too many texts or a text that is too long.
+    """
+    items: Sequence[Any] = [raw] if isinstance(raw, str) else raw
+    if items and isinstance(items[0], int):
+        return [_of_tokens(items, field, limits)]
+    if items and isinstance(items[0], list):
+        if len(items) > limits.max_prompts:
+            raise LimitError(f"{field} has {len(items)} texts; at most {limits.max_prompts} are accepted", param=field)
+        return [_of_tokens(ids, f"{field}[{number}]", limits) for number, ids in enumerate(items)]
+    fields = limits.check_texts(items, field, single=isinstance(raw, str))
+    return [Prompt(name, text) for name, text in zip(fields, items, strict=True)]
+
+
+def _of_tokens(ids: Sequence[int], field: str, limits: Limits) -> Prompt:
+    if not ids:
+        raise BadInput(f"{field} is empty", hint="give a text with at least one token", param=field)
+    if len(ids) > limits.max_text_chars:  # a token is a character at least, but for special ones
+        limit = f"at most {limits.max_text_chars:,} are accepted"
+        raise LimitError(f"{field} has {len(ids):,} tokens; {limit}", hint="split the text", param=field)
+    return Prompt(field, token_ids=tuple(ids))

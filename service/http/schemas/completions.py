@@ -1,0 +1,59 @@
+"""`/v1/completions`: OpenAI's shapes."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+from neurodial.service.http.schemas.base import Applied, SamplingRequest, TokenId, Uncontrolled, Usage
+
+
+class CompletionRequest(SamplingRequest):
+    """`POST /v1/completions`."""
+
+    accepted_defaults: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "best_of": (1,),
+        "echo": (False,),
+        "frequency_penalty": (0,),
+        "presence_penalty": (0,),
+        "suffix": ("",),
+    }
+
+    prompt: str | list[str] | list[TokenId] | list[list[TokenId]] = Field(
+        description="a text or several, each a string or a list of token ids"
+    )
+    logprobs: int | None = Field(
+        default=None, ge=0, le=5, description="reports log-probabilities of the tokens and of so many alternatives"
+    )
+
+
+class Logprobs(BaseModel):
+    """OpenAI's log-probabilities of a completion, one entry a token."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]
+
+
+class Choice(BaseModel):
+    """One completion, with the proof of what was applied to it."""
+
+    index: int
+    text: str
+    finish_reason: Literal["stop", "length"] | None
+    logprobs: Logprobs | None = None
+    applied: Applied | None = Field(
+        default=None, description="digest, operations, neurons, sites, positions; absent in all but the last chunk"
+    )
+    uncontrolled: Uncontrolled | None = Field(default=None, description="with compare, in the last chunk of a stream")
+
+
+class Completion(BaseModel):
+    """OpenAI's `text_completion`, whole or one chunk of a stream."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage | None = None

@@ -1,0 +1,96 @@
+"""What task masks cost the demo model, on their own kind of text and on other: `make masks DATA=…`.
+
+Each mask switches off the FFN neurons that training sentences of one kind need least. Beside them: a mask from
+sentences of every kind, and a random one of the same size.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from neurodial.control.artifacts.calibration import Calibration
+from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.deploy.demo import DEMO_CALIBRATION, DEMO_MODEL
+from neurodial.interpret.common.versions import package_versions
+from neurodial.interpret.corpora.corpus import Corpus
+from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.studies.pruning.masking import measured
+from neurodial.interpret.studies.pruning.quality import TranslationQuality
+from neurodial.interpret.studies.pruning.sweep import Way, rank_units
+from neurodial.interpret.training.settings import described
+
+BY, ENCODER = "log-odds+activation", 0.75
+FOOD = re.compile(
+    r"\b(eat|eats|eating|ate|eaten|food|cook\w*|drink\w*|drank|dinner|lunch|breakfast|bread|rice|meat|fish|cake|coffee|"
+    r"tea|milk|water|wine|beer|apples?|oranges?|fruit|vegetables?|restaurant|hungry|thirsty|delicious|kitchen)\b",
+    re.IGNORECASE,
+)
+KINDS: dict[str, Callable[[str], bool]] = {
+    "questions": lambda text: text.rstrip().endswith("?"),
+    "food": lambda text: FOOD.search(text) is not None,
+}
+MAX_NEW_TOKENS = 48
+
+
+def of_kind(corpus: Corpus, kind: str, count: int) -> Corpus:
+    """At most so many sentences of one kind; `other` is none of them."""
+    chosen = Corpus.of(f"{corpus.name}, {kind}", [e for e in corpus if is_of_kind(e.source.text, kind)])
+    return chosen.drawn(count)
+
+
+def is_of_kind(text: str, kind: str) -> bool:
+    """Whether a sentence is of a kind; `other` is none of the rest."""
+    return KINDS[kind](text) if kind in KINDS else not any(known(text) for known in KINDS.values())
+
+
+def run(
+    loaded: LoadedModel, train: Corpus, test: Corpus, calibration: Calibration, keep: float, *, scoring: int, count: int
+) -> dict[str, Any]:
+    """BLEU and chrF of every mask on every kind of text."""
+    texts = {kind: of_kind(test, kind, count) for kind in (*KINDS, "other")}
+    qualities = {kind: TranslationQuality.of(text, MAX_NEW_TOKENS) for kind, text in texts.items()}
+    sources = {kind: of_kind(train, kind, scoring) for kind in KINDS} | {"every kind": train.drawn(scoring)}
+    masks: dict[str, Any] = {}
+    for name in (*sources, "random"):
+        way = Way("random" if name == "random" else BY, encoder=ENCODER)
+        scores = rank_units(loaded, way, corpus=sources.get(name), calibration=calibration).scores
+        masks[name] = measured(loaded, scores, keep, way, qualities)
+        typer.echo(f"{name}: {masks[name]}", err=True)
+    return {
+        "keep": keep,
+        "way": Way(BY, encoder=ENCODER).settings,
+        "test": {kind: described(text) for kind, text in texts.items()},
+        "scores": {kind: described(text) for kind, text in sources.items()},
+        "masks": masks,
+        "versions": package_versions(),
+    }
+
+
+def main(
+    data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder"),
+    model: Path = typer.Option(DEMO_MODEL, help="checkpoint"),
+    calibration: Path = typer.Option(DEMO_CALIBRATION, help="its calibration"),
+    keep: float = typer.Option(0.4, help="share of the FFN neurons that stays on"),
+    split: str = typer.Option("test", help="test, or valid while settings are being chosen"),
+    scoring: int = typer.Option(500, help="training sentences for each ranking"),
+    sentences: int = typer.Option(250, help="of each kind for BLEU"),
+    out: Path = typer.Option(Path("build/masks/masks.json"), help="receives the figures"),
+) -> None:
+    """Measures masks for questions and for sentences about food."""
+
+    def corpus(name: str) -> Corpus:
+        return open_corpus(f"parallel:{data}/tatoeba_en_es.{name}.tsv.gz?source=en&target=es")
+
+    loaded, held_at = load_model(model), Calibration.load(calibration)
+    results = run(loaded, corpus("train"), corpus(split), held_at, keep, scoring=scoring, count=sentences)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    typer.echo(f"written to {out}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
