@@ -40,7 +40,7 @@ def print_set(found: "NeuronSet", top: int) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from neurodial.deploy.cli.find.evidence import print_evidence
+    from neurodial.deploy.cli.evidence import print_evidence
 
     console = Console(highlight=False)
     console.print(f"[bold]{escape(found.concept)}[/bold]: {escape(' / '.join(found.labels))}  [dim]{found.short}[/dim]")

@@ -15,9 +15,9 @@ from neurodial.deploy.configuration.config import Config, LiveSettings, parse_li
 from neurodial.deploy.serve.handles import HandleClient
 from neurodial.deploy.serve.hub import HubMetrics, Reporter
 from neurodial.service.access import auth
-from neurodial.service.access.admission import Gate
 from neurodial.service.access.limits import Limits
 from neurodial.service.engine.client import EngineClient
+from neurodial.service.http.admission import Gate
 from neurodial.service.http.app import create_app
 from neurodial.service.http.services import Services
 from neurodial.service.observability import logs

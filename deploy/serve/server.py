@@ -166,7 +166,7 @@ def _deploy(config: Config) -> tuple[tuple[EngineInfo, ...], dict[str, Neurodial
     from ray import serve
     from ray.serve.config import HTTPOptions
 
-    from neurodial.deploy.application import QUIET_LOGS, build_application
+    from neurodial.deploy.serve.application import QUIET_LOGS, build_application
 
     serve.start(http_options=HTTPOptions(host=config.host, port=config.port), logging_config=QUIET_LOGS)
     application = build_application(with_threads(config))

@@ -13,18 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from fastapi import Request as HttpRequest
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from neurodial.control.errors import ConfigError
-from neurodial.service import errors
+from neurodial.service.errors import Forbidden, dotted
 
 logger = logging.getLogger(__name__)
 
-OPEN_PATHS = frozenset(("/health",))  # liveness needs no key
-BODY_KEY_PATHS = frozenset(("/translate",))  # LibreTranslate's clients send their key as a field of the body
-_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 _SHORTEST_KEY = 16
 
 
@@ -55,7 +51,7 @@ class Principal:
             Forbidden: if this is none.
         """
         if not self.is_admin:
-            raise errors.Forbidden(f"{self.name} may not change the catalogue", hint="use a key with admin: true")
+            raise Forbidden(f"{self.name} may not change the catalogue", hint="use a key with admin: true")
 
     def require_inline(self, field: str) -> None:
         """Lets only those pass who may name neurons by address.
@@ -64,7 +60,7 @@ class Principal:
             Forbidden: naming the field.
         """
         if not self.inline:
-            raise errors.Forbidden(
+            raise Forbidden(
                 f"{field}: {self.name} may use neuron sets only, not addresses", hint="name a set", param=field
             )
 
@@ -75,7 +71,7 @@ LOCAL = Principal("local", is_admin=True)  # where no keys are configured and on
 
 def without_keys(host: str) -> Principal:
     """Who everybody is where no keys are configured: an administrator only if the server listens to this machine."""
-    if host in _LOOPBACK:
+    if host in LOOPBACK:
         return LOCAL
     logger.warning("no keys are configured and %s is open to the network: everybody may use the models", host)
     return ANYONE
@@ -192,83 +188,7 @@ def _sha256(token: bytes) -> bytes:
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    field = errors.dotted(("keys", *problem["loc"]))
+    field = dotted(("keys", *problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        return f"{errors.dotted(('keys', *problem['loc'][:1]))} has a field that is not known"
+        return f"{dotted(('keys', *problem['loc'][:1]))} has a field that is not known"
     return f"{field}: {problem['msg'].removeprefix('Value error, ')}"
-
-
-class Authenticated:
-    """ASGI middleware: finds out who asks before a body is read, and refuses those without a key.
-
-    Args:
-        app: what comes after it.
-        keys: the deployment's; None where there are none.
-        anyone: who everybody is where there are no keys.
-    """
-
-    def __init__(self, app: ASGIApp, keys: Keys | None, anyone: Principal = ANYONE) -> None:
-        self._app = app
-        self._keys = keys
-        self._anyone = anyone
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on with its principal, which `principal` reads."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        state = scope.setdefault("state", {})
-        state["keys"] = self._keys
-        state["principal"] = self._who(scope)
-        if state["principal"] is None and scope["path"] not in OPEN_PATHS | BODY_KEY_PATHS:
-            await errors.response(_unauthorized())(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
-
-    def _who(self, scope: Scope) -> Principal | None:
-        headers: list[tuple[bytes, bytes]] = list(scope["headers"])
-        if self._keys is None:
-            return ANYONE if self._anyone.is_admin and _came_through_others(headers) else self._anyone
-        sent = [value for name, value in headers if name == b"authorization"]
-        if len(sent) != 1:
-            return None
-        scheme, _, token = sent[0].strip().partition(b" ")
-        return self._keys.authenticate(token.strip()) if scheme.lower() == b"bearer" else None
-
-
-def principal(http: HttpRequest, api_key: str | None = None) -> Principal:
-    """Who sent a request.
-
-    Args:
-        http: the request.
-        api_key: from its body, for the routes of `BODY_KEY_PATHS`.
-
-    Raises:
-        Unauthorized: if it carries no key that is known.
-    """
-    found: Principal | None = getattr(http.state, "principal", None)
-    keys: Keys | None = getattr(http.state, "keys", None)
-    if found is None and keys is not None and api_key is not None:
-        found = keys.authenticate(api_key.encode())
-    if found is None:
-        raise _unauthorized()
-    http.state.principal = found
-    return found
-
-
-def _unauthorized() -> errors.Unauthorized:
-    return errors.Unauthorized("this server needs a key", hint="send the header Authorization: Bearer KEY")
-
-
-def _came_through_others(headers: list[tuple[bytes, bytes]]) -> bool:
-    """Whether a request on the loopback address stems from a web page or came through a proxy.
-
-    A page in a browser of this machine can send requests here, and by a name of its own that leads here; a proxy lets
-    the whole network in. Neither makes anybody the administrator of a server that has no keys.
-    """
-    sent = dict(headers)
-    host = sent.get(b"host", b"").decode("latin-1")
-    name = host[1 : host.find("]")] if host.startswith("[") else host.rpartition(":")[0] or host
-    was_forwarded = any(key == b"forwarded" or key == b"via" or key.startswith(b"x-forwarded-") for key in sent)
-    from_a_page = b"origin" in sent or sent.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin")
-    return was_forwarded or from_a_page or name not in _LOOPBACK

@@ -11,11 +11,11 @@ from prometheus_client.metrics_core import Metric
 from neurodial.control.controls import Control
 from neurodial.control.errors import BadInput, EngineGone, NeurodialError
 from neurodial.service.engine.handle import Handle
+from neurodial.service.engine.metrics import EngineMetrics, Load
 from neurodial.service.engine.scheduler import Capacity, Plan, Scheduler
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Runner, Stepper
 from neurodial.service.engine.types import EngineRequest, EngineState, EngineStats, Message, SetInfo
-from neurodial.service.observability.metrics import EngineMetrics, Load
 
 
 class Engine:

@@ -10,7 +10,6 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
 from neurodial.control.errors import NeurodialError
-from neurodial.service import errors
 from neurodial.service.access.limits import Limits
 from neurodial.service.engine.client import EngineClient
 from neurodial.service.engine.coalescing import gathered
@@ -18,6 +17,7 @@ from neurodial.service.engine.types import EngineRequest, Event, Failed, Finishe
 from neurodial.service.http import body
 from neurodial.service.http.comparing import paired, with_uncontrolled
 from neurodial.service.http.generation import collect, open_stream, unless_disconnected, usage_of
+from neurodial.service.http.rendering import envelope
 from neurodial.service.http.schemas.base import SamplingRequest, Usage
 
 
@@ -113,7 +113,7 @@ async def _sse(events: AsyncGenerator[tuple[int, Event], None], writer: _Writer)
                 text = ""
             yield writer.end()
         except NeurodialError as error:
-            yield f"{text}data: {json.dumps(errors.envelope(error))}\n\n"
+            yield f"{text}data: {json.dumps(envelope(error))}\n\n"
 
 
 def _data(chunk: BaseModel) -> str:

@@ -2,10 +2,9 @@
 
 from fastapi import FastAPI
 
-from neurodial.service import errors
-from neurodial.service.access import admission
-from neurodial.service.access.auth import Authenticated
-from neurodial.service.http import body, openapi
+from neurodial.service.http import admission, body, openapi
+from neurodial.service.http.authentication import Authenticated
+from neurodial.service.http.rendering import install_handlers
 from neurodial.service.http.routes import catalogue, classifying, controls, generation, operations, reading, translation
 from neurodial.service.http.services import Services
 from neurodial.service.observability.observing import Observed
@@ -31,7 +30,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(admission.Admission, gate=services.gate)
     app.add_middleware(admission.HeaderGuard)
     app.add_middleware(Observed, metrics=services.http_metrics, echo_request_id=services.echo_request_id)
-    errors.install_handlers(app)
+    install_handlers(app)
     for routes in (generation, translation, reading, classifying, catalogue, controls, operations):
         routes.add(app, services)
     openapi.install(app)

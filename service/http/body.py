@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from neurodial.control.errors import BadInput
-from neurodial.service import errors
+from neurodial.service.errors import BodyTooLarge, dotted
+from neurodial.service.http.rendering import from_validation, response
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -55,7 +56,7 @@ async def read(request: Request, model: type[Model], *, form: Form | None = None
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise errors.from_validation(error) from None
+        raise from_validation(error) from None
 
 
 def answer(model: BaseModel) -> Response:
@@ -104,15 +105,15 @@ def _field_of(name: str, value: str, form: Form) -> object:
 def _check_values(value: Any, path: tuple[int | str, ...]) -> None:
     """Refuses NaN, infinities (also 1e999) and broken Unicode, which Python's JSON reader lets pass."""
     if len(path) > 32:
-        raise BadInput("the body is nested too deeply", param=errors.dotted(path[:2]))
+        raise BadInput("the body is nested too deeply", param=dotted(path[:2]))
     if isinstance(value, float) and not math.isfinite(value):
-        raise BadInput(f"{errors.dotted(path)} is not a finite number", param=errors.dotted(path))
+        raise BadInput(f"{dotted(path)} is not a finite number", param=dotted(path))
     if isinstance(value, str) and not _is_unicode(value):
-        raise BadInput(f"{errors.dotted(path)} is not valid Unicode", param=errors.dotted(path))
+        raise BadInput(f"{dotted(path)} is not valid Unicode", param=dotted(path))
     if isinstance(value, dict):
         for key, item in value.items():
             if not _is_unicode(key):
-                raise BadInput("a key of the body is not valid Unicode", param=errors.dotted(path) or None)
+                raise BadInput("a key of the body is not valid Unicode", param=dotted(path) or None)
             _check_values(item, (*path, key))
     elif isinstance(value, list):
         for index, item in enumerate(value):
@@ -149,7 +150,7 @@ class BodyLimit:
         limit = self._max_bytes_of.get(scope["path"], self._max_bytes)
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         if announced.isdigit() and int(announced) > limit:
-            await errors.response(_too_large(limit))(scope, receive, send)
+            await response(_too_large(limit))(scope, receive, send)
             return
         num_bytes = 0
 
@@ -164,5 +165,5 @@ class BodyLimit:
         await self._app(scope, counted, send)
 
 
-def _too_large(limit: int) -> errors.BodyTooLarge:
-    return errors.BodyTooLarge(f"the body is larger than {limit:,} bytes", hint="send less")
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is larger than {limit:,} bytes", hint="send less")

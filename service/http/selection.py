@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from fastapi import Request as HttpRequest
 
 from neurodial.control.controls import Control
-from neurodial.service.access import auth
 from neurodial.service.engine.client import EngineClient
 from neurodial.service.engine.types import SetInfo
 from neurodial.service.errors import ModelNotFound
+from neurodial.service.http.authentication import principal
 from neurodial.service.http.services import Services
 from neurodial.service.sets.names import Entry
 
@@ -48,7 +48,7 @@ async def select(services: Services, http: HttpRequest, model: str, controls: tu
     base, variant = await find(services, http, model)
     names = await services.sets.names()
     asked = controls if variant is None else (*controls, variant)
-    return Selected(services.engine(base), base, names.resolve(base, asked, auth.principal(http)))
+    return Selected(services.engine(base), base, names.resolve(base, asked, principal(http)))
 
 
 async def select_neurons(
@@ -60,7 +60,7 @@ async def select_neurons(
         ControlError: for a neuron set that there is not.
         Forbidden: for one that the request's key may not use, or addresses where it may not use them.
     """
-    who = auth.principal(http)
+    who = principal(http)
     if addresses:
         who.require_inline("neurons")
     if named is None:
@@ -99,7 +99,7 @@ async def variants(services: Services, http: HttpRequest, base: str) -> list[tup
 
 async def sets_of(services: Services, http: HttpRequest, model: str) -> list[Entry]:
     """The neuron sets that this request may name, if it is to this model."""
-    return (await services.sets.names()).entries(model, auth.principal(http))
+    return (await services.sets.names()).entries(model, principal(http))
 
 
 def usual_label(found: SetInfo) -> str:

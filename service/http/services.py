@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from neurodial.service import errors
-from neurodial.service.access.admission import Gate
 from neurodial.service.access.auth import ANYONE, Keys, Principal
 from neurodial.service.access.limits import Limits
 from neurodial.service.engine.client import EngineClient
+from neurodial.service.errors import ModelNotFound
+from neurodial.service.http.admission import Gate
 from neurodial.service.observability import request_log
 from neurodial.service.observability.merging import LocalMetrics, MetricsSource
 from neurodial.service.observability.metrics import HttpMetrics
@@ -57,7 +57,7 @@ class Services:
         """
         if model not in self.engines:
             known = f"known: {', '.join(self.engines)}"
-            raise errors.ModelNotFound(f"there is no model {model!r}", hint=known, param="model")
+            raise ModelNotFound(f"there is no model {model!r}", hint=known, param="model")
         request_log.note_model(model)
         return self.engines[model]
 

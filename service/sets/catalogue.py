@@ -10,9 +10,9 @@ from itertools import islice
 from pydantic import TypeAdapter
 
 from neurodial.control.errors import BadInput, ConfigError, NeurodialError
-from neurodial.service import errors
 from neurodial.service.engine.client import EngineClient
 from neurodial.service.engine.types import SetInfo
+from neurodial.service.errors import Conflict, ModelNotFound
 from neurodial.service.sets import aliases
 from neurodial.service.sets.aliases import Action, Alias, Version
 from neurodial.service.sets.names import Entry, Names
@@ -233,13 +233,13 @@ class Catalogue:
     def _changeable(self) -> SetStore:
         if self._store is None:
             message = "this server has no store of neuron sets: those of its configuration are fixed"
-            raise errors.Conflict(message, hint="set store in the configuration, see docs/neuron-set-store.md")
+            raise Conflict(message, hint="set store in the configuration, see docs/neuron-set-store.md")
         return self._store
 
     def _engine(self, model: str) -> EngineClient:
         if model not in self._engines:
             known = f"known: {', '.join(self._engines)}"
-            raise errors.ModelNotFound(f"there is no model {model[:80]!r}", hint=known, param="model")
+            raise ModelNotFound(f"there is no model {model[:80]!r}", hint=known, param="model")
         return self._engines[model]
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from neurodial.control.controls import Control
 from neurodial.control.errors import BadInput, ControlError, NotFound, Unavailable
-from neurodial.service import errors
 from neurodial.service.access.auth import ANYONE, Principal
 from neurodial.service.engine.types import SetInfo
+from neurodial.service.errors import Forbidden
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{4,64}")
 
@@ -67,7 +67,7 @@ class Names:
         name, at, digits = reference.partition("@")
         if not principal.may_use(model, name):
             message = f"{field}: {principal.name} may not use the neuron set {name[:80]!r}"
-            raise errors.Forbidden(message, hint="GET /v1/controls lists those that it may use", param=field)
+            raise Forbidden(message, hint="GET /v1/controls lists those that it may use", param=field)
         return f"{name}@{self._digest(model, name, digits if at else None, field, principal)}"
 
     def entries(self, model: str | None = None, principal: Principal = ANYONE) -> list[Entry]:

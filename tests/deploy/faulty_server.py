@@ -10,10 +10,9 @@ from collections.abc import Sequence as Items
 from pathlib import Path
 
 from neurodial.control.artifacts.catalogue import SetCatalogue, SetSource, StoredSets
-from neurodial.deploy import application
 from neurodial.deploy.configuration.config import Config, load_config
 from neurodial.deploy.configuration.settings import ModelSettings
-from neurodial.deploy.serve import server
+from neurodial.deploy.serve import application, server
 from neurodial.deploy.serve.replica import EngineReplica
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.scheduler import Capacity

@@ -10,8 +10,9 @@ import promql_parser
 import pytest
 import yaml
 
-from neurodial.service.observability.instruments import Described
-from neurodial.service.observability.metrics import EngineMetrics, HttpMetrics
+from neurodial.service.engine.metrics import EngineMetrics
+from neurodial.service.instruments import Described
+from neurodial.service.observability.metrics import HttpMetrics
 from tests.service.fake import FakeRunner
 
 ROOT = Path(__file__).parents[2]

@@ -3,9 +3,9 @@
 import pytest
 from fastapi.testclient import TestClient
 
-from neurodial.service.access.admission import Gate
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
+from neurodial.service.http.admission import Gate
 from neurodial.service.http.app import create_app
 from neurodial.service.http.services import Services
 

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from neurodial.control.errors import Unavailable
-from neurodial.service.observability.instruments import Instruments
+from neurodial.service.instruments import Instruments
 from neurodial.service.observability.merging import ENDED, Ledger, MetricsHub, Push, exposition
 
 GONE_AFTER_S = 10.0

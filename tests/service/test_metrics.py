@@ -16,7 +16,7 @@ from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.types import EngineRequest
 from neurodial.service.http.app import create_app
 from neurodial.service.http.services import Services
-from neurodial.service.observability.instruments import WeightedHistogram
+from neurodial.service.instruments import WeightedHistogram
 from neurodial.service.observability.merging import LocalMetrics
 from neurodial.service.observability.metrics import HttpMetrics
 from tests.service.fake import FakeRunner

@@ -8,9 +8,9 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import Response
 
 from neurodial.control.errors import BadInput
-from neurodial.service import errors
-from neurodial.service.access import auth
+from neurodial.service.errors import WrongMediaType
 from neurodial.service.http import body, openapi
+from neurodial.service.http.authentication import principal
 from neurodial.service.http.schemas.base import ErrorAnswer
 from neurodial.service.http.schemas.catalogue import (
     AuditEntry,
@@ -60,12 +60,12 @@ def _add_reading(app: FastAPI, services: Services) -> None:
         if model is not None:
             services.engine(model)
         names = await services.sets.names()
-        return SetList(data=[_card(entry) for entry in names.entries(model, auth.principal(http))])
+        return SetList(data=[_card(entry) for entry in names.entries(model, principal(http))])
 
     @app.get("/v1/controls/audit", response_model=AuditLog, tags=["controls"], responses=_FIXED)
     async def list_changes(http: HttpRequest, limit: Limit = 100, before: Before = None) -> AuditLog:
         """The changes of the catalogue, newest first; for administrators."""
-        auth.principal(http).require_admin()
+        principal(http).require_admin()
         versions = await services.sets.audit(limit, before)
         return AuditLog(data=[entry for version in versions for entry in _audit_entry(version)])
 
@@ -88,7 +88,7 @@ def _add_reading(app: FastAPI, services: Services) -> None:
         """One neuron set."""
         if model is not None:
             services.engine(model)
-        return _card((await services.sets.names()).entry(name, model, auth.principal(http)))
+        return _card((await services.sets.names()).entry(name, model, principal(http)))
 
 
 def _add_changes(app: FastAPI, services: Services) -> None:
@@ -106,7 +106,7 @@ def _add_changes(app: FastAPI, services: Services) -> None:
         """Publishes a neuron-set file under a name; 201 if that changed anything, else 200. For administrators."""
         by = _administrator(http)
         if http.headers.get("content-type", "").partition(";")[0].strip().lower() != _OCTETS:
-            raise errors.WrongMediaType(f"the body should be the file itself, as {_OCTETS}", hint="neurodial publish")
+            raise WrongMediaType(f"the body should be the file itself, as {_OCTETS}", hint="neurodial publish")
         model = _model(services, model)
         async with uploads:
             entry, is_new = await services.sets.publish(model, name, await http.body(), by=by)
@@ -134,7 +134,7 @@ def _administrator(http: HttpRequest) -> str:
     Raises:
         Forbidden: if it is no administrator.
     """
-    who = auth.principal(http)
+    who = principal(http)
     who.require_admin()
     return who.name
 

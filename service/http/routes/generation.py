@@ -5,7 +5,7 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import Response
 
 from neurodial.control.errors import NeurodialError
-from neurodial.service import errors
+from neurodial.service.errors import renamed
 from neurodial.service.http import answering, body, chats, completions, openapi
 from neurodial.service.http.schemas.chat import ChatCompletion, ChatRequest
 from neurodial.service.http.schemas.completions import Completion, CompletionRequest
@@ -46,4 +46,4 @@ def add(app: FastAPI, services: Services) -> None:
             rows = chats.requests_of(request, chosen.controls, limits)
             return await answering.respond(http, chosen.client, request, rows, shape, limits)
         except NeurodialError as error:
-            raise errors.renamed(error, chats.fields_of(request)) from None
+            raise renamed(error, chats.fields_of(request)) from None

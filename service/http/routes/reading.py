@@ -13,9 +13,9 @@ from fastapi.responses import Response
 from neurodial.control.addresses import Stack
 from neurodial.control.controls import Control
 from neurodial.control.errors import AddressError, BadInput, NeurodialError
-from neurodial.service import errors
 from neurodial.service.access.limits import Limits
 from neurodial.service.engine.types import EngineRequest, Finished, SiteActivations
+from neurodial.service.errors import renamed
 from neurodial.service.http import body, openapi
 from neurodial.service.http.chats import messages_of
 from neurodial.service.http.generation import applied_of, collect, unless_disconnected
@@ -73,7 +73,7 @@ def add(app: FastAPI, services: Services) -> None:
             rows = _activation_rows(request, chosen.controls, neurons, limits)
             results = await unless_disconnected(http, collect(chosen.client, rows, limits.request_timeout_s))
         except NeurodialError as error:
-            raise errors.renamed(error, _fields_of(request)) from None
+            raise renamed(error, _fields_of(request)) from None
         answer = ActivationList(
             id=f"act-{uuid.uuid4().hex}",
             created=int(time.time()),

@@ -11,10 +11,10 @@ from fastapi.responses import Response
 
 from neurodial.control.controls import Control
 from neurodial.control.errors import BadInput, NeurodialError
-from neurodial.service.access import auth
 from neurodial.service.access.limits import Limits
 from neurodial.service.engine.types import EngineRequest, Finished
 from neurodial.service.http import body, openapi
+from neurodial.service.http.authentication import principal
 from neurodial.service.http.comparing import paired, uncontrolled_of, with_uncontrolled
 from neurodial.service.http.generation import applied_of, collect, reason_of, unless_disconnected, usage_of
 from neurodial.service.http.languages import name_of
@@ -71,9 +71,9 @@ def add(app: FastAPI, services: Services) -> None:
             form = body.Form(lists=("q",), json=("controls", "alternatives"))
             request = await body.read(http, LibreRequest, form=form)
         except NeurodialError:
-            auth.principal(http)  # without a key nobody is told what is wrong with a body
+            principal(http)  # without a key nobody is told what is wrong with a body
             raise
-        auth.principal(http, request.api_key)
+        principal(http, request.api_key)
         model = await choose_model(services, http, request)
         chosen = await select(services, http, model, request.controls)
         fields = limits.check_texts(request.texts, "q", single=isinstance(request.q, str))

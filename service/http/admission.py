@@ -3,7 +3,7 @@
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from neurodial.control.errors import BadInput, Overloaded, Unavailable
-from neurodial.service import errors
+from neurodial.service.http.rendering import response
 
 # Who watches the server must see it full, and closing, too: then it is alive, but not ready.
 ALWAYS_OPEN = frozenset({"/health", "/metrics"})
@@ -60,7 +60,7 @@ class Admission:
             return
         path = scope["path"]
         if (refusal := self._gate.refusal(path)) is not None:
-            await errors.response(refusal)(scope, receive, send)
+            await response(refusal)(scope, receive, send)
             return
         counts = path not in UNCOUNTED
         self._gate.num_requests += counts
@@ -79,7 +79,7 @@ class HeaderGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on unless it carries such a header."""
         if scope["type"] == "http" and (refusal := _header_refusal(scope["headers"])) is not None:
-            await errors.response(refusal)(scope, receive, send)
+            await response(refusal)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

@@ -1,0 +1,87 @@
+"""Finds out who asks before a body is read, and refuses those without a key."""
+
+from fastapi import Request as HttpRequest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from neurodial.service.access.auth import ANYONE, LOOPBACK, Keys, Principal
+from neurodial.service.errors import Unauthorized
+from neurodial.service.http.rendering import response
+
+OPEN_PATHS = frozenset(("/health",))  # liveness needs no key
+BODY_KEY_PATHS = frozenset(("/translate",))  # LibreTranslate's clients send their key as a field of the body
+
+
+class Authenticated:
+    """ASGI middleware: finds out who asks before a body is read, and refuses those without a key.
+
+    Args:
+        app: what comes after it.
+        keys: the deployment's; None where there are none.
+        anyone: who everybody is where there are no keys.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys | None, anyone: Principal = ANYONE) -> None:
+        self._app = app
+        self._keys = keys
+        self._anyone = anyone
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on with its principal, which `principal` reads."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+        state["keys"] = self._keys
+        state["principal"] = self._who(scope)
+        if state["principal"] is None and scope["path"] not in OPEN_PATHS | BODY_KEY_PATHS:
+            await response(_unauthorized())(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _who(self, scope: Scope) -> Principal | None:
+        headers: list[tuple[bytes, bytes]] = list(scope["headers"])
+        if self._keys is None:
+            return ANYONE if self._anyone.is_admin and _came_through_others(headers) else self._anyone
+        sent = [value for name, value in headers if name == b"authorization"]
+        if len(sent) != 1:
+            return None
+        scheme, _, token = sent[0].strip().partition(b" ")
+        return self._keys.authenticate(token.strip()) if scheme.lower() == b"bearer" else None
+
+
+def principal(http: HttpRequest, api_key: str | None = None) -> Principal:
+    """Who sent a request.
+
+    Args:
+        http: the request.
+        api_key: from its body, for the routes of `BODY_KEY_PATHS`.
+
+    Raises:
+        Unauthorized: if it carries no key that is known.
+    """
+    found: Principal | None = getattr(http.state, "principal", None)
+    keys: Keys | None = getattr(http.state, "keys", None)
+    if found is None and keys is not None and api_key is not None:
+        found = keys.authenticate(api_key.encode())
+    if found is None:
+        raise _unauthorized()
+    http.state.principal = found
+    return found
+
+
+def _unauthorized() -> Unauthorized:
+    return Unauthorized("this server needs a key", hint="send the header Authorization: Bearer KEY")
+
+
+def _came_through_others(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a request on the loopback address stems from a web page or came through a proxy.
+
+    A page in a browser of this machine can send requests here, and by a name of its own that leads here; a proxy lets
+    the whole network in. Neither makes anybody the administrator of a server that has no keys.
+    """
+    sent = dict(headers)
+    host = sent.get(b"host", b"").decode("latin-1")
+    name = host[1 : host.find("]")] if host.startswith("[") else host.rpartition(":")[0] or host
+    was_forwarded = any(key == b"forwarded" or key == b"via" or key.startswith(b"x-forwarded-") for key in sent)
+    from_a_page = b"origin" in sent or sent.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin")
+    return was_forwarded or from_a_page or name not in LOOPBACK
