@@ -13,6 +13,7 @@ Example:
     ```
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -139,8 +140,15 @@ __all__ = [
 ]
 
 
+# Former names: they still work, and warn.
+_RENAMED = {"Application": "ControlHandle", "ControlledRows": "BatchController", "StaticRows": "CompiledController"}
+
+
 def __getattr__(name: str) -> object:
     """Imports a name's module when it is first asked for, so that `neurodial.control.errors` does not load torch."""
+    if name in _RENAMED:
+        warnings.warn(f"{__name__}.{name} is now called {_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

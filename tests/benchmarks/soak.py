@@ -30,7 +30,7 @@ from tests.benchmarks import serving_page
 from tests.benchmarks.soak_cases import Case, cases
 from tests.benchmarks.soak_load import Clients, Tally
 from tests.benchmarks.soak_watch import Memory, Watch
-from tests.deploy.serving import Server, serving
+from tests.deploy.serve.serving import Server, serving
 
 ROOT = Path(__file__).parents[2]
 SERVE = ["-c", "from neurodial.deploy.cli.main import app; app()", "serve"]

@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from tests.deploy.serving import Server
+from tests.deploy.serve.serving import Server
 
 _MB = 1024 * 1024
 _CUMULATIVE = ("_total", "_bucket", "_sum", "_count")

@@ -10,7 +10,7 @@ import pytest
 from neurodial.control.addresses import Site
 from neurodial.control.artifacts.neuron_set import NeuronSet, ReadOut, Recommended, SiteNeurons
 from neurodial.control.models.loading import load_model
-from tests.deploy.serving import Server, serving
+from tests.deploy.serve.serving import Server, serving
 
 
 def make_set(fingerprint: str) -> NeuronSet:
@@ -75,5 +75,5 @@ def fake_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "graceful_shutdown_s": 10,
     }
     text = "\n".join(f"{key}: {json.dumps(value)}" for key, value in config.items())
-    with serving(["-m", "tests.deploy.faulty_server"], folder, text) as running:
+    with serving(["-m", "tests.deploy.serve.faulty_server"], folder, text) as running:
         yield running

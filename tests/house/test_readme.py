@@ -28,7 +28,7 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.serving import free_port
+from tests.deploy.serve.serving import free_port
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -13,7 +13,7 @@ from neurodial.service.engine.engine import Engine
 from neurodial.service.http.app import create_app
 from neurodial.service.http.services import Services
 from tests.house.test_readme import ROOT, Snippet, folder, matches_json, matches_text, run_bash, run_python, snippets
-from tests.service.applications import Server, real
+from tests.service.http.applications import Server, real
 
 __all__ = ["folder"]  # the fixture
 PAGE = ROOT / "docs" / "serving.md"

@@ -11,7 +11,7 @@ from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.http.app import create_app
 from neurodial.service.http.services import Services
-from tests.service.fake import FakeRunner
+from tests.service.engine.fake import FakeRunner
 
 
 @pytest.fixture
