@@ -71,11 +71,11 @@ bench: $(VENV)/.dev ## runs the benchmarks: each prints a table and writes JSON
 soak: $(VENV)/.dev ## mixed load on a real server for SECONDS=600, a replica killed half-way; writes JSON
 	@$(BIN)/python -m tests.benchmarks.soak --seconds $(SECONDS)
 
-architectures-table: $(VENV)/.dev ## writes the table in docs/architectures.md: where the neurons are
-	@$(BIN)/python -m tests.documentation.architectures_table docs/architectures.md
+architectures-table: $(VENV)/.dev ## writes the table in docs/reference/architectures.md: where the neurons are
+	@$(BIN)/python -m tests.documentation.architectures_table docs/reference/architectures.md
 
-pruning-table: $(VENV)/.dev ## writes the table in docs/pruning.md: what can be pruned exactly
-	@$(BIN)/python -m tests.documentation.pruning_table docs/pruning.md
+pruning-table: $(VENV)/.dev ## writes the table in docs/reference/pruning.md: what can be pruned exactly
+	@$(BIN)/python -m tests.documentation.pruning_table docs/reference/pruning.md
 
 train-demo: $(VENV)/.dev need-data ## trains the demo model: DATA=folder, ARGS="--minutes 60"
 	@$(QUIET_MEMORY) \

@@ -112,7 +112,7 @@ def parse_controls(raw: object, *, field: str = "controls") -> tuple[Control, ..
         first = max(same_field, key=lambda e: len(field_path(e["loc"])))
         param = field + field_path(first["loc"])
         message = first["msg"].removeprefix("Value error, ")
-        raise ControlError(f"{param}: {message}", param=param, hint="see docs/controls.md") from None
+        raise ControlError(f"{param}: {message}", param=param, hint="see docs/reference/controls.md") from None
 
 
 def field_path(location: Sequence[int | str]) -> str:

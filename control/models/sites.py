@@ -156,7 +156,7 @@ def sites_of(model: PreTrainedModel) -> ModelSites:
     except Ambiguous as reason:
         raise ModelError(
             f"the architecture {model_type!r} is not in the table, and its structure is not clear: {reason}",
-            hint=f"add a row (docs/architectures.md): {EXAMPLE.format(model_type=model_type)}",
+            hint=f"add a row (docs/reference/architectures.md): {EXAMPLE.format(model_type=model_type)}",
         ) from None
 
 

@@ -131,7 +131,7 @@ def load_config(path: str | Path, **overrides: Any) -> Config:
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: not a mapping of settings", hint="see docs/configuration.md")
+        raise ConfigError(f"{path}: not a mapping of settings", hint="see docs/reference/configuration.md")
     return parse_config(raw | _given(overrides), name=str(path), base=path.resolve().parent)
 
 

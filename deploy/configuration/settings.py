@@ -93,7 +93,7 @@ class StoreSettings(Settings):
 class AuthSettings(Settings):
     """Who may ask."""
 
-    keys_file: ExistingFile | None = Field(default=None, description="YAML or JSON file of keys, see security.md")
+    keys_file: ExistingFile | None = Field(default=None, description="file of keys, see docs/howto/secure.md")
     keys_env: str | None = Field(
         default=None, min_length=1, description="environment variable that holds what the file would"
     )

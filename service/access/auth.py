@@ -162,11 +162,11 @@ class Keys:
         if isinstance(raw, dict) and set(raw) == {"keys"}:
             raw = raw["keys"]
         if not isinstance(raw, list) or not raw:
-            raise ConfigError(f"{where}: not a list of keys", hint="see docs/security.md")
+            raise ConfigError(f"{where}: not a list of keys", hint="see docs/howto/secure.md")
         try:
             entries = _ENTRIES.validate_python(raw)
         except ValidationError as error:
-            raise ConfigError(f"{where}: {_first_problem(error)}", hint="see docs/security.md") from None
+            raise ConfigError(f"{where}: {_first_problem(error)}", hint="see docs/howto/secure.md") from None
         found = [(entry.digest(), entry.principal()) for entry in entries]
         for what, values in (("name", [p.name for _, p in found]), ("key", [digest for digest, _ in found])):
             if len(set(values)) < len(values):

@@ -233,7 +233,7 @@ class Catalogue:
     def _changeable(self) -> SetStore:
         if self._store is None:
             message = "this server has no store of neuron sets: those of its configuration are fixed"
-            raise Conflict(message, hint="set store in the configuration, see docs/neuron-set-store.md")
+            raise Conflict(message, hint="set store in the configuration, see docs/howto/publish.md")
         return self._store
 
     def _engine(self, model: str) -> EngineClient:

@@ -1,4 +1,4 @@
-"""Fills the tables of docs/discovery-results.md from the committed JSON; the benchmark calls it at its end."""
+"""Fills the tables of docs/results/discovery-speed.md from the committed JSON; the benchmark calls it at its end."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from tests.benchmarks import serving_page
 from tests.benchmarks.serving_page import RESULTS, ROOT
 
-PAGE = ROOT / "docs/discovery-results.md"
+PAGE = ROOT / "docs/results/discovery-speed.md"
 
 
 def fill(page: Path = PAGE, results: Path = RESULTS) -> None:

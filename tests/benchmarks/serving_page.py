@@ -1,4 +1,4 @@
-"""Fills the tables of docs/serving-results.md from the committed JSON; benchmarks call it when they have measured."""
+"""Fills the tables of docs/results/serving-speed.md from the committed JSON; benchmarks call it at their end."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests/benchmarks/results"
-PAGE = ROOT / "docs/serving-results.md"
+PAGE = ROOT / "docs/results/serving-speed.md"
 
 
 Lines = Callable[[dict[str, Any]], Iterator[str]]

@@ -156,7 +156,7 @@ def test_what_is_ambiguous_is_refused_with_the_reason_and_a_row_to_copy(model_ty
         sites_of(model)
     assert f"'{model_type}' is not in the table" in caught.value.message
     assert f'register_architecture("{model_type}", ArchitectureRow(' in caught.value.hint
-    assert "docs/architectures.md" in caught.value.hint
+    assert "docs/reference/architectures.md" in caught.value.hint
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())  # the dry run left nothing
 
 

@@ -1,4 +1,4 @@
-"""Writes the table of docs/architectures.md: `make architectures-table`."""
+"""Writes the table of docs/reference/architectures.md: `make architectures-table`."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""Writes the support table of docs/pruning.md: `python -m tests.documentation.pruning_table docs/pruning.md`.
+"""Writes the support table of docs/reference/pruning.md: `make pruning-table`.
 
 The table is made of the architecture table and of each architecture's own modules, built without weights from
 transformers' default config, so that it says nothing that the code does not do.

@@ -11,19 +11,19 @@ from neurodial.deploy.cli.main import app
 from tests.house.test_readme import ROOT, folder, matches_text, run_bash, run_python, snippets
 
 PAGES = {  # page → what is shortened in its snippets
-    "adaptation": {
+    "howto/adapt": {
         "--minutes 5 ": "--minutes 0.1 --steps 4 --general-limit 60 --test-limit 10 ",
         "minutes=5": "steps=2, evaluations=1",
         '"limit": 300': '"limit": 60',
     },
-    "baking": {},
-    "distillation": {"count=2000 --budget 0.05": "count=150 --budget 0.1 --rounds 1 --size 0.1"},
-    "recovery": {
+    "howto/bake": {},
+    "howto/distil": {"count=2000 --budget 0.05": "count=150 --budget 0.1 --rounds 1 --size 0.1"},
+    "howto/recover": {
         "count=2000": "count=60",
         "--recover --minutes 10": "--recover --minutes 0.05 --recover-limit 30 --limit 20 --test-limit 6 --rounds 1",
         "--as-set": "--limit 20 --test-limit 6 --as-set",
     },
-    "evidence": {
+    "explanation/evidence": {
         "grammar:tense --concept tense --evidence quick": "grammar:tense?count=100 --concept tense --evidence none",
         "count=1500": "count=100 --method probeless --examples 2",
         "count=300": "count=100",

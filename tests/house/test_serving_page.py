@@ -1,4 +1,4 @@
-"""Runs docs/serving.md against an application over the demo model, and a tiny one that chats, without Ray."""
+"""Runs docs/reference/http.md against an application over the demo model, and a tiny one that chats, without Ray."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from tests.house.test_readme import ROOT, Snippet, folder, matches_json, matches
 from tests.service.http.applications import Server, real
 
 __all__ = ["folder"]  # the fixture
-PAGE = ROOT / "docs" / "serving.md"
+PAGE = ROOT / "docs" / "reference" / "http.md"
 
 
 @pytest.fixture(scope="module")
@@ -46,5 +46,5 @@ def test_what_the_page_shows_is_what_happens(snippet: Snippet, address: str, fol
 
 @pytest.mark.parametrize("route", sorted(create_app(Services({})).openapi()["paths"]))
 def test_the_page_or_the_stores_names_every_route(route: str) -> None:
-    pages = PAGE.read_text(encoding="utf-8") + (ROOT / "docs/neuron-set-store.md").read_text(encoding="utf-8")
+    pages = PAGE.read_text(encoding="utf-8") + (ROOT / "docs/howto/publish.md").read_text(encoding="utf-8")
     assert route in pages

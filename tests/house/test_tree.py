@@ -39,7 +39,9 @@ def test_no_tracked_file_is_too_large() -> None:
     assert [str(path.relative_to(ROOT)) for path in tracked() if path.stat().st_size > 17_000_000] == []
 
 
-@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md")), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/**/*.md")), ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_links_of_the_documentation_lead_somewhere(page: Path) -> None:
     targets = (match[1] for match in LINK.finditer(page.read_text(encoding="utf-8")))
     local = [target for target in targets if "://" not in target and not target.startswith("mailto:")]

@@ -1,7 +1,7 @@
 """What can be removed exactly, by the data of the architecture table and the model's own modules.
 
 *Exactly* means: the smaller model computes what the whole one computes with the removed neurons held at zero, or at
-their mean. The rest is refused, and `support` says why. The table in docs/pruning.md is made of it.
+their mean. The rest is refused, and `support` says why. The table in docs/reference/pruning.md is made of it.
 """
 
 from collections.abc import Iterator
@@ -96,7 +96,7 @@ def check_weights(model: PreTrainedModel, sites: ModelSites) -> None:
     if sites.by_structure:
         raise ModelError(
             f"the architecture {sites.model_type!r} has no row in the table, and pruning needs one",
-            hint="docs/architectures.md shows how to add a row",
+            hint="docs/reference/architectures.md shows how to add a row",
         )
     uses: dict[int, str] = {}
     for site in prunable(sites):

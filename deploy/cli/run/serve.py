@@ -12,7 +12,7 @@ from neurodial.deploy.cli.output import one_line_errors
 @one_line_errors
 def command(
     config: Annotated[
-        Path | None, typer.Argument(help="YAML file, see docs/configuration.md.", show_default=False)
+        Path | None, typer.Argument(help="YAML file, see docs/reference/configuration.md.", show_default=False)
     ] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Serve the bundled English–Spanish model.")] = False,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 unless configured.")] = None,

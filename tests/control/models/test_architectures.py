@@ -12,7 +12,7 @@ from neurodial.control.models.sites import sites_of
 from tests.documentation.architectures_table import END, START, architectures_table
 from tests.tiny import tiny
 
-PAGE = (Path(__file__).parents[3] / "docs" / "architectures.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "architectures.md").read_text(encoding="utf-8")
 
 
 def test_the_page_holds_the_table_that_the_code_makes() -> None:
@@ -27,11 +27,11 @@ def test_the_snippet_of_the_page_adds_a_row(
     monkeypatch.setattr("neurodial.control.models.architectures.ARCHITECTURES", dict(ARCHITECTURES))
     (snippet,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     names: dict[str, Any] = {}
-    exec(compile(snippet, "docs/architectures.md", "exec"), names)
+    exec(compile(snippet, "docs/reference/architectures.md", "exec"), names)
     assert names["sites"].model_type == "our_llama" and not names["sites"].by_structure
     assert capsys.readouterr().out.startswith("256 decoder.embed decoder.0.attn decoder.0.ffn decoder.0.resid")
     with pytest.raises(ModelError, match="'our_llama' is in the table already"):
-        exec(compile(snippet, "docs/architectures.md", "exec"), {})
+        exec(compile(snippet, "docs/reference/architectures.md", "exec"), {})
 
 
 def test_a_registered_row_goes_before_the_structure(monkeypatch: pytest.MonkeyPatch) -> None:

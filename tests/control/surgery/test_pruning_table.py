@@ -1,4 +1,4 @@
-"""docs/pruning.md says what the code does."""
+"""docs/reference/pruning.md says what the code does."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.documentation.architectures_table import END
 from tests.documentation.pruning_table import START, VARIANTS, outcomes, support_table
 from tests.pruned import model_of
 
-PAGE = Path(__file__).parents[3] / "docs" / "pruning.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "pruning.md"
 
 
 def test_the_page_holds_the_table_that_the_code_makes() -> None:

@@ -179,7 +179,7 @@ def test_methods_lists_every_method_with_its_properties() -> None:
 
 
 def test_the_documentation_has_every_method_and_its_commands_parse() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "methods.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "methods.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^### `([\w-]+)`$", page, re.MULTILINE))
     assert documented == set(explanation_methods()) | {
         slug for slug, method in all_methods().items() if method.properties.direction == "neurons → neurons"
@@ -195,7 +195,7 @@ def test_the_documentation_has_every_method_and_its_commands_parse() -> None:
 
 
 def test_the_python_of_the_documentation_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "methods.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "methods.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(compile(code, "methods.md", "exec"), {"__name__": "__main__"})
     assert capsys.readouterr().out == "door\n"

@@ -20,7 +20,7 @@ from neurodial.deploy.serve.server import with_threads
 from neurodial.service.access.limits import Limits
 from neurodial.service.observability.logs import LogSettings
 
-DOCS = Path(__file__).parents[3] / "docs" / "configuration.md"
+DOCS = Path(__file__).parents[3] / "docs" / "reference" / "configuration.md"
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_every_setting_is_documented(model: type[BaseModel], name: str) -> None:
     field = model.model_fields[name]
     assert field.description
     rows = [line for line in DOCS.read_text().splitlines() if line.startswith(f"| `{name}`")]
-    assert rows, f"docs/configuration.md does not mention {name}"
+    assert rows, f"docs/reference/configuration.md does not mention {name}"
     if isinstance(field.default, int | float | str) and not isinstance(field.default, bool):
         shown = f"{field.default:,}".replace(",", "_") if isinstance(field.default, int) else str(field.default)
         assert any(shown in row or str(field.default) in row for row in rows), f"{name}: the default is {shown}"

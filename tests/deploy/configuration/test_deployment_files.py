@@ -193,7 +193,7 @@ def test_the_dockerfile_starts_what_exists() -> None:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", shown.output)
     assert all(word in plain for word in words if word.startswith("--"))
     assert [rest for name, rest in steps if name == "USER"] == ["1000"]
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "howto" / "operate.md").read_text()
     assert [f"{name}={value}" in text for name, value in SERVING.items() for text in (DOCKERFILE, page)] == [True] * 10
     module, _, attribute = proxy.CALLBACK.partition(":")
     assert len(getattr(import_module(module), attribute)()) == 1

@@ -141,7 +141,7 @@ def main(
     sets: list[Path] = typer.Option([DEMO_SETS["number"], DEMO_SETS["negation"]], help="the sets; repeatable"),
     count: int = typer.Option(300, help="pairs of each part"),
     out: Path = typer.Option(ROOT / "tests" / "benchmarks" / "results" / "contrasts.json", help="receives the figures"),
-    page: Path = typer.Option(ROOT / "docs" / "contrasts.md", help="receives the page"),
+    page: Path = typer.Option(ROOT / "docs" / "results" / "contrasts.md", help="receives the page"),
 ) -> None:
     """Evaluates the demo model's number and negation controls."""
     loaded, console = load_model(model), Console(width=170)

@@ -9,7 +9,7 @@ Results = Mapping[str, Any]
 
 
 def write_page(results: Results, path: Path) -> None:
-    """Writes `docs/contrasts.md`.
+    """Writes `docs/results/contrasts.md`.
 
     Args:
         results: concept → its figures, as `contrast_evaluate` writes them.

@@ -27,7 +27,7 @@ OPENING = """# What adaptation gains and forgets
 
 The demo model adapted to two domains in four ways, and kept from losing a concept. `make adapt-results DATA=…` makes
 the figures and this page; the same as JSON lies in `tests/benchmarks/results/adaptation.json`.
-[adaptation.md](adaptation.md) says what the ways are. *Loss* is in nats a token of the reference: less is better, and
+[adapt.md](../howto/adapt.md) says what the ways are. *Loss* is in nats a token of the reference: less is better, and
 its gain is what it fell by. *Forgetting* is what general text (Tatoeba without its questions) lost."""
 
 

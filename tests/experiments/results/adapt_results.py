@@ -284,7 +284,7 @@ def main(
     data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder"),
     part: list[str] = typer.Option(list(PARTS), help="cv, news, questions or tense; repeatable, to share the work"),
     work: Path = typer.Option(Path("build/adapt-results"), help="keeps the figures of steps that are done"),
-    page: Path = typer.Option(ROOT / "docs" / "adaptation-results.md", help="receives the page"),
+    page: Path = typer.Option(ROOT / "docs" / "results" / "adaptation.md", help="receives the page"),
     figures: Path = typer.Option(
         ROOT / "tests" / "benchmarks" / "results" / "adaptation.json", help="receives the figures"
     ),

@@ -1,4 +1,4 @@
-"""What distillation keeps of the demo models: `make distill-results DATA=…` makes docs/distillation-results.md.
+"""What distillation keeps of the demo models: `make distill-results DATA=…` makes docs/results/distillation.md.
 
 Four sentence tasks and parts of speech, for the translation model's encoder and the language model. Nothing is tuned by
 task or model: every distillation is `neurodial distill` with its defaults. Each result is kept, so that a run that was
@@ -28,8 +28,8 @@ Report = Mapping[str, Any]
 
 HEAD = """# What distillation keeps
 
-Made by `make distill-results DATA=…` with [`neurodial distill`](distillation.md) at its defaults: a budget of 10 % of
-the residual neurons of all layers of the stack, tolerances of 1 % for layers and for neurons, nothing tuned by task
+Made by `make distill-results DATA=…` with [`neurodial distill`](../howto/distil.md) at its defaults: a budget of 10 %
+of the residual neurons of all layers of the stack, tolerances of 1 % for layers and for neurons, nothing tuned by task
 or model. Sentence tasks: English web text (UD English EWT); of the training part, folds of 15 % are dev in turn until
 1,000 rows were. Parts of speech: sampled words, trained on the treebank's training file and tested on its dev file.
 Brackets are 95 % bootstrap intervals over texts.

@@ -1,4 +1,4 @@
-"""What pruning costs the demo model, by ranking: `make prune-sweep DATA=…` makes docs/pruning-results.md's figures.
+"""What pruning costs the demo model, by ranking: `make prune-sweep DATA=…` makes docs/results/pruning.md's figures.
 
 Every model of the sweep is really cut. Ways are compared on the validation file; the test file is used once, for the
 best way that each ranking has there.

@@ -220,7 +220,7 @@ def main(
     model: Path = typer.Option(DEMO_MODEL, help="checkpoint"),
     size: str = typer.Option("full", help="small or full"),
     folder: Path = typer.Option(Path("build/results"), help="keeps what is done, and each comparison as a page"),
-    page: Path = typer.Option(ROOT / "docs" / "results.md", help="receives the page; its figures lie beside it"),
+    page: Path = typer.Option(ROOT / "docs/results/findings.md", help="receives the page; its figures lie beside it"),
     out: Path = typer.Option(ROOT / "tests" / "benchmarks" / "results" / "findings.json", help="receives the figures"),
 ) -> None:
     """Measures what discovery finds in the demo model and writes the results page."""

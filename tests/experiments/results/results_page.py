@@ -94,8 +94,9 @@ def _opening(results: Results) -> str:
 
 Tense, number, negation and part of speech in encoder and decoder of the demo translation model, which methods find
 them, and which of the survey's findings hold there. `make results DATA=… ARGS="--size {results["size"]}"` makes this
-page and its figures; the numbers lie in `tests/benchmarks/results/findings.json`. [evidence.md](evidence.md) says what
-each measure is; [tense.md](tense.md) and [contrasts.md](contrasts.md) what controls of these concepts do.
+page and its figures; the numbers lie in `tests/benchmarks/results/findings.json`.
+[evidence.md](../explanation/evidence.md) says what each measure is; [tense.md](tense.md) and
+[contrasts.md](contrasts.md) what controls of these concepts do.
 
 | Concept | Stack | Corpus | Labels |
 |---|---|---|---|

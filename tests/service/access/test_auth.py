@@ -76,7 +76,7 @@ def test_keys_from_a_file_and_from_the_environment(
 
 
 def test_the_page_s_example_can_be_read(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "security.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "howto" / "secure.md").read_text(encoding="utf-8")
     keys = Keys.from_file(write(tmp_path / "keys.yaml", page.split("```yaml\n")[1].split("```")[0]))
     assert repr(keys) == "Keys(anna, website)"
     assert keys.authenticate(b"replace-me-with-a-long-random-string") == Principal("anna", is_admin=True)
