@@ -43,8 +43,8 @@ def build(args: dict[str, Any]) -> serve.Application:
 
     Args:
         args: the settings of docs/reference/configuration.md, or `demo: true` with those that differ; paths are those
-            of the cluster's machines. The address is that of Serve's own `http_options`, so the application takes everybody
-            for a stranger unless `host` says that only this machine can connect.
+            of the cluster's machines. The address is that of Serve's own `http_options`, so the application takes
+            everybody for a stranger unless `host` says that only this machine can connect.
 
     Raises:
         ConfigError: naming the field.
