@@ -122,7 +122,7 @@ def expand_layers(text: str, num_layers: Mapping[Stack, int]) -> list[str]:
     Raises:
         AddressError: if it names a layer twice, or one that is not there.
 
-    Example:
+    Examples:
         >>> expand_layers("decoder.0-1.ffn[5]", {"decoder": 6})
         ['decoder.0.ffn[5]', 'decoder.1.ffn[5]']
     """
@@ -163,7 +163,7 @@ def _select(selection: str, limit: int | None, text: str, *, what: str = "neuron
 def compact_ranges(indices: Iterable[int]) -> str:
     """Writes numbers as an address does: `0-5,7,9,10`; the order is kept.
 
-    Example:
+    Examples:
         >>> compact_ranges([3, 4, 5, 9])
         '3-5,9'
     """

@@ -34,7 +34,7 @@ class SetCatalogue:
 
     All digits of a digest find the set by themselves; the name before them plays no part.
 
-    Example:
+    Examples:
         >>> catalogue = SetCatalogue({})
         >>> catalogue.names()
         []

@@ -45,8 +45,8 @@ class AttentionRow:
         qkv: the modules that make queries, keys and values, in this order, or the one that makes all of them.
         heads: the config's attribute that holds the number of heads.
         layout: how the output rows of `qkv` lie. `separate`: one module each. `concatenated`: one module, rows
-            [q | k | v]. `per-head`: rows [head][q | k | v][head_dim]. `grouped`: rows [kv head][q … q | k | v], each
-            part head_dim wide.
+            `[q | k | v]`. `per-head`: rows `[head][q | k | v][head_dim]`. `grouped`: rows `[kv head][q … q | k | v]`,
+            each part head_dim wide.
         kv_heads: of grouped-query attention, the config's attribute that holds the number of KV heads, or the number
             itself where the architecture fixes it.
         head_dim: the config's attribute that holds the width of a head; where it is None or not set, hidden / heads.

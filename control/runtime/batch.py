@@ -25,7 +25,7 @@ class BatchController:
         loaded: the model; nothing else may run it meanwhile.
         max_rows: number of slots.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from neurodial.control import BatchController, compile_controls, load_model, parse_controls
         >>> loaded = load_model("deploy/demo/en-es")

@@ -44,7 +44,7 @@ class CompiledController:
         AddressError: if the model has no such site.
         ControlError: for a model whose convolutions read padding (some of DeBERTa-v2).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from neurodial.control import CompiledController, compile_controls, load_model, parse_controls
         >>> loaded = load_model("deploy/demo/en-es")

@@ -47,7 +47,7 @@ def controlled(loaded: LoadedModel, rows: Sequence[CompiledControls | None]) -> 
     Yields:
         The application, whose `report` tells what was done.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from neurodial.control import compile_controls, controlled, load_model, parse_controls
         >>> loaded = load_model("deploy/demo/en-es")

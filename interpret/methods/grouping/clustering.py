@@ -27,7 +27,7 @@ class Clustering(GroupMethod):
         sizes_: (groups,) neurons of each group.
         tree_: (neurons − 1, 4) the whole tree, as SciPy writes it, for other cuts.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> a, b = np.random.default_rng(0).normal(size=(2, 50))
         >>> Clustering().fit(np.stack([a, b, -2 * a], axis=1)).labels_.tolist()

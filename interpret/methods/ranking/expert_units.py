@@ -39,7 +39,7 @@ class ExpertUnits(RankingMethod):
             off it: what an intervention sets a neuron to.
         concepts_: (labels,) the label that each row of these is about.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> z = np.random.RandomState(1234).rand(10, 6).T
         >>> ExpertUnits().fit(z, np.array([1, 1, 0, 1, 0, 0])).ap_[0].round(4)[[0, 2, 6]].tolist()

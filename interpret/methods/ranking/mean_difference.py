@@ -25,7 +25,7 @@ class MeanDifference(RankingMethod):
         scale: `none` ranks by |δ|; `std` by |δ| over the standard deviation within the labels; `paired` by |δ| over
             the standard deviation of the differences (a paired t statistic but for the factor √n).
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> X = np.array([[1.0, 7], [2, 1], [3, 7], [4, 1]])
         >>> MeanDifference().fit(X, np.array([0, 0, 1, 1]), groups=np.array([0, 1, 0, 1])).scores_.tolist()

@@ -24,7 +24,7 @@ class Probeless(RankingMethod):
         scale: `none` as published; `std` divides by the pooled standard deviation within the labels, so that neurons
             of sites with different scales, and outlier dimensions, compare.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> X, y = np.array([[0.0, 1], [0, 3], [5, 2], [5, 2]]), np.array([0, 0, 1, 1])
         >>> Probeless().fit(X, y).ranking_.tolist()

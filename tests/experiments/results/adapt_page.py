@@ -107,7 +107,7 @@ def _cell(row: Mapping[str, Any], kind: str, name: str, with_intervals: bool) ->
     if len(row["seeds"]) > 1:
         text += f" ({found['low']:+.{digits}f} to {found['high']:+.{digits}f})"
     if with_intervals:
-        return text + "".join(f" [{low:+.1f}, {high:+.1f}]" for low, high in found["intervals"])
+        return text + " " + ", ".join(f"[{low:+.1f}, {high:+.1f}]" for low, high in found["intervals"])
     share = row[f"{kind}_of_full"][name]
     return text if share is None else f"{text}: {100 * share:.0f} %"
 
