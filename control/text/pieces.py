@@ -2,15 +2,18 @@
 
 import unicodedata
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from itertools import pairwise
 from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerBase
 
+Span = tuple[int, int]
 SPACE_MARKS = "▁Ġ"
 NO_WORD = -1
-RESYNC = 40  # characters that an unknown piece or a normaliser may swallow before a known piece counts as lost
+_UNKNOWN = "\0"  # stands for a piece that is not in the vocabulary; no text has it
 
 
 class Worded(Protocol):
@@ -21,7 +24,7 @@ class Worded(Protocol):
         """The raw text."""
 
     @property
-    def words(self) -> tuple[tuple[int, int], ...]:
+    def words(self) -> tuple[Span, ...]:
         """Character span (start, end) of each word, in order."""
 
 
@@ -45,8 +48,9 @@ def encode(
 ) -> Encoded:
     """Tokenizes a sentence and aligns its words with the tokens.
 
-    Fast tokenizers give offsets. For the others (MarianTokenizer) the characters of the pieces are followed through
-    the text, both normalised; unknown pieces take what lies between their neighbours.
+    Fast tokenizers and sentencepiece give offsets. For the others the letters of the pieces are matched with those of
+    the text, both normalised; unknown pieces take what lies between their neighbours. Where a piece of the vocabulary
+    lies nowhere, the text is not aligned: none of its words has tokens then, rather than those of another word.
 
     Args:
         tokenizer: the model's.
@@ -64,43 +68,93 @@ def encode(
         ids = tuple(tokenizer(**text, **options)["input_ids"])
         pieces = [str(piece) for piece in tokenizer.convert_ids_to_tokens(list(ids))]
         special = set(tokenizer.all_special_tokens) - {tokenizer.unk_token}
-        spans = character_spans(sentence.text, pieces, special=special, unknown=str(tokenizer.unk_token))
+        unknown = str(tokenizer.unk_token)
+        spans = (
+            _plain_spans(sentence.text, pieces, special, unknown)
+            or _sentencepiece_spans(tokenizer, sentence.text, pieces, special, unknown, target=target)
+            or character_spans(sentence.text, pieces, special=special, unknown=unknown)
+        )
     words = _words_of(spans, sentence.words)
     return Encoded(ids, tuple(words), _pieces_of(words, spans, sentence.words))
 
 
-def character_spans(text: str, pieces: list[str], *, special: set[str], unknown: str) -> list[tuple[int, int] | None]:
-    """The characters (start, end) of `text` that each piece spells; None for special tokens and lost pieces."""
-    if (plain := _plain_spans(text, pieces, special, unknown)) is not None:
-        return plain
+def _sentencepiece_spans(
+    tokenizer: PreTrainedTokenizerBase, text: str, pieces: list[str], special: set[str], unknown: str, *, target: bool
+) -> list[Span | None] | None:
+    """The characters of each piece by sentencepiece's own offsets; None where it did not cut the whole text itself."""
+    model: Any = getattr(tokenizer, "spm_target" if target else "spm_source", None)
+    if model is None:
+        return None
+    cut = model.encode(text, return_type="offset_mapping")
+    own = [piece for piece in pieces if piece not in special]
+    if len(own) > len(cut["pieces"]) or any(
+        known not in (unknown, p) for known, p in zip(own, cut["pieces"], strict=False)
+    ):
+        return None  # special tokens, or a language's code, within the text
+    inside = iter(_trimmed(text, start, end) for start, end in cut["offsets"])
+    return [None if piece in special else next(inside) for piece in pieces]
+
+
+def _trimmed(text: str, start: int, end: int) -> Span | None:
+    """A span without the space before it; where that is all, or it is empty, the letter that follows."""
+    while start < len(text) and text[start].isspace():
+        start += 1
+    return (start, max(end, start + 1)) if start < len(text) else None
+
+
+def character_spans(text: str, pieces: list[str], *, special: set[str], unknown: str) -> list[Span | None]:
+    """The characters (start, end) of `text` that each piece spells; None for special tokens.
+
+    All are None where a known piece is found nowhere: the text was not aligned.
+    """
     letters, origin = _letters(text)
-    spans: list[tuple[int, int] | None] = [None] * len(pieces)
+    bodies = [_body(piece, special, unknown) for piece in pieces]
+    places = _matched(letters, bodies)
+    spans: list[Span | None] = [None] * len(pieces)
     cursor, waiting = 0, list[int]()
-    for place, piece in enumerate(pieces):
-        if piece in special:
+    for place, found in enumerate(places):
+        if bodies[place] is None:
             continue
-        body = "" if piece == unknown else _letters(piece.translate({ord(mark): None for mark in SPACE_MARKS}))[0]
-        if piece == unknown:
+        if found is None:
             waiting.append(place)
             continue
-        at = letters.find(body, cursor, cursor + len(body) + RESYNC) if body else cursor
-        if at < 0:
-            waiting.append(place)
-            continue
-        _spread(spans, waiting, origin, cursor, at)
-        cursor = at + len(body)
-        if at < len(origin):  # a lone space mark belongs to the letter that follows it
-            spans[place] = (origin[at], origin[max(at, cursor - 1)] + 1)
-        waiting = []
-    _spread(spans, waiting, origin, cursor, len(letters))
-    return spans
+        start, end = found
+        if not _spread(spans, waiting, bodies, origin, cursor, start):
+            return [None] * len(pieces)
+        if start < len(origin):  # a lone space mark belongs to the letter that follows it
+            spans[place] = (origin[start], origin[max(start, end - 1)] + 1)
+        cursor, waiting = end, []
+    is_aligned = _spread(spans, waiting, bodies, origin, cursor, len(letters))
+    return spans if is_aligned else [None] * len(pieces)
 
 
-def _plain_spans(text: str, pieces: list[str], special: set[str], unknown: str) -> list[tuple[int, int] | None] | None:
+def _body(piece: str, special: set[str], unknown: str) -> str | None:
+    """The letters of a piece; None of a special token."""
+    if piece in special:
+        return None
+    return _UNKNOWN if piece == unknown else _letters(piece.translate({ord(mark): None for mark in SPACE_MARKS}))[0]
+
+
+def _matched(letters: str, bodies: Sequence[str | None]) -> list[Span | None]:
+    """Where among a text's letters each piece's lie, by the longest runs that both have in common; None: nowhere."""
+    spelled = "".join(body or "" for body in bodies)
+    runs = SequenceMatcher(None, spelled, letters, autojunk=False).get_matching_blocks()
+    at = {run.a + k: run.b + k for run in runs for k in range(run.size)}
+    found: list[Span | None] = []
+    start = reached = 0
+    for body in bodies:
+        own = [at[k] for k in range(start, start + len(body or "")) if k in at]
+        found.append((own[0], own[-1] + 1) if own else None if body else (reached, reached))
+        start += len(body or "")
+        reached = found[-1][1] if found[-1] else reached
+    return found
+
+
+def _plain_spans(text: str, pieces: list[str], special: set[str], unknown: str) -> list[Span | None] | None:
     """The same where the pieces spell the text letter by letter, as they mostly do; None where they do not."""
     if unknown in pieces:
         return None
-    spans: list[tuple[int, int] | None] = []
+    spans: list[Span | None] = []
     cursor = -1 if text and not text[0].isspace() else 0  # the mark of the first word stands for no character
     for piece in pieces:
         if piece in special:
@@ -130,16 +184,26 @@ def _letters(text: str) -> tuple[str, list[int]]:
     return letters, origin
 
 
-def _spread(spans: list[tuple[int, int] | None], waiting: list[int], origin: list[int], start: int, end: int) -> None:
-    """Gives the letters between two known pieces to the unknown ones there: one each, the rest to the last."""
+def _spread(
+    spans: list[Span | None], waiting: list[int], bodies: Sequence[str | None], origin: list[int], start: int, end: int
+) -> bool:
+    """Gives the letters between two matched pieces to those between them: one each, the rest to the last.
+
+    Where there are fewer letters than pieces, as where each piece is a byte, all of them spell all of it.
+
+    Returns:
+        Whether every known piece has got some.
+    """
+    size = end - start
     for k, place in enumerate(waiting):
-        first = start + k
-        last = end if k == len(waiting) - 1 else first + 1
-        if first < last <= end:
-            spans[place] = (origin[first], origin[last - 1] + 1)
+        if size >= len(waiting):
+            spans[place] = (origin[start + k], origin[end - 1 if k == len(waiting) - 1 else start + k] + 1)
+        elif size:
+            spans[place] = (origin[start], origin[end - 1] + 1)
+    return bool(size) or all(bodies[place] == _UNKNOWN for place in waiting)
 
 
-def _words_of(spans: list[tuple[int, int] | None], words: tuple[tuple[int, int], ...]) -> list[int]:
+def _words_of(spans: list[Span | None], words: tuple[Span, ...]) -> list[int]:
     """The word that shares most characters with each piece, the first of equals."""
     ends = [end for _, end in words]
     in_order = all(a <= b for a, b in pairwise(ends))
@@ -158,9 +222,7 @@ def _words_of(spans: list[tuple[int, int] | None], words: tuple[tuple[int, int],
     return found
 
 
-def _pieces_of(
-    owner: list[int], spans: list[tuple[int, int] | None], words: tuple[tuple[int, int], ...]
-) -> tuple[tuple[int, ...], ...]:
+def _pieces_of(owner: list[int], spans: list[Span | None], words: tuple[Span, ...]) -> tuple[tuple[int, ...], ...]:
     found: list[list[int]] = [[] for _ in words]
     for place, number in enumerate(owner):
         if number != NO_WORD:

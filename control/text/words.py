@@ -1,20 +1,33 @@
 """How a raw sentence is cut into words: one rule for corpora, the grammar and the alignment with pieces."""
 
 import re
+import unicodedata
 from difflib import SequenceMatcher
 
-CLITIC = r"(?:n['’]t|['’](?:m|s|re|ve|ll|d)\b)"
-_INNER = r"(?:-\w+|['’](?!(?:m|s|re|ve|ll|d)\b)\w+)*"  # well-known, o'clock
-_WORD = re.compile(rf"\w+(?=n['’]t\b)|{CLITIC}|\w+{_INNER}|[^\w\s]", re.IGNORECASE)
+import regex
+
+CLITIC = r"(?:n['’]t|['’](?:m|s|re|ve|ll|d)(?!\w))"
+# With (?w), \b stands at the word boundaries of UAX #29, so that \X*?\b goes on to the next one.
+_PART = rf"(?:\w+?(?:['’]\w+?)*?(?={CLITIC})|(?:\p{{LB=SA}}\w*?)+(?!\w)|[\w--\p{{Cf}}]\X*?\b)"
+_WORD = regex.compile(
+    rf"(?iw)\w+?(?=n['’]t(?!\w))|{CLITIC}|{_PART}(?:-{_PART})*|[^\w\s\p{{Cf}}\p{{Cc}}]\X*?\b", regex.VERSION1
+)
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Character spans (start, end) of the words of `text`.
+    """Character spans (start, end) of the words of `text`, by the word boundaries of Unicode (UAX #29).
 
-    Punctuation marks are words of their own and English contractions are two words (`does` + `n't`, `I` + `'m`), as in
-    the Universal Dependencies, so that the word that carries a verb's tense stands alone.
+    Punctuation marks are words of their own. Beyond Unicode's rules English contractions are two words (`does` +
+    `n't`, `I` + `'m`), as in the Universal Dependencies, so that the word that carries a verb's tense stands alone;
+    hyphens join (`well-known`); and Thai, Lao, Khmer and Burmese, whose words only a dictionary could part, are cut at
+    spaces. Characters that show nothing (U+200B) part words and are none.
     """
     return [match.span() for match in _WORD.finditer(text)]
+
+
+def comparable(text: str) -> str:
+    """What text that means the same has in common: composed (NFC) and case-folded. Its length may differ."""
+    return unicodedata.normalize("NFC", text).casefold()
 
 
 def split_words(text: str) -> list[str]:
@@ -37,7 +50,7 @@ def differing_words(first: list[str], second: list[str]) -> list[tuple[int, int]
     The words outside the longest matching runs are paired from the end of each differing stretch; a word without a
     counterpart (an inserted word) is left out.
     """
-    matcher = SequenceMatcher(None, [w.lower() for w in first], [w.lower() for w in second], autojunk=False)
+    matcher = SequenceMatcher(None, [comparable(w) for w in first], [comparable(w) for w in second], autojunk=False)
     pairs = []
     for tag, a_start, a_end, b_start, b_end in matcher.get_opcodes():
         if tag == "equal":

@@ -12,6 +12,7 @@ import numpy as np
 from neurodial.control.addresses import Site, Stack
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.errors import BadInput
+from neurodial.control.text.words import comparable
 from neurodial.interpret.corpora.corpus import SPLITS, Example, Sentence
 
 Array = np.ndarray[Any, Any]
@@ -108,4 +109,4 @@ def _label(example: Example, sentence: Sentence, word: int, level: Level) -> str
 
 @lru_cache(maxsize=65536)
 def _type(word: str) -> int:
-    return int.from_bytes(hashlib.sha256(word.lower().encode()).digest()[:7], "big")
+    return int.from_bytes(hashlib.sha256(comparable(word).encode()).digest()[:7], "big")

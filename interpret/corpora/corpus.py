@@ -16,7 +16,7 @@ from typing import Literal
 
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.errors import CorpusError
-from neurodial.control.text.words import differing_words, split_words, word_spans
+from neurodial.control.text.words import comparable, differing_words, split_words, word_spans
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
@@ -124,7 +124,7 @@ Rows = Iterator[Example | BadRow]
 
 def split_of(text: str) -> Split:
     """The split of a text: the same for every corpus and seed, four fifths of all texts being for training."""
-    digest = hashlib.sha256(" ".join(text.lower().split()).encode()).digest()
+    digest = hashlib.sha256(" ".join(comparable(text).split()).encode()).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64
     if share < TEST_SHARE:
         return "test"

@@ -8,18 +8,22 @@ r"""Concepts without annotation: a regular expression, a word list, or pairs of 
 | `contrast:FILE?polite=COLUMN&rude=COLUMN` | the prompts of one row, as whole sentences, with their column's label |
 
 `FILE` has one sentence a line; with `text=COLUMN` it is a table, `target=COLUMN` being its other language. All other
-words are `none`. Words are compared without regard to case, and an entry of several words must be found whole. In a
+words are `none`. Words are compared without regard to case and to how
+accents are composed, and an entry of several words must be found whole. In a
 pattern `&`, `%` and `#` are written `%26`, `%25` and `%23`; it is case-sensitive unless it begins with `(?i)`.
 """
 
 import re
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import regex
+
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.errors import CorpusError
-from neurodial.control.text.words import split_words
+from neurodial.control.text.words import comparable, split_words
 from neurodial.interpret.corpora.corpus import BadRow, Example, Rows, Sentence
 from neurodial.interpret.corpora.lines import numbered_lines
 from neurodial.interpret.corpora.specs import Spec, label_columns, table_rows
@@ -35,12 +39,13 @@ def by_regex(spec: Spec) -> Read:
     if not text:
         raise CorpusError(f"{spec.name}: it has no pattern", hint="write regex:FILE?pattern=EXPRESSION")
     try:
-        pattern = re.compile(text)
+        pattern = re.compile(unicodedata.normalize("NFC", text))
     except re.error as error:
         raise CorpusError(f"{spec.name}: the pattern is not a regular expression ({error})") from error
 
     def matched(sentence: Sentence) -> Labels:
-        spans = [match.span() for match in pattern.finditer(sentence.text) if match.group()]
+        composed, origin = _composed(sentence.text)
+        spans = [(origin[m.start()], origin[m.end()]) for m in pattern.finditer(composed) if m.group()]
         return {
             number: label
             for number, (start, end) in enumerate(sentence.words)
@@ -48,6 +53,18 @@ def by_regex(spec: Spec) -> Read:
         }
 
     return _labelled(spec, matched), (label,)
+
+
+def _composed(text: str) -> tuple[str, Sequence[int]]:
+    """A text with composed letters (NFC), and where each of its characters, and its end, were before."""
+    if unicodedata.is_normalized("NFC", text):
+        return text, range(len(text) + 1)
+    composed, origin = "", list[int]()
+    for letter in regex.finditer(r"\X", text):
+        made = unicodedata.normalize("NFC", letter.group())
+        composed += made
+        origin += [letter.start()] * len(made)
+    return composed, [*origin, len(text)]
 
 
 def by_words(spec: Spec) -> Read:
@@ -61,7 +78,7 @@ def by_words(spec: Spec) -> Read:
         by_first.setdefault(entry[0], []).append(entry)
 
     def listed(sentence: Sentence) -> Labels:
-        words = [sentence.word(number).lower() for number in range(len(sentence.words))]
+        words = [comparable(sentence.word(number)) for number in range(len(sentence.words))]
         found: Labels = {}
         at = 0
         while at < len(words):
@@ -74,13 +91,13 @@ def by_words(spec: Spec) -> Read:
 
 
 def _entries(spec: Spec) -> dict[tuple[str, ...], str]:
-    """Words of an entry, lower-cased → its label."""
+    """Words of an entry, as they are compared → its label."""
     usual = spec.options.get("label", "listed")
     rows = _list_file(Path(spec.options["list"]).expanduser()) if "list" in spec.options else None
     entries: dict[tuple[str, ...], str] = {}
     for where, line in rows or ((spec.name, word) for word in spec.options["words"].split(",")):
         text, _, label = line.partition("\t")
-        words = tuple(split_words(text.lower()))
+        words = tuple(map(comparable, split_words(text)))
         if words and entries.setdefault(words, label.strip() or usual) != (label.strip() or usual):
             raise CorpusError(f"{where}: {text!r} has another label already")
     if not entries:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from neurodial.control.errors import BadInput
-from neurodial.control.text.words import join_words
+from neurodial.control.text.words import comparable, join_words
 from neurodial.interpret.corpora.corpus import Annotation
 from neurodial.interpret.methods.explaining import ExplanationMethod
 from neurodial.interpret.methods.explanations import Concept, Explanation
@@ -163,8 +163,8 @@ class _Text:
 
 
 def _key(words: Iterable[str]) -> str:
-    """Lower-cased words between marks that no word holds."""
-    return "\x1f" + "\x1f".join(word.lower() for word in words) + "\x1f"
+    """Words as they are compared, between marks that no word holds."""
+    return "\x1f" + "\x1f".join(comparable(word) for word in words) + "\x1f"
 
 
 def constituents(annotations: tuple[Annotation, ...]) -> Iterator[tuple[int, int]]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.errors import BadInput
+from neurodial.control.text.words import comparable
 from neurodial.interpret.methods.explaining import ExplanationMethod
 from neurodial.interpret.methods.explanation.formulas import Formula, iou, overlap_deviations, pack, popcount, search
 from neurodial.interpret.methods.explanations import Concept, Explanation
@@ -173,13 +174,18 @@ def word_concepts(one: Observation) -> list[list[str]]:
     """The names of the concepts that hold for each word."""
     made = []
     for number, form in zip(one.words.tolist(), one.forms, strict=True):
-        names = [f"word={form.lower()}"]
+        names = [f"word={comparable(form)}"]
         label = one.sentence.labels[number]
         if label not in (None, NONE_CLASS):
             names.append(f"label={label}")
         if one.sentence.annotations:
             said = one.sentence.annotations[number]
-            named = (("lemma", said.lemma.lower()), ("upos", said.upos), ("xpos", said.xpos), ("deprel", said.deprel))
+            named = (
+                ("lemma", comparable(said.lemma)),
+                ("upos", said.upos),
+                ("xpos", said.xpos),
+                ("deprel", said.deprel),
+            )
             names += [f"{kind}={value}" for kind, value in named if value]
             names += said.feats
         made.append(names)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from neurodial.control.errors import BadInput
-from neurodial.control.text.words import join_words
+from neurodial.control.text.words import comparable, join_words
 from neurodial.interpret.methods.explaining import ExplanationMethod
 from neurodial.interpret.methods.explanations import Concept, Context, Explanation
 from neurodial.interpret.methods.observations import Observation, Observations, WordSample, cut_context
@@ -143,7 +143,7 @@ class Heaps:
     def add(self, one: Observation, forms: list[str]) -> None:
         """Takes a text."""
         strength = self.sign * one.values.astype(np.float64)
-        lower = [form.lower() for form in forms]
+        lower = [comparable(form) for form in forms]
         for row, column in np.argwhere(strength > self._least).tolist():
             key = " ".join(lower[max(row - NEAR, 0) : row + NEAR + 1])
             self._push(column, float(strength[row, column]), key, one, row)
@@ -190,7 +190,7 @@ class WordMeans:
         self._squares += ((rows - mean) ** 2).sum(axis=0) + step**2 * (self._count * count / total)
         self._mean += step * (count / total)
         self._count = total
-        numbers = [self._numbers.setdefault(form.lower(), len(self._numbers)) for form in forms]
+        numbers = [self._numbers.setdefault(comparable(form), len(self._numbers)) for form in forms]
         while len(self._numbers) > len(self._counts):
             self._counts = np.concatenate([self._counts, np.zeros_like(self._counts)])
             self._sums = np.concatenate([self._sums, np.zeros_like(self._sums)])
@@ -222,9 +222,9 @@ def features(one: Observation, forms: list[str]) -> list[dict[str, str]]:
     made = []
     for place, number in enumerate(one.words.tolist()):
         known = {
-            "word": forms[place].lower(),
-            "previous word": forms[place - 1].lower() if place else "",
-            "next word": forms[place + 1].lower() if place + 1 < len(forms) else "",
+            "word": comparable(forms[place]),
+            "previous word": comparable(forms[place - 1]) if place else "",
+            "next word": comparable(forms[place + 1]) if place + 1 < len(forms) else "",
             "place": str(min(place, 9)),
         }
         if one.sentence.annotations:

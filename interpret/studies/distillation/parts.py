@@ -13,6 +13,7 @@ from neurodial.control.addresses import Site
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.errors import CorpusError
 from neurodial.control.models.loading import LoadedModel
+from neurodial.control.text.words import comparable
 from neurodial.interpret.activations.accumulators import join_blocks
 from neurodial.interpret.activations.blocks import Block, Level
 from neurodial.interpret.activations.extract import Extraction, extract
@@ -248,7 +249,7 @@ def _labels(corpus: Corpus, train: list[Example], level: Level) -> tuple[str, ..
 
 
 def _key(example: Example) -> str:
-    return " ".join(example.source.text.lower().split())
+    return " ".join(comparable(example.source.text).split())
 
 
 def _draw(seed: int, example: Example) -> bytes:

@@ -142,3 +142,15 @@ def test_agreement_pairs_differ_in_number_alone() -> None:
     corpus = open_corpus("grammar:agreement?count=40")
     assert (corpus.labels, len(corpus), corpus.paired) == (("singular", "plural"), 80, True)
     assert corpus.counts["singular"] == corpus.counts["plural"] >= 80
+
+
+def test_composed_and_decomposed_text_are_the_same(tmp_path: Path) -> None:
+    """On both sides: in the list or pattern, and in the text, whose own offsets stay."""
+    (tmp_path / "text.txt").write_text("Un cafe\u0301 bueno.\nUn café bueno.\n", encoding="utf-8")
+    for word in ("café", "cafe\u0301", "CAFÉ"):
+        corpus = open_corpus(f"words:{tmp_path / 'text.txt'}?words={word}")
+        assert [e.source.labels[1] for e in corpus] == ["listed", "listed"]
+    for pattern in ("caf.\\b", "cafe\u0301", "café"):
+        corpus = open_corpus(f"regex:{tmp_path / 'text.txt'}?pattern={pattern}")
+        assert [e.source.labels for e in corpus] == [("none", "match", "none", "none")] * 2
+        assert [e.source.word(1) for e in corpus] == ["cafe\u0301", "café"]
