@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from neurodial.control.addresses import Site
-from neurodial.control.errors import BadInput
+from neurodial.control.errors import BadInput, ModelError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.methods.registry import CausalMethod, Properties, register
 from neurodial.interpret.tasks.interventions import gradients_at
@@ -71,14 +71,30 @@ class LayerConductance(CausalMethod):
 
 @contextmanager
 def embeddings_between(loaded: LoadedModel, alpha: float) -> Iterator[None]:
-    """Moves the token embeddings x of every pass inside the block to b + α (x − b), b the vocabulary's mean."""
-    module: Any = loaded.model.get_input_embeddings()
+    """Moves the input's token embeddings x of every pass inside the block to b + α (x − b), b the vocabulary's mean.
+
+    Of an encoder–decoder the input is the encoder's: its own embedding module, which several architectures have beside
+    the shared one that they never call.
+
+    Raises:
+        ModelError: if a pass inside the block did not embed its input so.
+    """
+    model: Any = loaded.model
+    owner = model.get_encoder() if loaded.family == "encoder-decoder" else model
+    module: Any = owner.get_input_embeddings()
     with torch.no_grad():
         mean = module(torch.arange(module.num_embeddings, device=module.weight.device)).mean(0)
-    handle = module.register_forward_hook(
-        lambda module, args, output: torch.lerp(mean.expand_as(output), output, alpha)
-    )
+    was_called = False
+
+    def move(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
+        nonlocal was_called
+        was_called = True
+        return torch.lerp(mean.expand_as(output), output, alpha)
+
+    handle = module.register_forward_hook(move)
     try:
         yield
     finally:
         handle.remove()
+    if not was_called:
+        raise ModelError(f"{loaded.name}: its input does not pass its embedding layer", hint="use another method")

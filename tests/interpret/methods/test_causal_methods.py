@@ -13,6 +13,7 @@ from neurodial.control.errors import AddressError, BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.compiling import compile_controls
 from neurodial.control.runtime.generate import controlled
+from neurodial.interpret.activations.losses import IGNORED
 from neurodial.interpret.methods.causal.ablation import Ablation, group_effects
 from neurodial.interpret.methods.causal.activation_patching import ActivationPatching
 from neurodial.interpret.methods.causal.attribution_patching import AttributionPatching
@@ -22,7 +23,7 @@ from neurodial.interpret.methods.causal.layer_conductance import LayerConductanc
 from neurodial.interpret.methods.registry import CausalMethod, Properties, causal_methods
 from neurodial.interpret.tasks.interventions import Unit, effects, plain_scores, scaled, values_at
 from neurodial.interpret.tasks.tasks import Batch, Prompt, forward, next_tokens, token_batches, translations
-from tests.tiny import tiny
+from tests.tiny import inputs_for, tiny
 
 CAUSAL = sorted(causal_methods())
 FFN = [Site.parse("decoder.0.ffn"), Site.parse("decoder.1.ffn")]
@@ -195,6 +196,23 @@ def test_conductance_adds_up_to_the_scores_difference(llama: LoadedModel, task: 
     with embeddings_between(llama, 0.0):
         empty = torch.cat([plain_scores(llama, b) for b in task]).mean()
     assert found.scores_.sum() == pytest.approx(float(real - empty), rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["marian", "bart", "mbart", "pegasus", "m2m_100", "t5", "t5-gated", "gpt2", "bert"])
+def test_conductance_follows_the_embedding_that_a_model_calls(name: str) -> None:
+    """All of an encoder's influence passes its last block; several architectures never call their shared embedding."""
+    loaded = LoadedModel.wrap(tiny(name), None)  # type: ignore[arg-type]
+    inputs = inputs_for(loaded.model)
+    labels = torch.full_like(inputs.get("decoder_input_ids", inputs["input_ids"]), IGNORED)
+    labels[:, -1] = ANSWER
+    asked = [Batch(inputs, labels)]
+    site = [s for s in loaded.sites.sites if s.kind == "resid" and s.stack == loaded.sites.stacks[0]][-1]
+    found = LayerConductance(steps=120).fit(loaded, asked, [site])
+    with embeddings_between(loaded, 0.0):
+        empty = plain_scores(loaded, asked[0]).mean()
+    difference = float(plain_scores(loaded, asked[0]).mean() - empty)
+    assert abs(difference) > 1e-3
+    assert found.scores_.sum() == pytest.approx(difference, rel=0.1, abs=1e-3)
 
 
 def test_knowledge_attributions_are_complete(llama: LoadedModel) -> None:
