@@ -31,8 +31,8 @@ def hook_site(info: SiteInfo, function: SiteFunction) -> SiteHook:
     What it returns takes the tensor's place; None leaves it as it is.
     """
     if info.side == "output":
-        return SiteHook(_hook_output(info.module, function))
-    return _hook_flat_input(info, function) if info.flat else SiteHook(_hook_input(info.module, function))
+        return SiteHook(_hook_output(info.hooked, function))
+    return _hook_flat_input(info, function) if info.flat else SiteHook(_hook_input(info.hooked, function))
 
 
 def _hook_input(module: nn.Module, function: SiteFunction) -> Any:
@@ -73,7 +73,7 @@ def _hook_flat_input(info: SiteInfo, function: SiteFunction) -> SiteHook:
         new = function(x.view(*shape, -1))
         return None if new is None else new.reshape(x.shape)
 
-    return SiteHook(_hook_input(info.layer, note), _hook_input(info.module, unflatten))
+    return SiteHook(_hook_input(info.layer, note), _hook_input(info.hooked, unflatten))
 
 
 def _first_parameter(module: nn.Module) -> str:

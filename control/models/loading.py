@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from neurodial.control.models.architectures import Family
 from neurodial.control.models.derived import read_derived
 from neurodial.control.models.lineage import Lineage
 from neurodial.control.models.sites import ModelSites, sites_of
-from neurodial.control.models.weights import check_weights_can_change
+from neurodial.control.models.weights import adapter_tensors, adapters_of, check_weights_can_change
 
 DTYPES: dict[str, torch.dtype | str] = {
     "float32": torch.float32,
@@ -98,10 +98,18 @@ class LoadedModel:
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "LoadedModel":
         """Takes a model that is loaded already; the fingerprint is that of its checkpoint, if it came from one."""
+        of_peft: Any = getattr(model, "get_base_model", None)
+        if of_peft is not None:  # peft's wrapper: the model with its adapters is inside
+            model = of_peft()
         source = Path(model.name_or_path).absolute() if model.name_or_path else None
         name = source.name if source else type(model).__name__
         lineage = Lineage.load(source) if source else None
-        return cls(model.eval(), tokenizer, name, fingerprint(model, source, lineage), sites_of(model), lineage)
+        identity = fingerprint(model, source, lineage)
+        if names := adapters_of(model):
+            step = {"kind": "adapters", "adapters": list(names), "weights": _digest(None, adapter_tensors(model))}
+            lineage = Lineage.derive(lineage, fingerprint=identity, name=name, step=step, weights_changed=True)
+            identity = _digest(lineage, ())
+        return cls(model.eval(), tokenizer, name, identity, sites_of(model), lineage)
 
     def check_origin(self, fingerprint: str, *, what: str, remedy: str, allow_changed_weights: bool = False) -> bool:
         """Refuses what (a set, a calibration, a ranking) was made neither for this model nor for an ancestor of it.
@@ -118,8 +126,11 @@ class LoadedModel:
         Raises:
             FingerprintError: if it belongs to another model, or to an ancestor whose weights were changed since.
         """
+        has_new = bool(adapters_of(self.model)) and not (self.lineage and self.lineage.has_adapters)
+        if has_new and not allow_changed_weights:
+            raise FingerprintError(f"{what}; adapters were added to it since", hint="load the model with its adapters")
         if self.fingerprint == fingerprint:
-            return False
+            return has_new
         made_for = f"{what} ({fingerprint[:19]}…)"
         if self.lineage is None or fingerprint not in self.lineage.ancestors:
             raise FingerprintError(f"{made_for}, not for this model ({self.fingerprint[:19]}…)", hint=remedy)
@@ -162,7 +173,7 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32",
     try:
         with quiet():
             model: Any = _read_model(path, DTYPES[dtype])
-            tokenizer: Any = AutoTokenizer.from_pretrained(path) if text else None
+            tokenizer: Any = _read_tokenizer(path) if text else None
         if getattr(model, "hf_quantizer", None) is None:  # a quantised model is where its quantiser put it
             model = model.to(device)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
@@ -175,12 +186,33 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32",
 
 
 def _read_model(path: str | Path, dtype: torch.dtype | str) -> PreTrainedModel:
+    base = adapted_from(path)
+    if base is not None:
+        adapted = _read_model(base, dtype)
+        adapted.load_adapter(str(path))
+        return adapted
     lineage = Lineage.load(Path(path)) if Path(path).is_dir() else None
     if lineage is not None and (lineage.kept or lineage.is_truncated):
         return read_derived(Path(path), lineage, dtype)
     config = AutoConfig.from_pretrained(path)
     model: PreTrainedModel = _auto_class(config).from_pretrained(path, dtype=dtype)
     return model
+
+
+def adapted_from(path: str | Path) -> str | None:
+    """The model that a folder of peft's adapters belongs to; None for any other folder."""
+    file = Path(path) / "adapter_config.json"
+    if not file.is_file() or (Path(path) / "config.json").is_file():
+        return None
+    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise ModelError(f"{file}: names no base model", hint="set base_model_name_or_path to its folder")
+    return str(base)
+
+
+def _read_tokenizer(path: str | Path) -> Any:
+    has_own = (Path(path) / "tokenizer_config.json").is_file()
+    return AutoTokenizer.from_pretrained(path if has_own else adapted_from(path) or path)
 
 
 def _auto_class(config: Any) -> Any:
@@ -218,10 +250,14 @@ def fingerprint(model: PreTrainedModel, source: Path | None = None, lineage: Lin
     it is loaded in do not matter; otherwise from the model's parameters, as it would be saved. The history of a derived
     checkpoint enters too: the samples may all have missed what it changed.
     """
+    return _digest(lineage, _checkpoint_tensors(model, source))
+
+
+def _digest(lineage: Lineage | None, tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
     content = hashlib.sha256()
     if lineage is not None:
         content.update(json.dumps([lineage.ancestors, lineage.steps], sort_keys=True).encode())
-    for name, value in sorted(_checkpoint_tensors(model, source), key=lambda item: item[0]):
+    for name, value in sorted(tensors, key=lambda item: item[0]):
         flat = value.flatten()
         places = torch.linspace(0, max(flat.numel() - 1, 0), min(SAMPLES, flat.numel()), dtype=torch.float64).long()
         content.update(f"\0{name}\0{tuple(value.shape)}\0".encode())
@@ -242,8 +278,10 @@ def _checkpoint_tensors(model: PreTrainedModel, source: Path | None) -> Iterator
 def _own_tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
     """The model's parameters as they would be saved; those that torch has quantised are packed in tuples."""
     unsaved = {*model.all_tied_weights_keys, *(model._keys_to_ignore_on_save or ())}
-    for name, value in model.state_dict().items():
-        if name in unsaved:
+    beside = {name for name, _ in adapter_tensors(model)}
+    for key, value in model.state_dict().items():
+        name = key.replace(".base_layer.", ".")
+        if name in unsaved or key in beside:
             continue
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, torch.Tensor):

@@ -57,7 +57,7 @@ class SiteInfo:
 
     Attributes:
         site: its address.
-        module: the module that is hooked.
+        module: whose input or output the site is, as it was when the sites were found.
         side: whether the site is the module's input or its output.
         width: number of neurons.
         layer: the layer that the site belongs to; for `embed` the first one, whose input it is.
@@ -66,6 +66,7 @@ class SiteInfo:
         num_heads: number of heads, None where there are none.
         num_kv_heads: number of key-value heads, None where there are none.
         flat: the tensor arrives as (batch × tokens, width).
+        part: the module's name within the layer; empty for the layer itself.
     """
 
     site: Site
@@ -78,6 +79,12 @@ class SiteInfo:
     num_heads: int | None = None
     num_kv_heads: int | None = None
     flat: bool = False
+    part: str = ""
+
+    @property
+    def hooked(self) -> nn.Module:
+        """The module at the site's place now: an adapter that was put around the module is controlled with it."""
+        return self.layer.get_submodule(self.part) if self.part else self.module
 
 
 @dataclass(frozen=True)
@@ -238,7 +245,7 @@ def _ffn_site(layer: LayerInfo, row: FfnRow | None) -> SiteInfo | str:
     if made != width * (2 if row.fused else len(row.into)):
         raise ModelError(f"{layer.path}: {', '.join(row.into)} do not make the {width} neurons that {row.out} reads")
     site = Site(layer.stack, layer.number, "ffn")
-    return SiteInfo(site, module, "input", width, layer.module, f"{layer.path}.{row.out}", flat=row.flat)
+    return SiteInfo(site, module, "input", width, layer.module, f"{layer.path}.{row.out}", flat=row.flat, part=row.out)
 
 
 def _attention_site(layer: LayerInfo, kind: SiteKind, row: AttentionRow, config: Any) -> SiteInfo:
@@ -261,6 +268,7 @@ def _attention_site(layer: LayerInfo, kind: SiteKind, row: AttentionRow, config:
         head_dim=head_dim,
         num_heads=width // head_dim,
         num_kv_heads=(made - width) // (2 * head_dim),
+        part=row.out,
     )
 
 

@@ -51,6 +51,8 @@ def why_weights_are_fixed(model: PreTrainedModel) -> str | None:
     method = _quantisation(model)
     if method is not None:
         return f"the model is quantised ({method}): its weights are packed and cannot be changed exactly"
+    if adapters_of(model):
+        return f"it has adapters ({', '.join(adapters_of(model))}) beside its weights: merge them first"
     for name, module in model.named_modules():
         if is_linear(module):
             reason = _why_fixed(module)
@@ -59,6 +61,25 @@ def why_weights_are_fixed(model: PreTrainedModel) -> str | None:
     if _ranks(model):
         return "the model runs tensor-parallel: each device holds a part of its weights"
     return None
+
+
+def adapters_of(model: nn.Module) -> tuple[str, ...]:
+    """Names of the adapters (peft's) that act in a model beside its weights."""
+    return tuple(dict.fromkeys(str(name) for _, layer in _adapted_layers(model) for name in layer.active_adapters))
+
+
+def adapter_tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and tensors of all adapters of a model."""
+    for path, layer in _adapted_layers(model):
+        for name, value in layer.state_dict().items():
+            if not name.startswith("base_layer."):
+                yield f"{path}.{name}", value
+
+
+def _adapted_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    for path, module in model.named_modules():
+        if hasattr(module, "base_layer") and hasattr(module, "active_adapters"):
+            yield path, module
 
 
 def check_weights_can_change(model: PreTrainedModel, what: str) -> None:
@@ -75,7 +96,7 @@ def check_weights_can_change(model: PreTrainedModel, what: str) -> None:
     if reason is not None:
         raise ModelError(
             f"{what} is not possible: {reason}",
-            hint=f"load the original checkpoint unquantised and on one device for {what}; controls work on this one",
+            hint=f"load the original checkpoint, unquantised, on one device, for {what}; controls work on this one",
         )
 
 
