@@ -14,8 +14,7 @@ from transformers import ContinuousBatchingConfig, StoppingCriteria
 from neurodial.control import Control, LoadedModel, SetCatalogue, load_model, parse_controls
 from neurodial.control.models.sites import SiteInfo, sites_of
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.model.caches import GrowingCache, RowCache
-from neurodial.service.engine.model.kv_cache import KVCache
+from neurodial.service.engine.model.kv_cache import KVCache, RowCache
 from neurodial.service.engine.model.processor import RequestProcessor
 from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.engine.sequence import Sequence as EngineSequence
@@ -24,6 +23,7 @@ from neurodial.service.engine.types import EngineRequest
 from tests.benchmarks.bench_control import ROOT
 from tests.benchmarks.bench_control import random_llama as bare_llama
 from tests.benchmarks.engine_load import MAX_ROWS, NEURONS, Generate, Job, Serve, Served, in_batches, padded
+from tests.service.engine.growing_cache import GrowingCache
 
 SHIFT = 0.5
 Numbered = Callable[[int], tuple[Control, ...]]

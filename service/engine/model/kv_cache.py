@@ -1,10 +1,11 @@
-"""A cache whose rows lie in preallocated tensors: a step writes one column, and nothing else is copied.
+"""Keys and values of all rows that are being decoded: what a cache does, and the one in preallocated tensors.
 
-All rows write the same column, the one after the last; the columns that a pass reads are a slice, up to it. What lies
-left of the longest row is dead. When the last column is used up, or a new row is longer than what lies left of the
-column, everything moves to the front of new tensors: once in as many steps as the longest row has tokens.
+Every row's tokens end at the same column, so that a new token is one more column for all, and rows that are shorter
+than others start later (they are padded on the left). The encoder's side of an encoder–decoder model starts at column
+0 and is padded on the right. Cells that belong to no row are zero, never stale: 0 × NaN is NaN.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence as Items
 from typing import Any
 
@@ -12,25 +13,89 @@ import torch
 from transformers import Cache, EncoderDecoderCache
 from transformers.cache_utils import CacheLayerMixin
 
-from neurodial.service.engine.model.caches import LayerTensors, RowCache, blank, layers_of
-
 _SPARE_COLUMNS = 64
 
+LayerTensors = list[tuple[torch.Tensor, torch.Tensor]]
 
-class _Block:
-    """Tensors of one shape, all layers' in one piece: (tensors, rows, heads, columns, size)."""
 
-    def __init__(self, like: torch.Tensor, count: int) -> None:
-        self._like, self._count = like, count
-        self.data = torch.zeros(count, 0, like.shape[1], 0, like.shape[3], dtype=like.dtype, device=like.device)
+class RowCache(ABC):
+    """The cache of a changing batch.
 
-    def reserve(self, rows: int, columns: int, shift: int, used: slice, num_rows: int) -> None:
-        """Makes room, with the used columns moved by `shift`; all other cells are zero."""
-        old = self.data
-        _, _, heads, _, size = old.shape
-        self.data = torch.zeros(self._count, rows, heads, columns, size, dtype=old.dtype, device=old.device)
-        if num_rows and used.stop > used.start:
-            self.data[:, :num_rows, :, used.start + shift : used.stop + shift] = old[:, :num_rows, :, used]
+    Attributes:
+        lengths: tokens of each row.
+        sources: encoder tokens of each row; zeros in a decoder-only model.
+    """
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+        self.sources: list[int] = []
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in the cache."""
+        return len(self.lengths)
+
+    @property
+    def width(self) -> int:
+        """Columns that a pass reads, without the token that it adds."""
+        return max(self.lengths, default=0)
+
+    @property
+    def source_width(self) -> int:
+        """Columns of the encoder's side."""
+        return max(self.sources, default=0)
+
+    @abstractmethod
+    def view(self, rows: Items[int] | None = None) -> Cache:
+        """What a pass over some rows (None is all) reads and adds one token to; nothing counts before `commit`.
+
+        A pass that failed is forgotten by viewing its rows again.
+        """
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Makes the tokens that were added since the last commit count. Rows that had no pass must leave next."""
+
+    @abstractmethod
+    def join(self, fresh: Cache, lengths: Items[int], sources: Items[int], copies: Items[int]) -> None:
+        """Adds rows at the end.
+
+        Args:
+            fresh: what their first pass filled, padded on the left, on the encoder's side on the right.
+            lengths: tokens of each.
+            sources: encoder tokens of each.
+            copies: how many rows each becomes, one after another.
+        """
+
+    @abstractmethod
+    def select(self, rows: Items[int]) -> None:
+        """Row i becomes what row `rows[i]` was; there are fewer rows then, and what is not named is cleared."""
+
+    @abstractmethod
+    def reorder(self, rows: Items[int]) -> None:
+        """Row i becomes what row `rows[i]` was, of the same request: the encoder's side is the same."""
+
+
+def layers_of(cache: Cache) -> tuple[LayerTensors, LayerTensors]:
+    """Keys and values of every layer: of the decoder's own tokens, and of the encoder's (none in a causal model)."""
+    if isinstance(cache, EncoderDecoderCache):
+        return _tensors(cache.self_attention_cache), _tensors(cache.cross_attention_cache)
+    return _tensors(cache), []
+
+
+def _tensors(cache: Any) -> LayerTensors:
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def blank(tensor: torch.Tensor, lengths: Items[int], *, left: bool) -> torch.Tensor:
+    """A copy of (rows, heads, columns, size) whose padding columns are zero."""
+    columns = tensor.shape[2]
+    if min(lengths) == columns:
+        return tensor
+    count = torch.tensor(lengths, device=tensor.device)[:, None]
+    places = torch.arange(columns, device=tensor.device)[None]
+    padding = places < columns - count if left else places >= count
+    return tensor.masked_fill(padding[:, None, :, None], 0)
 
 
 class _Store:
@@ -40,17 +105,23 @@ class _Store:
         flat = [tensor for pair in fresh for tensor in pair]
         shapes = list(dict.fromkeys((t.shape[1], t.shape[3], t.dtype) for t in flat))
         self._members = [[i for i, t in enumerate(flat) if (t.shape[1], t.shape[3], t.dtype) == s] for s in shapes]
-        self.blocks = [_Block(flat[members[0]], len(members)) for members in self._members]
         self.rows = self.columns = 0
+        self.blocks = [  # of each shape: (tensors, rows, heads, columns, size)
+            flat[members[0]].new_zeros(len(members), 0, heads, 0, size)
+            for members, (heads, size, _) in zip(self._members, shapes, strict=True)
+        ]
         self.tensors: list[torch.Tensor] = []  # per layer: keys, values
 
     def reserve(self, rows: int, columns: int, shift: int, used: slice, num_rows: int) -> None:
-        """Makes room; see `_Block.reserve`."""
+        """Makes room, with the used columns moved by `shift`; all other cells are zero."""
         self.rows, self.columns = rows, columns
         places: dict[int, torch.Tensor] = {}
-        for block, members in zip(self.blocks, self._members, strict=True):
-            block.reserve(rows, columns, shift, used, num_rows)
-            places |= {member: block.data[i] for i, member in enumerate(members)}
+        for number, (old, members) in enumerate(zip(self.blocks, self._members, strict=True)):
+            count, _, heads, _, size = old.shape
+            block = self.blocks[number] = old.new_zeros(count, rows, heads, columns, size)
+            if num_rows and used.stop > used.start:
+                block[:, :num_rows, :, used.start + shift : used.stop + shift] = old[:, :num_rows, :, used]
+            places |= {member: block[i] for i, member in enumerate(members)}
         self.tensors = [places[i] for i in range(len(places))]
 
     def write(
@@ -62,7 +133,7 @@ class _Store:
             new = torch.stack([blank(flat[i], lengths, left=left) for i in members])
             if repeats is not None:
                 new = new.repeat_interleave(repeats.to(new.device), dim=1)
-            block.data[:, row : row + new.shape[1], :, columns] = new
+            block[:, row : row + new.shape[1], :, columns] = new
 
     def move(self, rows: Items[int], columns: slice) -> None:
         """Copies row `rows[i]` over row i, where they differ."""
@@ -71,18 +142,23 @@ class _Store:
         for block in self.blocks if moves else ():
             if moves.keys().isdisjoint(origins):  # as when rows leave: plain copies take a fraction of the time
                 for target, origin in moves.items():
-                    block.data[:, target, :, columns] = block.data[:, origin, :, columns]
+                    block[:, target, :, columns] = block[:, origin, :, columns]
             else:
-                block.data[:, targets, :, columns] = block.data[:, origins, :, columns]
+                block[:, targets, :, columns] = block[:, origins, :, columns]
 
     def clear(self, rows: slice, columns: slice) -> None:
         """Zeroes rows."""
         for block in self.blocks:
-            block.data[:, rows, :, columns] = 0
+            block[:, rows, :, columns] = 0
 
 
 class KVCache(RowCache):
-    """Rows in preallocated tensors; see the module."""
+    """Rows in preallocated tensors: a step writes one column, and nothing else is copied.
+
+    All rows write the same column, the one after the last; the columns that a pass reads are a slice, up to it. What
+    lies left of the longest row is dead. When the last column is used up, or a new row is longer than what lies left of
+    the column, everything moves to the front of new tensors: once in as many steps as the longest row has tokens.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -17,9 +17,9 @@ from neurodial.control.errors import AddressError, BadInput, ControlError, Limit
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.compiling import CompiledControls, compile_controls
 from neurodial.control.plans.selecting import original_width
-from neurodial.service.engine.model.caches import RowCache
 from neurodial.service.engine.model.columns import Column, of_stack, read_columns
 from neurodial.service.engine.model.forward.lm_head import block_lm_head
+from neurodial.service.engine.model.kv_cache import RowCache
 from neurodial.service.engine.model.prompts import Prompts
 from neurodial.service.engine.model.runner import ModelRunner
 from neurodial.service.engine.model.sampling import ModelDefaults

@@ -9,9 +9,8 @@ import torch
 from neurodial.control.distilled.head import Head
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.runtime.batch import BatchController
-from neurodial.service.engine.model.caches import RowCache
 from neurodial.service.engine.model.forward.passes import CausalPasses, Step, TranslationPasses
-from neurodial.service.engine.model.kv_cache import KVCache
+from neurodial.service.engine.model.kv_cache import KVCache, RowCache
 from neurodial.service.engine.model.reading import Pieces, Reader
 from neurodial.service.engine.model.running import Decode, NextTokens, RunningSequence
 from neurodial.service.engine.model.sampling import ModelDefaults, likeliest

@@ -15,12 +15,12 @@ from neurodial.control.plans.compiling import CompiledControls, compile_controls
 from neurodial.control.runtime.generate import controlled
 from neurodial.service.engine import sequence as engine_sequence
 from neurodial.service.engine.handle import Handle
-from neurodial.service.engine.model.caches import GrowingCache, RowCache
-from neurodial.service.engine.model.kv_cache import KVCache
+from neurodial.service.engine.model.kv_cache import KVCache, RowCache
 from neurodial.service.engine.model.processor import RequestProcessor
 from neurodial.service.engine.scheduler import Capacity, Scheduler
 from neurodial.service.engine.stepping import Stepper
 from neurodial.service.engine.types import EngineRequest, Failed, Finished, Prepared
+from tests.service.engine.growing_cache import GrowingCache
 from tests.tiny import PAD
 
 CACHES: tuple[Callable[[], RowCache], ...] = (KVCache, GrowingCache)

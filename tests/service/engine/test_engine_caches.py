@@ -8,8 +8,7 @@ import pytest
 import torch
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
-from neurodial.service.engine.model.caches import RowCache, layers_of
-from neurodial.service.engine.model.kv_cache import KVCache
+from neurodial.service.engine.model.kv_cache import KVCache, RowCache, layers_of
 from tests.service.engine.driving import CACHES
 
 LAYERS, HEADS, SIZE = 2, 2, 3
@@ -159,12 +158,12 @@ def test_freed_slots_are_cleared() -> None:
     assert source is not None
     for store, columns in ((own, cache.used), (source, slice(0, cache.source_width))):
         for block in store.blocks:
-            block.data[:, 1:, :, columns] = float("nan")
+            block[:, 1:, :, columns] = float("nan")
     cache.select([0])
     for store in (own, source):
         for block in store.blocks:
-            assert not block.data.isnan().any()
-            assert not block.data[:, 1:].any()
+            assert not block.isnan().any()
+            assert not block[:, 1:].any()
 
 
 def test_a_step_copies_nothing() -> None:
@@ -173,7 +172,7 @@ def test_a_step_copies_nothing() -> None:
     model = Model(cache, has_source=False)
     model.join([3, 4], [1, 1])
     assert cache._own is not None
-    before = [block.data.data_ptr() for block in cache._own.blocks]
+    before = [block.data_ptr() for block in cache._own.blocks]
     for _ in range(60):
         model.step()
-    assert [block.data.data_ptr() for block in cache._own.blocks] == before
+    assert [block.data_ptr() for block in cache._own.blocks] == before

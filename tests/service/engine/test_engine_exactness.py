@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from neurodial.service.engine.model.caches import GrowingCache, RowCache
-from neurodial.service.engine.model.kv_cache import KVCache
+from neurodial.service.engine.model.kv_cache import KVCache, RowCache
 from neurodial.service.engine.types import Finished
 from tests.service.engine.driving import NEAR_TIE, Driver, end_of, random_controls, solo
+from tests.service.engine.growing_cache import GrowingCache
 from tests.tiny import ARCHITECTURE_NAMES, VOCABULARY, tiny
 
 WRITING = [

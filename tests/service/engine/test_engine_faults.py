@@ -8,7 +8,7 @@ import torch
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import InternalError
-from neurodial.service.engine.model.caches import RowCache
+from neurodial.service.engine.model.kv_cache import RowCache
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.types import Failed, Finished, Prepared
 from tests.service.engine.driving import CACHES, Driver, solo

@@ -11,12 +11,12 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.runtime.batch import BatchController
-from neurodial.service.engine.model.caches import RowCache
 from neurodial.service.engine.model.forward.cross_attention import CrossAttentionKeys
 from neurodial.service.engine.model.forward.direct import DirectStep, proven
 from neurodial.service.engine.model.forward.masks import Mask, left_aligned, right_aligned
 from neurodial.service.engine.model.forward.padding import padded, padding_token
 from neurodial.service.engine.model.forward.positions import RowPositions
+from neurodial.service.engine.model.kv_cache import RowCache
 
 # Tokens of two rows and their lengths before: steps that tell whether a direct step is what `forward` does.
 _PROBE = (([1, 2], [0, 0]), ([3, 4], [1, 0]), ([5, 6], [2, 1]))

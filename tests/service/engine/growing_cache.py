@@ -1,11 +1,5 @@
-"""Keys and values of all rows that are being decoded, behind one interface; and the simplest kind, which grows.
+"""The plainest cache, which the preallocated one is compared with."""
 
-Every row's tokens end at the same column, so that a new token is one more column for all, and rows that are shorter
-than others start later (they are padded on the left). The encoder's side of an encoder–decoder model starts at column
-0 and is padded on the right. Cells that belong to no row are zero, never stale: 0 × NaN is NaN.
-"""
-
-from abc import ABC, abstractmethod
 from collections.abc import Sequence as Items
 from typing import Any
 
@@ -13,87 +7,7 @@ import torch
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 
-LayerTensors = list[tuple[torch.Tensor, torch.Tensor]]
-
-
-class RowCache(ABC):
-    """The cache of a changing batch.
-
-    Attributes:
-        lengths: tokens of each row.
-        sources: encoder tokens of each row; zeros in a decoder-only model.
-    """
-
-    def __init__(self) -> None:
-        self.lengths: list[int] = []
-        self.sources: list[int] = []
-
-    @property
-    def num_rows(self) -> int:
-        """Rows in the cache."""
-        return len(self.lengths)
-
-    @property
-    def width(self) -> int:
-        """Columns that a pass reads, without the token that it adds."""
-        return max(self.lengths, default=0)
-
-    @property
-    def source_width(self) -> int:
-        """Columns of the encoder's side."""
-        return max(self.sources, default=0)
-
-    @abstractmethod
-    def view(self, rows: Items[int] | None = None) -> Cache:
-        """What a pass over some rows (None is all) reads and adds one token to; nothing counts before `commit`.
-
-        A pass that failed is forgotten by viewing its rows again.
-        """
-
-    @abstractmethod
-    def commit(self) -> None:
-        """Makes the tokens that were added since the last commit count. Rows that had no pass must leave next."""
-
-    @abstractmethod
-    def join(self, fresh: Cache, lengths: Items[int], sources: Items[int], copies: Items[int]) -> None:
-        """Adds rows at the end.
-
-        Args:
-            fresh: what their first pass filled, padded on the left, on the encoder's side on the right.
-            lengths: tokens of each.
-            sources: encoder tokens of each.
-            copies: how many rows each becomes, one after another.
-        """
-
-    @abstractmethod
-    def select(self, rows: Items[int]) -> None:
-        """Row i becomes what row `rows[i]` was; there are fewer rows then, and what is not named is cleared."""
-
-    @abstractmethod
-    def reorder(self, rows: Items[int]) -> None:
-        """Row i becomes what row `rows[i]` was, of the same request: the encoder's side is the same."""
-
-
-def layers_of(cache: Cache) -> tuple[LayerTensors, LayerTensors]:
-    """Keys and values of every layer: of the decoder's own tokens, and of the encoder's (none in a causal model)."""
-    if isinstance(cache, EncoderDecoderCache):
-        return _tensors(cache.self_attention_cache), _tensors(cache.cross_attention_cache)
-    return _tensors(cache), []
-
-
-def _tensors(cache: Any) -> LayerTensors:
-    return [(layer.keys, layer.values) for layer in cache.layers]
-
-
-def blank(tensor: torch.Tensor, lengths: Items[int], *, left: bool) -> torch.Tensor:
-    """A copy of (rows, heads, columns, size) whose padding columns are zero."""
-    columns = tensor.shape[2]
-    if min(lengths) == columns:
-        return tensor
-    count = torch.tensor(lengths, device=tensor.device)[:, None]
-    places = torch.arange(columns, device=tensor.device)[None]
-    padding = places < columns - count if left else places >= count
-    return tensor.masked_fill(padding[:, None, :, None], 0)
+from neurodial.service.engine.model.kv_cache import LayerTensors, RowCache, blank, layers_of
 
 
 class GrowingCache(RowCache):
