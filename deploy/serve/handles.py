@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import cached_property
 from typing import Any
@@ -13,19 +13,9 @@ from ray.exceptions import RayActorError, RayError
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from neurodial.control.controls import Control
 from neurodial.control.errors import EngineGone, NeurodialError, Overloaded, Unavailable
-from neurodial.service.engine.coalescing import Gathered
-from neurodial.service.engine.types import (
-    EngineInfo,
-    EngineRequest,
-    EngineStats,
-    Event,
-    Failed,
-    Message,
-    SetInfo,
-    Tokens,
-)
+from neurodial.service.engine.client import EngineClient, Method
+from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineStats, Events, Failed, Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +28,7 @@ CALL_ERRORS = (RayError, RayServeException, AioRpcError)
 _GONE = frozenset({StatusCode.UNAVAILABLE, StatusCode.CANCELLED})  # the process has ended, or its server is closing
 
 
-class HandleClient:
+class HandleClient(EngineClient):
     """An engine deployment, reached by its handle; see `EngineClient`.
 
     Args:
@@ -82,31 +72,11 @@ class HandleClient:
         answers = [state if isinstance(state, EngineStats) else None for state in states]
         return together(answers, self._min_replicas)
 
-    async def check_set(self, data: bytes) -> SetInfo:
-        """See `EngineClient.check_set`."""
-        result: SetInfo = await self._call("check_set", data)
-        return result
+    async def call(self, method: Method, *args: Any, **options: Any) -> Any:
+        """Asks one replica; see `EngineClient.call`."""
+        return await self._call("call", method, *args, **options)
 
-    async def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
-        """See `EngineClient.validate`."""
-        result: Mapping[str, Any] = await self._call("validate", controls)
-        return result
-
-    async def tokenize(
-        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
-    ) -> tuple[tuple[int, str], ...]:
-        """See `EngineClient.tokenize`."""
-        result: tuple[tuple[int, str], ...] = await self._call(
-            "tokenize", text, add_special_tokens=add_special_tokens, messages=messages
-        )
-        return result
-
-    async def detokenize(self, ids: tuple[int, ...]) -> str:
-        """See `EngineClient.detokenize`."""
-        result: str = await self._call("detokenize", ids)
-        return result
-
-    async def generate(self, requests: tuple[EngineRequest, ...]) -> AsyncIterator[tuple[int, Event]]:
+    async def generate(self, requests: tuple[EngineRequest, ...]) -> AsyncGenerator[Events, None]:
         """Serves requests on one replica; closing the iterator cancels them there.
 
         Where that replica dies, the requests that have not ended and of which no token has gone out are served by
@@ -121,14 +91,15 @@ class HandleClient:
                 self._retried(len(unfinished))
             places = tuple(unfinished)
             try:
-                async with aclosing(self._attempt(tuple(unfinished.values()))) as events:
-                    async for place, event in events:
-                        index = places[place]
-                        if isinstance(event, Tokens):
-                            begun.add(index)
-                        else:
-                            del unfinished[index]
-                        yield index, event
+                async with aclosing(self._attempt(tuple(unfinished.values()))) as arriving:
+                    async for answer in arriving:
+                        events = [(places[place], event) for place, event in answer]
+                        for index, event in events:
+                            if isinstance(event, Tokens):
+                                begun.add(index)
+                            else:
+                                del unfinished[index]
+                        yield events
             except EngineGone as error:
                 if is_last or unfinished.keys() <= begun:
                     raise
@@ -136,21 +107,19 @@ class HandleClient:
                 unfinished = {index: request for index, request in unfinished.items() if index not in begun}
             if not unfinished:
                 break
-        for index, failed in lost.items():
-            yield index, failed
+        if lost:
+            yield list(lost.items())
 
-    async def _attempt(self, requests: tuple[EngineRequest, ...]) -> AsyncGenerator[tuple[int, Event], None]:
+    async def _attempt(self, requests: tuple[EngineRequest, ...]) -> AsyncGenerator[Events, None]:
         """One call: of a generator where somebody wants tokens on the way, else a plain one, which is cheaper."""
         is_streamed = any(request.stream for request in requests)
         call: Any = (self._pieces if is_streamed else self._whole).remote(requests)
         try:
             if not is_streamed:
-                for item in _accepted(await call):
-                    yield item
+                yield _accepted(await call)
                 return
-            async for items in call:
-                for item in _accepted(items):
-                    yield item
+            async for answer in call:
+                yield _accepted(answer)
         except CALL_ERRORS as error:
             raise translated(error) from error
         except BaseException:  # nobody waits any more
@@ -202,7 +171,7 @@ async def _result(response: Any) -> Any:
         raise translated(error) from error
 
 
-def _accepted(answer: Gathered | NeurodialError) -> Gathered:
+def _accepted(answer: Events | NeurodialError) -> Events:
     """What came back, unless that is a refusal."""
     if isinstance(answer, NeurodialError):
         raise answer

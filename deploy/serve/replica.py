@@ -4,21 +4,19 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from neurodial.control.controls import Control
 from neurodial.control.errors import EngineGone, NeurodialError, Unavailable
 from neurodial.deploy.configuration.config import Config
 from neurodial.deploy.configuration.settings import ModelSettings
 from neurodial.deploy.serve.hub import Reporter
-from neurodial.service.engine.client import LocalClient, generate
-from neurodial.service.engine.coalescing import Gathered, gathered
+from neurodial.service.engine.client import LocalClient, Method
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineStats, Event, Failed, Message, SetInfo
+from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineStats, Events, Failed
 from neurodial.service.observability import logs
 
 logger = logging.getLogger(__name__)
@@ -76,56 +74,43 @@ class EngineReplica:
             return EngineStats("failed", 0, 0, 0.0, num_ready=0)
         return self._ready().stats()
 
-    async def generate(self, requests: tuple[EngineRequest, ...]) -> AsyncIterator[Gathered | NeurodialError]:
+    async def generate(self, requests: tuple[EngineRequest, ...]) -> AsyncIterator[Events | NeurodialError]:
         """Serves requests that belong together, piece by piece; a refusal is the only item then."""
         try:
-            async with aclosing(gathered(self._events(requests))) as batches:
-                async for batch in batches:
-                    yield batch
+            async with aclosing(self._events(requests)) as arriving:
+                async for events in arriving:
+                    yield events
         except EngineGone as error:
             leave(error)
         except NeurodialError as error:
             yield error
 
-    async def generate_whole(self, requests: tuple[EngineRequest, ...]) -> Gathered | NeurodialError:
+    async def generate_whole(self, requests: tuple[EngineRequest, ...]) -> Events | NeurodialError:
         """Serves requests that belong together until all have ended or one has failed, or refuses them."""
-        ends: Gathered = []
+        ends: Events = []
         try:
-            async with aclosing(self._events(requests)) as events:
-                async for index, event in events:
-                    ends.append((index, event))
-                    if isinstance(event, Failed):  # the answer is this error: what else runs is given up
-                        break
+            async with aclosing(self._events(requests)) as arriving:
+                async for events in arriving:
+                    ends += events
+                    if any(isinstance(event, Failed) for _, event in events):
+                        break  # the answer is this error: what else runs is given up
         except EngineGone as error:
             leave(error)
         except NeurodialError as error:
             return error
         return ends
 
-    async def _events(self, requests: tuple[EngineRequest, ...]) -> AsyncGenerator[tuple[int, Event], None]:
-        async with aclosing(generate(self._ready(), requests)) as events:
-            async for index, event in events:
-                if isinstance(event, Failed) and isinstance(event.error, EngineGone):
-                    raise event.error
-                yield index, event
+    async def _events(self, requests: tuple[EngineRequest, ...]) -> AsyncGenerator[Events, None]:
+        async with aclosing(self._client().generate(requests)) as arriving:
+            async for events in arriving:
+                for _, event in events:
+                    if isinstance(event, Failed) and isinstance(event.error, EngineGone):
+                        raise event.error
+                yield events
 
-    async def check_set(self, data: bytes) -> SetInfo:
-        """See `EngineClient.check_set`."""
-        return await self._client().check_set(data)
-
-    async def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
-        """See `EngineClient.validate`."""
-        return await self._client().validate(controls)
-
-    async def tokenize(
-        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
-    ) -> tuple[tuple[int, str], ...]:
-        """See `EngineClient.tokenize`."""
-        return await self._client().tokenize(text, add_special_tokens=add_special_tokens, messages=messages)
-
-    async def detokenize(self, ids: tuple[int, ...]) -> str:
-        """See `EngineClient.detokenize`."""
-        return await self._client().detokenize(ids)
+    async def call(self, method: Method, *args: Any, **options: Any) -> Any:
+        """See `EngineClient.call`."""
+        return await self._client().call(method, *args, **options)
 
     def check_health(self) -> None:
         """Lets Ray replace a replica whose engine is dead or stuck, or whose model may load at a second try.

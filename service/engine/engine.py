@@ -2,35 +2,57 @@
 
 import threading
 import time
-from collections.abc import Mapping
 from collections.abc import Sequence as Items
-from typing import Any
+from typing import Protocol
 
 from prometheus_client.metrics_core import Metric
 
-from neurodial.control.controls import Control
 from neurodial.control.errors import BadInput, EngineGone, NeurodialError
 from neurodial.service.engine.handle import Handle
-from neurodial.service.engine.metrics import EngineMetrics, Load
+from neurodial.service.engine.metrics import EngineMetrics
 from neurodial.service.engine.scheduler import Capacity, Plan, Scheduler
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Runner, Stepper
-from neurodial.service.engine.types import EngineRequest, EngineState, EngineStats, Message, SetInfo
+from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineState, EngineStats, Prepared
+
+
+class Processor(Protocol):
+    """What an engine serves: a model, or something that behaves like one. Any thread calls it, but for its runner.
+
+    It has the methods of `EngineClient.call` as well.
+    """
+
+    @property
+    def info(self) -> EngineInfo:
+        """The model and its neuron sets."""
+
+    @property
+    def runner(self) -> Runner:
+        """What the engine's thread drives."""
+
+    def prepare(self, request: EngineRequest) -> Prepared:
+        """Checks a request and compiles its controls.
+
+        Raises:
+            BadInput: naming the field that is wrong.
+        """
+
+    def decode(self, ids: Items[int]) -> str:
+        """The text of generated tokens."""
 
 
 class Engine:
     """Serves one model: `submit` a request, read its handle, `cancel` it.
 
     Args:
-        runner: owns the model.
+        processor: owns the model.
         capacity: what it holds at once.
         stuck_after_s: a step that takes longer makes the engine unhealthy.
     """
 
-    def __init__(self, runner: Runner, capacity: Capacity | None = None, *, stuck_after_s: float = 120.0) -> None:
-        self.info = runner.info
-        self._runner = runner
-        self._stepper = Stepper(runner)
+    def __init__(self, processor: Processor, capacity: Capacity | None = None, *, stuck_after_s: float = 120.0) -> None:
+        self.info, self.processor = processor.info, processor
+        self._stepper = Stepper(processor.runner)
         self._stuck_after_s = stuck_after_s
         self._scheduler = Scheduler(capacity or Capacity())
         self._metrics = EngineMetrics(self.info.model)
@@ -90,30 +112,9 @@ class Engine:
 
     def metrics(self) -> list[Metric]:
         """All that the engine has measured since its start, and how it is doing now."""
-        stats = self.stats()
         with self._changed:
             rows, used = self._scheduler.num_rows, self._scheduler.num_cache_tokens
-        share = used / self._scheduler.capacity.cache_tokens
-        load = Load(stats.state, stats.num_running, stats.num_waiting, rows, share, stats.heartbeat_age_s)
-        return self._metrics.snapshot_of(load)
-
-    def check_set(self, data: bytes) -> SetInfo:
-        """Reads a neuron-set file and checks that the model takes it; see `EngineClient.check_set`."""
-        return self._runner.check_set(data)
-
-    def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
-        """Compiles controls and runs nothing; see `EngineClient.validate`."""
-        return self._runner.validate(controls)
-
-    def tokenize(
-        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
-    ) -> tuple[tuple[int, str], ...]:
-        """The tokens of a text, or of a chat; see `EngineClient.tokenize`."""
-        return self._runner.tokenize(text, add_special_tokens=add_special_tokens, messages=messages)
-
-    def detokenize(self, ids: tuple[int, ...]) -> str:
-        """The text of tokens; see `EngineClient.detokenize`."""
-        return self._runner.detokenize(ids)
+        return self._metrics.snapshot_of(self.stats(), rows, used / self._scheduler.capacity.cache_tokens)
 
     def close(self, timeout: float = 10.0) -> None:
         """Stops: what waits fails, what runs ends after the current step."""
@@ -123,8 +124,8 @@ class Engine:
     def _sequence(self, request: EngineRequest) -> Sequence:
         arrived = time.monotonic()
         _check_search(request)
-        prepared = self._runner.prepare(request)
-        return Sequence(request, prepared, Handle(request.id, self.cancel), self._runner.decode, arrived)
+        prepared = self.processor.prepare(request)
+        return Sequence(request, prepared, Handle(request.id, self.cancel), self.processor.decode, arrived)
 
     def _loop(self) -> None:
         try:

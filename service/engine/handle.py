@@ -3,10 +3,11 @@
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import suppress
 
 from neurodial.control.errors import Unavailable
-from neurodial.service.engine.types import Event, Failed, Finished, Tokens
+from neurodial.service.engine.types import Event, Events, Failed, Finished, Tokens
 
 
 class Handle:
@@ -28,7 +29,7 @@ class Handle:
         with self._arrived:
             last = self._events[-1] if self._events else None
             if isinstance(event, Tokens) and isinstance(last, Tokens):
-                self._events[-1] = Tokens(last.text + event.text, last.logprobs + event.logprobs)
+                self._events[-1] = last + event
             else:
                 self._events.append(event)
             self._arrived.notify_all()
@@ -57,27 +58,39 @@ class Handle:
             if isinstance(event, Finished):
                 return event
 
-    async def events(self) -> AsyncIterator[Event]:
-        """Yields the events up to and including the last."""
-        loop, arrived = asyncio.get_running_loop(), asyncio.Event()
-
-        def wake() -> None:
-            try:
-                loop.call_soon_threadsafe(arrived.set)
-            except RuntimeError:  # the consumer's loop has closed: nobody reads any more
-                self._wake = None
-
-        self._wake = wake
-        while True:
-            arrived.clear()
-            event = self._next()
-            if event is None:
-                await arrived.wait()
-                continue
-            yield event
-            if not isinstance(event, Tokens):
-                return
-
-    def _next(self) -> Event | None:
+    def take(self) -> list[Event]:
+        """What waits; nothing is left."""
         with self._arrived:
-            return self._events.popleft() if self._events else None
+            waiting = list(self._events)
+            self._events.clear()
+        return waiting
+
+    def wake_by(self, wake: Callable[[], None]) -> None:
+        """Has something called, on the engine's thread, whenever an event has come."""
+        self._wake = wake
+
+
+async def events_of(handles: Sequence[Handle]) -> AsyncGenerator[Events, None]:
+    """Yields what has come for some requests since the consumer asked last, as soon as there is something.
+
+    A consumer that is behind gets fewer and larger pieces, none later. It ends when all requests have.
+    """
+    loop, arrived = asyncio.get_running_loop(), asyncio.Event()
+
+    def wake() -> None:
+        with suppress(RuntimeError):  # the consumer's loop has closed: nobody reads any more
+            loop.call_soon_threadsafe(arrived.set)
+
+    unfinished = dict(enumerate(handles))
+    for handle in handles:
+        handle.wake_by(wake)
+    while unfinished:
+        arrived.clear()
+        events = [(index, event) for index, handle in unfinished.items() for event in handle.take()]
+        for index, event in events:
+            if not isinstance(event, Tokens):
+                del unfinished[index]
+        if events:
+            yield events
+        else:
+            await arrived.wait()

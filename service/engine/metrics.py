@@ -7,7 +7,6 @@ values from closed lists only (models, operations, sites, error codes, routes), 
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import Counter
@@ -16,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from neurodial.control.errors import NeurodialError
 from neurodial.service.engine.scheduler import Plan
 from neurodial.service.engine.sequence import Sequence
-from neurodial.service.engine.types import EngineState, Failed, ModelInfo
+from neurodial.service.engine.types import EngineStats, Failed, ModelInfo
 from neurodial.service.instruments import Instruments
 
 _LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -24,27 +23,6 @@ _STEPS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25
 _COMPILING = (0.00001, 0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 _BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 _TOKENS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
-
-
-@dataclass(frozen=True)
-class Load:
-    """What an engine holds at one moment.
-
-    Attributes:
-        state: as its health check sees it.
-        num_running: sequences whose rows are decoded.
-        num_waiting: sequences that wait for a place.
-        num_rows: rows in use.
-        cache_use: share of the cache that the running rows may come to need, 0 to 1.
-        heartbeat_age_s: seconds since the engine's thread last showed life.
-    """
-
-    state: EngineState
-    num_running: int
-    num_waiting: int
-    num_rows: int
-    cache_use: float
-    heartbeat_age_s: float
 
 
 class EngineMetrics(Instruments):
@@ -124,14 +102,20 @@ class EngineMetrics(Instruments):
             "control_apply_seconds", "Time to put a request's controls into the running batch.", _COMPILING
         )
 
-    def snapshot_of(self, load: Load) -> list[Metric]:
-        """All metrics, with the gauges of this moment."""
-        self._running.set(load.num_running)
-        self._waiting.set(load.num_waiting)
-        self._rows.set(load.num_rows)
-        self._cache.set(load.cache_use)
-        self._ready.set(load.state == "ready")
-        self._age.set(load.heartbeat_age_s)
+    def snapshot_of(self, stats: EngineStats, num_rows: int, cache_use: float) -> list[Metric]:
+        """All metrics, with the gauges of this moment.
+
+        Args:
+            stats: how the engine is doing.
+            num_rows: rows in use.
+            cache_use: share of the cache that the running rows may come to need, 0 to 1.
+        """
+        self._running.set(stats.num_running)
+        self._waiting.set(stats.num_waiting)
+        self._rows.set(num_rows)
+        self._cache.set(cache_use)
+        self._ready.set(stats.state == "ready")
+        self._age.set(stats.heartbeat_age_s)
         return self.snapshot()
 
     def refused(self, error: NeurodialError, count: int = 1) -> None:

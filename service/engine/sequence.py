@@ -8,13 +8,11 @@ from neurodial.service.engine.handle import Handle
 from neurodial.service.engine.text import Decode, TextStream
 from neurodial.service.engine.types import (
     NOTHING_APPLIED,
-    Classified,
     EngineRequest,
     Failed,
     Finished,
     FinishReason,
     Prepared,
-    SiteActivations,
     TokenLogprob,
     Tokens,
 )
@@ -82,15 +80,7 @@ class Sequence:
                 return "stop"
         return "length" if len(self.ids) == self.prepared.max_tokens else None
 
-    def finish(
-        self,
-        reason: FinishReason,
-        applied: Mapping[str, Any] = NOTHING_APPLIED,
-        *,
-        pooled: tuple[float, ...] = (),
-        activations: tuple[SiteActivations, ...] = (),
-        classified: tuple[Classified, ...] = (),
-    ) -> None:
+    def finish(self, reason: FinishReason, applied: Mapping[str, Any] = NOTHING_APPLIED, payload: Any = None) -> None:
         """Delivers the end, once."""
         if self.is_finished:
             return
@@ -99,8 +89,7 @@ class Sequence:
         self.state = "finished"
         num_prompt, num_written = len(self.prepared.prompt_ids), len(self.ids)
         logprobs = tuple(self.logprobs)
-        found = pooled, activations, classified
-        self.end = Finished(reason, text, num_prompt, num_written, dict(applied), logprobs, *found)
+        self.end = Finished(reason, text, num_prompt, num_written, dict(applied), logprobs, payload)
         self.handle.deliver(self.end)
 
     def fail(self, error: NeurodialError) -> None:

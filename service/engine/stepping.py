@@ -9,21 +9,10 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from neurodial.control.controls import Control
 from neurodial.control.errors import InternalError, NeurodialError, Unavailable
 from neurodial.service.engine.scheduler import Plan
 from neurodial.service.engine.sequence import Sequence
-from neurodial.service.engine.types import (
-    Classified,
-    EngineInfo,
-    EngineRequest,
-    FinishReason,
-    Message,
-    Prepared,
-    SetInfo,
-    SiteActivations,
-    TokenLogprob,
-)
+from neurodial.service.engine.types import FinishReason, TokenLogprob
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +30,7 @@ class Outcome:
         end: why the sequence ends after these tokens, where the runner knows; end tokens, stop strings and
             `max_tokens` are the sequence's own business.
         error: why it failed instead.
-        pooled: of an `encode` request.
-        activations: of an `activations` request.
-        classified: of a `classify` request.
+        payload: what a request that reads asked for; see `Finished`.
     """
 
     sequence: Sequence
@@ -51,50 +38,19 @@ class Outcome:
     logprobs: tuple[TokenLogprob, ...] = ()
     end: FinishReason | None = None
     error: NeurodialError | None = None
-    pooled: tuple[float, ...] = ()
-    activations: tuple[SiteActivations, ...] = ()
-    classified: tuple[Classified, ...] = ()
+    payload: Any = None
 
 
 class Runner(Protocol):
-    """What an engine drives: a model, or something that behaves like one.
+    """What makes the tokens: a model's rows, or something that behaves like them; the engine's thread alone calls it.
 
-    `advance`, `commit`, `join`, `applied` and `release` are called on the engine's thread, the rest on any. `advance`
-    and `join` either return an outcome for every sequence or raise, and then nothing has changed, so that they can be
-    called again with fewer.
+    `advance` and `join` either return an outcome for every sequence or raise, and then nothing has changed, so that
+    they can be called again with fewer.
     """
-
-    @property
-    def info(self) -> EngineInfo:
-        """The model and its neuron sets."""
 
     @property
     def makes_first_tokens(self) -> bool:
         """Whether `join` makes the first tokens; else `advance` does, in the same step."""
-
-    def prepare(self, request: EngineRequest) -> Prepared:
-        """Checks a request and compiles its controls.
-
-        Raises:
-            BadInput: naming the field that is wrong.
-        """
-
-    def decode(self, ids: Items[int]) -> str:
-        """The text of generated tokens."""
-
-    def check_set(self, data: bytes) -> SetInfo:
-        """See `EngineClient.check_set`."""
-
-    def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
-        """See `EngineClient.validate`."""
-
-    def tokenize(
-        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
-    ) -> tuple[tuple[int, str], ...]:
-        """See `EngineClient.tokenize`."""
-
-    def detokenize(self, ids: tuple[int, ...]) -> str:
-        """See `EngineClient.detokenize`."""
 
     def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
         """The next token of every sequence. Nothing of it counts before `commit`."""
@@ -161,9 +117,7 @@ class Stepper:
                 reason = reason or ended
                 break
         if reason is not None:
-            applied = self._runner.applied(sequence)
-            found = {name: getattr(outcome, name) for name in ("pooled", "activations", "classified")}
-            sequence.finish(reason, applied, **found)
+            sequence.finish(reason, self._runner.applied(sequence), outcome.payload)
 
     def _give_up(self, sequence: Sequence) -> None:
         """Ends what was cancelled or ran out of time."""

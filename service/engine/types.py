@@ -107,6 +107,10 @@ class Tokens:
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
 
+    def __add__(self, later: "Tokens") -> "Tokens":
+        """The two as one piece."""
+        return Tokens(self.text + later.text, self.logprobs + later.logprobs)
+
 
 @dataclass(frozen=True)
 class SiteActivations:
@@ -151,10 +155,10 @@ class Finished:
         completion_tokens: tokens written, without the end token.
         applied: the controls' report.
         logprobs: of every token, where asked for.
-        pooled: of an `encode` request: the mean over the prompt's tokens of the last hidden states; of a distilled
-            model the kept neurons' activations, of words their mean.
-        activations: of an `activations` request: one for each stack that its neurons are in.
-        classified: of a `classify` request: the text, or each of its words.
+        payload: what a request that reads asked for. Of `encode` the numbers of the embedding: the mean over the
+            prompt's tokens of the last hidden states; of a distilled model the kept neurons' activations, of words
+            their mean. Of `activations` a tuple of `SiteActivations`, one for each stack that its neurons are in. Of
+            `classify` a tuple of `Classified`: the text, or each of its words.
     """
 
     reason: FinishReason
@@ -163,9 +167,7 @@ class Finished:
     completion_tokens: int
     applied: Mapping[str, Any] = field(default_factory=lambda: dict(NOTHING_APPLIED))
     logprobs: tuple[TokenLogprob, ...] = ()
-    pooled: tuple[float, ...] = ()
-    activations: tuple[SiteActivations, ...] = ()
-    classified: tuple[Classified, ...] = ()
+    payload: Any = None
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ class Failed:
 
 
 Event = Tokens | Finished | Failed
+Events = list[tuple[int, Event]]  # of requests that belong together: (index of the request, event)
 
 
 @dataclass(frozen=True)

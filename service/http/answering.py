@@ -12,8 +12,7 @@ from pydantic import BaseModel
 from neurodial.control.errors import NeurodialError
 from neurodial.service.access.limits import Limits
 from neurodial.service.engine.client import EngineClient
-from neurodial.service.engine.coalescing import gathered
-from neurodial.service.engine.types import EngineRequest, Event, Failed, Finished, Tokens
+from neurodial.service.engine.types import EngineRequest, Event, Events, Failed, Finished, Tokens
 from neurodial.service.http import body
 from neurodial.service.http.comparing import paired, with_uncontrolled
 from neurodial.service.http.generation import collect, open_stream, unless_disconnected, usage_of
@@ -55,8 +54,8 @@ async def respond(
         rows = with_uncontrolled(rows, limits)
     timeout = limits.request_timeout_s
     if request.stream:
-        events = await unless_disconnected(http, open_stream(client, rows, timeout))
-        chunks = _sse(events, _Writer(shape, request, len(rows), copies))
+        arriving = await unless_disconnected(http, open_stream(client, rows, timeout))
+        chunks = _sse(arriving, _Writer(shape, request, len(rows), copies))
         return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
     results = await unless_disconnected(http, collect(client, rows, timeout))
     return body.answer(shape.whole(paired(results, bool(request.compare)), usage_of(results, copies)))
@@ -100,13 +99,13 @@ class _Writer:
         return f"{usage}data: [DONE]\n\n"
 
 
-async def _sse(events: AsyncGenerator[tuple[int, Event], None], writer: _Writer) -> AsyncIterator[str]:
+async def _sse(arriving: AsyncGenerator[Events, None], writer: _Writer) -> AsyncIterator[str]:
     """The stream, ending in `[DONE]` or in an error; what a slow client lets pile up is sent together."""
-    async with aclosing(gathered(events)) as batches:
+    async with aclosing(arriving):
         text = ""
         try:
-            async for batch in batches:
-                for index, event in batch:
+            async for events in arriving:
+                for index, event in events:
                     text += writer.write(index, event)
                 if text:
                     yield text

@@ -2,20 +2,19 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from fastapi import Request as HttpRequest
 
 from neurodial.control.errors import Unavailable
 from neurodial.service.engine.client import EngineClient
-from neurodial.service.engine.types import EngineRequest, Event, Failed, Finished
+from neurodial.service.engine.types import EngineRequest, Events, Failed, Finished
 from neurodial.service.http.schemas.base import Applied, Usage
 from neurodial.service.observability import request_log
 
 Result = TypeVar("Result")
-Events = AsyncIterator[tuple[int, Event]]
 
 
 async def collect(client: EngineClient, requests: tuple[EngineRequest, ...], timeout: float) -> list[Finished]:
@@ -25,33 +24,34 @@ async def collect(client: EngineClient, requests: tuple[EngineRequest, ...], tim
         NeurodialError: the first failure; what has not ended is cancelled then.
     """
     results: list[Finished | None] = [None] * len(requests)
-    events = _timed(client.generate(requests), timeout)
-    async with aclosing(events):
-        async for index, event in events:
-            if isinstance(event, Failed):
-                raise event.error
-            if isinstance(event, Finished):
-                results[index] = event
+    async with aclosing(_timed(client.generate(requests), timeout)) as arriving:
+        async for events in arriving:
+            for index, event in events:
+                if isinstance(event, Failed):
+                    raise event.error
+                if isinstance(event, Finished):
+                    results[index] = event
     finished = [result for result in results if result is not None]
     if len(finished) < len(requests):
         raise Unavailable("the engine ended before the request did", hint="try again")
     return finished
 
 
-async def _timed(events: Events, timeout: float) -> AsyncGenerator[tuple[int, Event], None]:
+async def _timed(arriving: AsyncGenerator[Events, None], timeout: float) -> AsyncGenerator[Events, None]:
     deadline = time.monotonic() + timeout
-    async with aclosing(cast("Any", events)):
+    async with aclosing(arriving):
         while True:
             try:
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                    item = await anext(events)
+                    events = await anext(arriving)
             except StopAsyncIteration:
                 return
             except TimeoutError:
                 message = f"the request took longer than {timeout:g} s and was given up"
                 raise Unavailable(message, hint="send fewer or shorter texts, or try again later") from None
-            request_log.note_event(item[1])
-            yield item
+            for _, event in events:
+                request_log.note_event(event)
+            yield events
 
 
 async def unless_disconnected(http: HttpRequest, work: Coroutine[Any, Any, Result]) -> Result:
@@ -75,27 +75,26 @@ async def _disconnect(http: HttpRequest) -> None:
 
 async def open_stream(
     client: EngineClient, requests: tuple[EngineRequest, ...], timeout: float
-) -> AsyncGenerator[tuple[int, Event], None]:
+) -> AsyncGenerator[Events, None]:
     """Waits for the first event, so that a refusal still gets its own HTTP status.
 
     Raises:
         NeurodialError: if the first event is a failure.
     """
-    events = _timed(client.generate(requests), timeout)
-    first = await anext(events)
-    if isinstance(first[1], Failed):
-        await events.aclose()
-        raise first[1].error
-    return _chain(first, events)
+    arriving = _timed(client.generate(requests), timeout)
+    first = await anext(arriving)
+    _, event = first[0]
+    if isinstance(event, Failed):
+        await arriving.aclose()
+        raise event.error
+    return _chain(first, arriving)
 
 
-async def _chain(
-    first: tuple[int, Event], rest: AsyncGenerator[tuple[int, Event], None]
-) -> AsyncGenerator[tuple[int, Event], None]:
+async def _chain(first: Events, rest: AsyncGenerator[Events, None]) -> AsyncGenerator[Events, None]:
     async with aclosing(rest):
         yield first
-        async for item in rest:
-            yield item
+        async for events in rest:
+            yield events
 
 
 def usage_of(results: Sequence[Finished], copies: int = 1) -> Usage:

@@ -72,7 +72,8 @@ def by_client(client: EngineClient) -> Ask:
 
     async def ask(max_tokens: int) -> int:
         request = EngineRequest(f"bench-{next(numbers)}", text(), max_tokens=max_tokens)
-        async for _, event in client.generate((request,)):
+        async for events in client.generate((request,)):
+            _, event = events[-1]
             if isinstance(event, Failed):
                 raise event.error
         return int(event.completion_tokens)  # type: ignore[union-attr]

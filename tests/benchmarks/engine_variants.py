@@ -27,6 +27,7 @@ from tests.service.engine.growing_cache import GrowingCache
 
 SHIFT = 0.5
 Numbered = Callable[[int], tuple[Control, ...]]
+Step = Callable[[Sequence[EngineSequence]], list[Outcome]]
 
 
 class Numbers:
@@ -123,22 +124,25 @@ class _Stamped(RequestProcessor):
     stamps: dict[str, list[float]]
     tokens: dict[str, list[int]]
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        runner: Any = self.runner
+        runner.advance, runner.join = self._noting(runner.advance), self._noting(runner.join)
+
     def clear(self) -> None:
         self.stamps, self.tokens = defaultdict(list), defaultdict(list)
 
-    def advance(self, sequences: Sequence[EngineSequence]) -> list[Outcome]:
-        return self._note(super().advance(sequences))
+    def _noting(self, work: Step) -> Step:
+        def noted(sequences: Sequence[EngineSequence]) -> list[Outcome]:
+            outcomes = work(sequences)
+            now = time.perf_counter()
+            for outcome in outcomes:
+                for token in outcome.tokens:
+                    self.stamps[outcome.sequence.request.id].append(now)
+                    self.tokens[outcome.sequence.request.id].append(token)
+            return outcomes
 
-    def join(self, sequences: Sequence[EngineSequence]) -> list[Outcome]:
-        return self._note(super().join(sequences))
-
-    def _note(self, outcomes: list[Outcome]) -> list[Outcome]:
-        now = time.perf_counter()
-        for outcome in outcomes:
-            for token in outcome.tokens:
-                self.stamps[outcome.sequence.request.id].append(now)
-                self.tokens[outcome.sequence.request.id].append(token)
-        return outcomes
+        return noted
 
 
 def with_engine(loaded: LoadedModel, controls: Numbered, cache: Callable[[], RowCache] = KVCache) -> Serve:

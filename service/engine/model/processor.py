@@ -1,13 +1,10 @@
-"""The model behind an engine: rows join and leave between steps, each under its own controls."""
+"""What becomes of a request before it is served: checked against the model, tokenised, its controls compiled."""
 
 import secrets
 import time
 from collections.abc import Mapping
-from collections.abc import Sequence as Items
 from functools import lru_cache
 from typing import Any
-
-import torch
 
 from neurodial.control.artifacts.calibration import Calibration
 from neurodial.control.artifacts.catalogue import SetSource
@@ -23,14 +20,11 @@ from neurodial.service.engine.model.kv_cache import RowCache
 from neurodial.service.engine.model.prompts import Prompts
 from neurodial.service.engine.model.runner import ModelRunner
 from neurodial.service.engine.model.sampling import ModelDefaults
-from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.sets import read_set, set_info
-from neurodial.service.engine.stepping import Outcome
 from neurodial.service.engine.types import (
     NOTHING_APPLIED,
     EngineInfo,
     EngineRequest,
-    Message,
     ModelInfo,
     Prepared,
     SetInfo,
@@ -42,7 +36,7 @@ _UNLIMITED_POSITIONS = 2048  # of models that have no table of positions
 
 
 class RequestProcessor:
-    """Runs one loaded model. The runner owns the model: nothing else may run it.
+    """Prepares requests for one loaded model, and answers what takes no place in the batch; see `EngineClient`.
 
     Args:
         loaded: the model.
@@ -58,6 +52,11 @@ class RequestProcessor:
         max_neurons: neurons that one request's controls may touch; no limit where absent.
         max_set_bytes: the largest neuron-set file that `check_set` takes.
         head: of a distilled model: its classifier.
+
+    Attributes:
+        info: the model and its neuron sets.
+        runner: makes the tokens. It owns the model: nothing else may run it.
+        decode: the text of generated tokens.
 
     Raises:
         FingerprintError: if a set or the calibration was made for another model.
@@ -87,7 +86,7 @@ class RequestProcessor:
             calibration.check_model(loaded, allow_changed_weights=allow_changed_weights)
         block_lm_head(loaded.model)
         self._loaded, self._sets, self._head = loaded, sets, head
-        self._prompts = Prompts(loaded)
+        self._prompts = prompts = Prompts(loaded)
         self._defaults = ModelDefaults.of(loaded.model)
         self._max_positions = _max_positions(loaded)
         self._default_max_tokens = default_max_tokens
@@ -104,9 +103,10 @@ class RequestProcessor:
                 max_deviations=max_deviations,
             )
         )
-        self._rows = ModelRunner(loaded, self._defaults, max_rows, cache, self.decode, self._prompts.pieces, head)
+        self.decode, self.tokenize, self.detokenize = prompts.decode, prompts.tokenize, prompts.detokenize
+        self.runner = ModelRunner(loaded, self._defaults, max_rows, cache, prompts.decode, prompts.pieces, head)
         cards = tuple(set_info(name, found) for name, found in named.items())
-        about = _model_info(loaded, model_id or loaded.name, self._max_positions, self._prompts, head)
+        about = _model_info(loaded, model_id or loaded.name, self._max_positions, prompts, head)
         self.info = EngineInfo(about, cards)
 
     def prepare(self, request: EngineRequest) -> Prepared:
@@ -128,14 +128,8 @@ class RequestProcessor:
             if not 0 <= token < size:
                 raise BadInput(f"logit_bias: there is no token {token}, the last is {size - 1}", param="logit_bias")
         seed = secrets.randbits(63) if request.seed is None else request.seed
-        started = time.perf_counter()
-        plan = self._plan(request.controls)
-        took = time.perf_counter() - started
+        plan, took = self._plan(request.controls)
         return Prepared(ids, max_tokens, plan, seed, self._defaults.end_ids, compile_s=took)
-
-    def decode(self, ids: Items[int]) -> str:
-        """The text of generated tokens."""
-        return self._prompts.decode(ids)
 
     def check_set(self, data: bytes) -> SetInfo:
         """See `EngineClient.check_set`."""
@@ -153,50 +147,8 @@ class RequestProcessor:
 
     def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
         """See `EngineClient.validate`."""
-        plan = self._plan(controls)
+        plan, _ = self._plan(controls)
         return NOTHING_APPLIED if plan is None else plan.summary()
-
-    def tokenize(
-        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
-    ) -> tuple[tuple[int, str], ...]:
-        """See `EngineClient.tokenize`."""
-        return self._prompts.tokenize(text, add_special_tokens=add_special_tokens, messages=messages)
-
-    def detokenize(self, ids: tuple[int, ...]) -> str:
-        """See `EngineClient.detokenize`."""
-        return self._prompts.detokenize(ids)
-
-    @property
-    def makes_first_tokens(self) -> bool:
-        """See `Runner.makes_first_tokens`."""
-        return self._rows.makes_first_tokens
-
-    @torch.inference_mode()
-    def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
-        """See `Runner.advance`."""
-        return self._rows.advance(sequences)
-
-    @torch.inference_mode()
-    def commit(self) -> None:
-        """See `Runner.commit`."""
-        self._rows.commit()
-
-    @torch.inference_mode()
-    def join(self, sequences: Items[Sequence]) -> list[Outcome]:
-        """See `Runner.join`."""
-        written = [s for s in sequences if s.request.task == "generate"]
-        read = [s for s in sequences if s.request.task != "generate"]
-        outcomes = self._rows.read(read) if read else []
-        return outcomes + (self._rows.join(written) if written else [])
-
-    def applied(self, sequence: Sequence) -> Mapping[str, Any]:
-        """See `Runner.applied`."""
-        return self._rows.report(sequence) or NOTHING_APPLIED
-
-    @torch.inference_mode()
-    def release(self, sequences: Items[Sequence]) -> None:
-        """See `Runner.release`."""
-        self._rows.release(sequences)
 
     def _prepare_reading(self, request: EngineRequest) -> Prepared:
         """A request that is read in one pass: its tokens, those of its target, and the neurons that it asks for."""
@@ -211,9 +163,7 @@ class RequestProcessor:
         target = self._target_ids(request, columns)
         of_target = len(of_stack(columns, "decoder")) if target else 0
         num_values = (len(columns) - of_target) * len(ids) + of_target * len(target)
-        started = time.perf_counter()
-        plan = self._plan(request.controls)
-        took = time.perf_counter() - started
+        plan, took = self._plan(request.controls)
         if plan is not None:
             self._check_acts(plan, has_target=bool(target))
         asked: dict[str, Any] = {"target_ids": target, "neurons": columns, "num_values": num_values, "reading": reading}
@@ -275,12 +225,14 @@ class RequestProcessor:
             raise LimitError(message + " after this prompt" * (room < limit - 1), param="max_tokens")
         return request.max_tokens or min(self._default_max_tokens, room)
 
-    def _plan(self, controls: tuple[Control, ...]) -> CompiledControls | None:
+    def _plan(self, controls: tuple[Control, ...]) -> tuple[CompiledControls | None, float]:
+        """Compiled controls, and the seconds that it took."""
+        started = time.perf_counter()
         plan = self._compile(controls) if controls else None
         if plan is not None and self._max_neurons is not None and plan.num_neurons > self._max_neurons:
             message = f"controls touch {plan.num_neurons:,} neurons; at most {self._max_neurons:,} are accepted"
             raise LimitError(message, hint="name fewer neurons, or set top", param="controls")
-        return plan
+        return plan, time.perf_counter() - started
 
 
 def _max_positions(loaded: LoadedModel) -> int:

@@ -89,13 +89,13 @@ class Reader:
             return Outcome(sequence, error=not_a_number(sequence))
         if sequence.request.task == "encode":
             mean = features.mean(axis=0) if len(features) else head.center
-            return Outcome(sequence, end="stop", pooled=tuple(mean.tolist()))
+            return Outcome(sequence, end="stop", payload=tuple(mean.tolist()))
         reading = sequence.prepared.reading
         spans = reading.words if head.level == "word" else (None,)
         shares = head.probabilities(features).tolist()
         named = [tuple(zip(head.labels, row, strict=True)) for row in shares]
         classified = tuple(Classified(span, row) for span, row in zip(spans, named, strict=True))
-        return Outcome(sequence, end="stop", classified=classified)
+        return Outcome(sequence, end="stop", payload=classified)
 
     def _read_prompts(self, prompts: Tokens, slots: Items[int]) -> tuple[torch.Tensor, torch.Tensor]:
         ids, mask = padded(prompts, self._pad, self._model.device, left=False)
@@ -130,7 +130,7 @@ class Reader:
     ) -> Outcome:
         if sequence.request.task == "encode":
             error = None if pooled.isfinite().all() else not_a_number(sequence)
-            return Outcome(sequence, end="stop", error=error, pooled=tuple(pooled.tolist()))
+            return Outcome(sequence, end="stop", error=error, payload=tuple(pooled.tolist()))
         prepared, found = sequence.prepared, []
         for stack in self._sites.stacks:
             columns = of_stack(prepared.neurons, stack)
@@ -143,7 +143,7 @@ class Reader:
             rows = tuple(tuple(numbers) for numbers in values.tolist())
             addresses = tuple(column.address for column in columns)
             found.append(SiteActivations(stack, self._pieces(ids), tuple(ids), addresses, rows))
-        return Outcome(sequence, end="stop", activations=tuple(found))
+        return Outcome(sequence, end="stop", payload=tuple(found))
 
 
 def _means(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

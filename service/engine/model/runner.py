@@ -1,6 +1,7 @@
 """The rows of a running batch: their tokens, their cache and their controls, kept in step with one another."""
 
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from typing import Any
 
@@ -16,10 +17,11 @@ from neurodial.service.engine.model.running import Decode, NextTokens, RunningSe
 from neurodial.service.engine.model.sampling import ModelDefaults, likeliest
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Outcome
+from neurodial.service.engine.types import NOTHING_APPLIED
 
 
 class ModelRunner:
-    """What a runner steps.
+    """Makes the tokens of one model's rows, which join and leave between steps; see `stepping.Runner`.
 
     Args:
         loaded: the model.
@@ -61,6 +63,7 @@ class ModelRunner:
         self._moves: dict[int, int] = {}  # rows that become what others were: of beam searches, at the next commit
         self._has_pass = False
 
+    @torch.inference_mode()
     def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
         """One more token for each; see `Runner.advance`."""
         groups = [self._groups[sequence] for sequence in sequences]
@@ -86,6 +89,7 @@ class ModelRunner:
         step = Step(rows, tuple(slots), torch.tensor(tokens, device=self._device), self._lengths[rows], steps)
         return step, [[places[row] for row in group.rows] for group in groups]
 
+    @torch.inference_mode()
     def commit(self) -> None:
         """Lengthens all rows by the token that they were fed; see `Runner.commit`."""
         if not self._has_pass:
@@ -103,8 +107,15 @@ class ModelRunner:
         """Whether `join` makes the first tokens, rather than the next `advance`."""
         return self._passes.makes_first_token
 
+    @torch.inference_mode()
     def join(self, sequences: Items[Sequence]) -> list[Outcome]:
-        """Reads prompts; see `Runner.join`."""
+        """Reads texts and prompts; see `Runner.join`."""
+        read = [s for s in sequences if s.request.task != "generate"]
+        written = [s for s in sequences if s.request.task == "generate"]
+        return (self._read(read) if read else []) + (self._start(written) if written else [])
+
+    def _start(self, sequences: Items[Sequence]) -> list[Outcome]:
+        """Reads prompts, which become rows."""
         groups = self._new_groups(sequences)
         choices: list[NextTokens] = []
         try:
@@ -132,7 +143,7 @@ class ModelRunner:
         self._moves = {}  # a new search's rows are all alike
         return outcomes
 
-    def read(self, sequences: Items[Sequence]) -> list[Outcome]:
+    def _read(self, sequences: Items[Sequence]) -> list[Outcome]:
         """Reads texts, each in one pass, for their pooled states or the activations of neurons."""
         groups = self._new_groups(sequences)
         try:
@@ -145,11 +156,12 @@ class ModelRunner:
         self._groups.update({group.sequence: group for group in groups})
         return outcomes
 
-    def report(self, sequence: Sequence) -> dict[str, Any] | None:
+    def applied(self, sequence: Sequence) -> Mapping[str, Any]:
         """What a sequence's controls did; of a beam search those of its first row."""
         group = self._groups.get(sequence)
-        return self._controls.report(group.slots[0]) if group else None
+        return (self._controls.report(group.slots[0]) if group else None) or NOTHING_APPLIED
 
+    @torch.inference_mode()
     def release(self, sequences: Items[Sequence]) -> None:
         """Frees and clears rows; those at the end take their places."""
         gone = [self._groups.pop(sequence) for sequence in sequences if sequence in self._groups]

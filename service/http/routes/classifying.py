@@ -49,10 +49,10 @@ def add(app: FastAPI, services: Services) -> None:
 
 
 def _answer(index: int, text: str, result: Finished) -> Classification:
-    words = [_word(text, found, *found.span) for found in result.classified if found.span is not None]
-    if words or not result.classified:  # none of a text without words
+    words = [_word(text, found, *found.span) for found in result.payload if found.span is not None]
+    if words or not result.payload:  # none of a text without words
         return Classification(index=index, words=words, applied=applied_of(result))
-    whole = result.classified[0]
+    whole: Classified = result.payload[0]
     probabilities = dict(whole.probabilities)
     return Classification(index=index, label=_likeliest(whole), probabilities=probabilities, applied=applied_of(result))
 

@@ -53,7 +53,7 @@ def add(app: FastAPI, services: Services) -> None:
         rows = _embedding_rows(request, chosen.controls, limits)
         results = await unless_disconnected(http, collect(chosen.client, rows, limits.request_timeout_s))
         data = [
-            Embedding(index=index, embedding=_encoded(r.pooled, request.encoding_format), applied=applied_of(r))
+            Embedding(index=index, embedding=_encoded(r.payload, request.encoding_format), applied=applied_of(r))
             for index, r in enumerate(results)
         ]
         return body.answer(Embeddings(data=data, model=request.model, usage=usage_of(results)))
@@ -167,7 +167,7 @@ def _fields_of(body: ActivationRequest) -> dict[str, str]:
 
 
 def _activations_of(index: int, result: Finished) -> Activations:
-    return Activations(index=index, stacks=[_stack_of(a) for a in result.activations], applied=applied_of(result))
+    return Activations(index=index, stacks=[_stack_of(a) for a in result.payload], applied=applied_of(result))
 
 
 def _stack_of(found: SiteActivations) -> StackActivations:

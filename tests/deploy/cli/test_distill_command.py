@@ -46,7 +46,7 @@ def test_distill_writes_a_classifier_that_is_served(tiny_marian_path: Path, corp
     config = parse_config({"models": [{"id": "tense", "path": str(out)}]}, name="a test", base=None)
     engine = build_engine(config.models[0], config)
     try:
-        found = engine.submit(EngineRequest("1", "He closed the tall house.", task="classify")).result(60).classified[0]
+        found = engine.submit(EngineRequest("1", "He closed the tall house.", task="classify")).result(60).payload[0]
     finally:
         engine.close()
     assert max(found.probabilities, key=lambda pair: pair[1])[0] == "then"

@@ -88,7 +88,8 @@ def events_of(
     """Everything that a client yields."""
 
     async def read() -> list[tuple[int, Event]]:
-        return [item async for item in HandleClient(handle, 1, retried).generate(requests)]
+        client = HandleClient(handle, 1, retried)
+        return [event async for events in client.generate(requests) for event in events]
 
     return asyncio.run(read())
 

@@ -37,7 +37,8 @@ class Driver:
         if settings is not None:  # `generate` takes padding that a model writes for that of a finished row
             settings.suppress_tokens = [PAD]
         self.loaded = LoadedModel.wrap(model, None)  # type: ignore[arg-type]
-        self.runner = RequestProcessor(self.loaded, SetCatalogue({}), max_rows=max_rows, cache=cache)
+        processor = RequestProcessor(self.loaded, SetCatalogue({}), max_rows=max_rows, cache=cache)
+        self.runner = processor.runner
         self.scheduler = Scheduler(Capacity(max_rows=max_rows, prefill_tokens=prefill_tokens))
         self.stepper = Stepper(self.runner)
 

@@ -84,6 +84,11 @@ class FakeRunner:
         self.steps: list[int] = []
         self.released: list[str] = []
 
+    @property
+    def runner(self) -> "FakeRunner":
+        """It is its own."""
+        return self
+
     def prepare(self, request: EngineRequest) -> Prepared:
         """Checks the length, the names of neuron sets and the addresses."""
         if request.task == "generate" and self.info.model.family == "encoder-only":
@@ -221,14 +226,14 @@ class FakeRunner:
         labels = "".join(control.to or "" for control in request.controls)
         if request.task == "encode":
             pooled = tuple(_value(f"{labels} {_word(i)} {n}" for i in ids) for n in range(_WIDTH))
-            return Outcome(sequence, end="stop", pooled=pooled)
+            return Outcome(sequence, end="stop", payload=pooled)
         found = []
         for stack, neurons in self._neurons(request):
             is_target = stack == "decoder" and self.info.model.family == "encoder-decoder"
             read = (_END, *sequence.prepared.target_ids) if is_target else ids
             values = tuple(tuple(_value([f"{labels} {_word(i)} {n}"]) for n in neurons) for i in read)
             found.append(SiteActivations(stack, tuple(map(_word, read)), tuple(read), tuple(neurons), values))
-        return Outcome(sequence, end="stop", activations=tuple(found))
+        return Outcome(sequence, end="stop", payload=tuple(found))
 
 
 def _next_word(sequence: Sequence) -> Outcome:

@@ -10,6 +10,7 @@ import pytest
 from neurodial.control.errors import ControlError, InternalError, Overloaded, Unavailable
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
+from neurodial.service.engine.handle import events_of
 from neurodial.service.engine.stepping import failure
 from neurodial.service.engine.types import EngineRequest, Failed, Finished, Tokens
 from tests.service.engine.fake import FakeRunner
@@ -132,7 +133,8 @@ def test_a_crash_costs_only_its_row(engine: Engine) -> None:
     good, crashed, invalid = engine.submit_all(rows)
 
     async def read() -> str:
-        return "".join([event.text async for event in good.events() if isinstance(event, Tokens)])
+        arriving = [event async for events in events_of([good]) for _, event in events]
+        return "".join([event.text for event in arriving if isinstance(event, Tokens)])
 
     assert asyncio.run(read()) == "eno owt eerht"
     with pytest.raises(InternalError, match="RuntimeError: the fake model crashed"):
@@ -186,7 +188,7 @@ def test_a_slow_reader_gets_joined_pieces(engine: Engine) -> None:
     until(lambda: counted(engine, "request_success_total") == 1)
 
     async def read() -> list[object]:
-        return [event async for event in handle.events()]
+        return [event async for events in events_of([handle]) for _, event in events]
 
     text, end = asyncio.run(read())
     assert isinstance(text, Tokens)
@@ -202,7 +204,7 @@ def test_closing_the_client_iterator_cancels(engine: Engine, runner: FakeRunner)
         events = LocalClient(engine).generate((EngineRequest("a", "one two"), EngineRequest("b", "three")))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(events), 0.05)
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
 
     asyncio.run(leave())
     runner.gate.set()

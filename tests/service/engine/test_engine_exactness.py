@@ -45,8 +45,8 @@ def exactness(name: str, cache: RowCache, seed: int, count: int, cancel: float =
         elif not is_cut:
             assert positions(end.applied) == positions(alone.applied or {"controls": []})
     assert driver.scheduler.num_rows == 0
-    assert driver.runner._rows._cache.num_rows == 0
-    assert sorted(driver.runner._rows._free) == list(range(6))
+    assert driver.runner._cache.num_rows == 0
+    assert sorted(driver.runner._free) == list(range(6))
     return compared, ties
 
 

@@ -121,5 +121,5 @@ def test_a_control_that_breaks_fails_alone() -> None:
     ends = driver.run(good, bad)
     assert isinstance(ends[0], Finished)
     assert isinstance(ends[1], Failed)
-    assert len(driver.runner._rows._free) == 2
+    assert len(driver.runner._free) == 2
     assert all(isinstance(end, Finished) for end in driver.run(*requests(driver)))

@@ -49,7 +49,7 @@ def test_the_same_prompt_gives_the_same_text_however_it_is_given(chatting: Loade
     """As a chat, as tokens, as text."""
     engine = Engine(runner_of(chatting))
     try:
-        ids = engine._runner.prepare(EngineRequest("x", "", messages=CHAT)).prompt_ids
+        ids = engine.processor.prepare(EngineRequest("x", "", messages=CHAT)).prompt_ids
         as_chat, as_tokens = (
             engine.submit(request).result(60)
             for request in (EngineRequest("a", "", messages=CHAT), EngineRequest("b", "", token_ids=ids))

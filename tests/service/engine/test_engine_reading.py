@@ -68,7 +68,7 @@ def alone(
 
     The engine must have been closed: until then the model is its own.
     """
-    prepared: Any = engine._runner.prepare(request)
+    prepared: Any = engine.processor.prepare(request)
     model: Any = loaded.model
     ids = torch.tensor([prepared.prompt_ids])
     with torch.inference_mode(), controlled(loaded, [prepared.plan]) as applied, capture(model, sites) as recorded:
@@ -102,10 +102,9 @@ def test_texts_of_one_batch_are_read_as_each_alone(name: str) -> None:
         assert end.applied == (report or {"digest": None, "controls": []})
         assert (end.reason, end.completion_tokens) == ("stop", 0)
         if request.task == "encode":
-            torch.testing.assert_close(torch.tensor(end.pooled), pooled, atol=2e-5, rtol=1e-4)
-            assert end.activations == ()
+            torch.testing.assert_close(torch.tensor(end.payload), pooled, atol=2e-5, rtol=1e-4)
             continue
-        (found,) = end.activations
+        (found,) = end.payload
         assert found.neurons[:3] == (f"{stack}.0.ffn[3]", f"{stack}.0.ffn[7]", f"{stack}.1.resid[0]")
         assert found.neurons[-2:] == (f"{stack}.0.attn[2]", f"{stack}.1.attn[2]")
         assert len(found.token_ids) == end.prompt_tokens == len(found.values)
@@ -144,11 +143,11 @@ def test_a_decoder_reads_the_target_as_if_it_had_written_it(name: str) -> None:
     for request, end in zip(requests, ends, strict=True):
         recorded, _, report = alone(loaded, engine, request, sites)
         assert end.applied == (report or {"digest": None, "controls": []})
-        assert [found.stack for found in end.activations] == ["encoder", "decoder"]
-        source, target = end.activations
+        assert [found.stack for found in end.payload] == ["encoder", "decoder"]
+        source, target = end.payload
         assert source.neurons == ("encoder.0.ffn[9]",)
         assert target.neurons == (*(f"decoder.1.cross[{i}]" for i in range(4)), "decoder.0.ffn[11]")
-        start = engine._runner._defaults.start  # type: ignore[attr-defined]
+        start = engine.processor.runner._defaults.start  # type: ignore[attr-defined]
         words = loaded.tokenizer(text_target=request.target)["input_ids"]
         assert target.token_ids == (start, *words[:-1])  # the end is written, and never read
         for found in (source, target):
@@ -163,7 +162,7 @@ def test_activations_are_read_after_the_request_s_own_controls() -> None:
     request = EngineRequest("a", "w5 w6 w7", clamp, task="activations", neurons=("decoder.0.ffn[3,4]",))
     other = EngineRequest("b", "w5 w6 w7", task="activations", neurons=("decoder.0.ffn[3,4]",))
     with engine_of(loaded) as engine:
-        held, free = (handle.result(60).activations[0] for handle in engine.submit_all([request, other]))
+        held, free = (handle.result(60).payload[0] for handle in engine.submit_all([request, other]))
     assert [row[0] for row in held.values] == [7.0] * 4
     assert all(row[0] != 7.0 for row in free.values)
     assert [row[1] for row in held.values] == pytest.approx([row[1] for row in free.values], abs=1e-6)
@@ -186,7 +185,7 @@ def test_reading_beside_writing_changes_neither() -> None:
     assert [end.text for end in together] == [end.text for end in solo]
     assert [end.applied for end in together] == [end.applied for end in solo]
     for one, other in zip(together[1::2], solo[1::2], strict=True):
-        torch.testing.assert_close(torch.tensor(one.activations[0].values), torch.tensor(other.activations[0].values))
+        torch.testing.assert_close(torch.tensor(one.payload[0].values), torch.tensor(other.payload[0].values))
 
 
 @pytest.mark.parametrize("task", ["encode", "activations"])
@@ -204,7 +203,7 @@ def test_values_that_are_not_numbers_fail_their_row_alone(task: Any) -> None:
         broken, fine = engine.submit_all([bad, good])
         with pytest.raises(InternalError, match="not a number"):
             broken.result(60)
-        torch.testing.assert_close(torch.tensor(fine.result(60).pooled), torch.tensor(clean.pooled))
+        torch.testing.assert_close(torch.tensor(fine.result(60).payload), torch.tensor(clean.payload))
 
 
 WRONG: list[tuple[str, dict[str, Any], type[NeurodialError], str, str]] = [
@@ -260,7 +259,7 @@ def test_neurons_of_a_pruned_model_keep_their_numbers() -> None:
     loaded = prune_model(whole, {site: [n for n in range(48) if n not in (0, 1, 2, 5)]}, mode="adaptive")
     with engine_of(loaded) as engine:
         request = EngineRequest("a", "w5 w6 w7", task="activations", neurons=("encoder.0.ffn[3,9]",))
-        (found,) = engine.submit(request).result(60).activations
+        (found,) = engine.submit(request).result(60).payload
         with pytest.raises(AddressError, match="removed") as refused:
             engine.submit(
                 EngineRequest("b", "w5", task="activations", neurons=("encoder.0.ffn[3]", "encoder.0.ffn[5]"))
@@ -283,7 +282,7 @@ def test_a_set_stands_for_its_neurons() -> None:
         engine.close()
     assert isinstance(end, Finished)
     expected = [f"{part.site}[{i}]" for part in found.sites for i in part.indices]
-    assert list(end.activations[0].neurons) == [*expected, "encoder.embed[2]", *expected]
+    assert list(end.payload[0].neurons) == [*expected, "encoder.embed[2]", *expected]
 
 
 def test_a_target_is_read_beside_a_request_with_a_trigger() -> None:
@@ -300,8 +299,8 @@ def test_a_target_is_read_beside_a_request_with_a_trigger() -> None:
         together = engine.submit_all([writing, reading])
         assert first.result(60) == together[0].result(60) == solo[0]
         for end in (*beside, together[1].result(60)):
-            expected = torch.tensor(solo[1].activations[0].values)
-            torch.testing.assert_close(torch.tensor(end.activations[0].values), expected)
+            expected = torch.tensor(solo[1].payload[0].values)
+            torch.testing.assert_close(torch.tensor(end.payload[0].values), expected)
     assert solo[0].applied["controls"][0]["trigger"]["fired_at"] == [0]
 
 
@@ -313,8 +312,8 @@ def test_the_numbers_of_an_answer_are_limited_over_all_texts() -> None:
     )
     engine = Engine(RequestProcessor(tiny_with_text("marian"), SetCatalogue({})), Capacity(values=18))
     try:
-        assert [len(handle.result(60).activations) for handle in engine.submit_all(texts[:2])] == [1, 1]
-        assert len(engine.submit(both).result(60).activations) == 2
+        assert [len(handle.result(60).payload) for handle in engine.submit_all(texts[:2])] == [1, 1]
+        assert len(engine.submit(both).result(60).payload) == 2
         for submission, count in ((texts, 27), ([texts[0], both], 24)):
             with pytest.raises(LimitError, match=f"{count} numbers; at most 18") as refused:
                 engine.submit_all(submission)
@@ -347,11 +346,11 @@ def test_a_text_that_raises_fails_alone() -> None:
         for place in (0, 2, 3):
             end = handles[place].result(60)
             assert end.applied == clean[place].applied
-            assert end.pooled == pytest.approx(clean[place].pooled, abs=1e-5)
+            assert end.payload == pytest.approx(clean[place].payload, abs=1e-5)
         hook.remove()
         assert engine.submit(requests[1]).result(60) == clean[1]
-    rows: Any = engine._runner
-    assert len(rows._rows._free) == 32
+    rows: Any = engine.processor.runner
+    assert len(rows._free) == 32
 
 
 def asked(request: EngineRequest) -> dict[str, Any]:

@@ -172,8 +172,7 @@ def test_a_caller_that_leaves_while_controls_are_compiled_leaves_nothing_behind(
 
     async def leave() -> None:
         request = EngineRequest("a", "one two three", parse_controls([{"set": "tense", "to": "past"}]))
-        events = LocalClient(engine).generate((request,))
-        reading = asyncio.ensure_future(anext(aiter(events)))
+        reading = asyncio.ensure_future(anext(LocalClient(engine).generate((request,))))
         await asyncio.to_thread(reached.wait, 30)
         runner.gate.clear()
         reading.cancel()
@@ -199,14 +198,12 @@ def test_refusals_of_a_submission_in_a_thread_reach_the_caller() -> None:
     engine = Engine(FakeRunner())
 
     async def ask(client: LocalClient, *controls: dict[str, Any]) -> Any:
-        async for _, event in client.generate((EngineRequest("a", "one", parse_controls(list(controls))),)):
-            if isinstance(event, Finished):
-                return event.text
-        return None
+        requests = (EngineRequest("a", "one", parse_controls(list(controls))),)
+        return [e.text async for events in client.generate(requests) for _, e in events if isinstance(e, Finished)]
 
     client = LocalClient(engine)
     try:
-        assert asyncio.run(ask(client, {"set": "tense", "to": "past"})) == "eno-past"
+        assert asyncio.run(ask(client, {"set": "tense", "to": "past"})) == ["eno-past"]
         with pytest.raises(ControlError):
             asyncio.run(ask(client, {"set": "mood", "to": "past"}))
     finally:

@@ -14,9 +14,10 @@ from neurodial.control.errors import AddressError, BadInput, ControlError, Inter
 from neurodial.control.models.loading import LoadedModel, load_model
 from neurodial.control.runtime.generate import controlled
 from neurodial.service.engine.engine import Engine
+from neurodial.service.engine.handle import events_of
 from neurodial.service.engine.model.processor import RequestProcessor
 from neurodial.service.engine.sequence import Sequence
-from neurodial.service.engine.types import EngineRequest, Finished
+from neurodial.service.engine.types import EngineRequest, Finished, Tokens
 
 TEXTS = ["She opens the door.", "He walked.", "The tall boy likes the house.", "He saw the book."]
 CONTROLS: list[list[dict[str, object]]] = [
@@ -66,7 +67,7 @@ def test_greedy_text_is_that_of_generate(engine: Engine, loaded: LoadedModel) ->
     """The engine adds nothing to what transformers generates under the same controls."""
     requests, expected = mixed(max_tokens=10)[:4], []
     for r in requests:  # all before the engine runs: the model is the engine's then
-        plan = engine._stepper._runner.prepare(r).plan
+        plan = engine.processor.prepare(r).plan
         inputs = loaded.tokenizer([r.prompt], return_tensors="pt")
         with torch.inference_mode(), controlled(loaded, [plan]):
             ids = loaded.model.generate(**inputs, num_beams=1, do_sample=False, max_new_tokens=10)[0]  # type: ignore[operator]
@@ -97,14 +98,9 @@ def test_streamed_pieces_join_to_the_text(engine: Engine) -> None:
 
     async def read() -> tuple[str, Finished]:
         handle = engine.submit(request(0, TEXTS[2], CONTROLS[1], stream=True))
-        pieces, end = "", None
-        async for event in handle.events():
-            if isinstance(event, Finished):
-                end = event
-            else:
-                pieces += event.text  # type: ignore[union-attr]
-        assert end is not None
-        return pieces, end
+        *pieces, end = [event async for events in events_of([handle]) for _, event in events]
+        assert isinstance(end, Finished)
+        return "".join([piece.text for piece in pieces if isinstance(piece, Tokens)]), end
 
     pieces, end = asyncio.run(read())
     assert pieces == end.text == engine.submit(request(1, TEXTS[2], CONTROLS[1])).result(60).text

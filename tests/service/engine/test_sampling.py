@@ -146,7 +146,7 @@ def test_samples_follow_the_probabilities() -> None:
 def test_logprobs() -> None:
     """Of the token and of the likeliest ones, before any bias."""
     driver = Driver(tiny("gpt2"))
-    driver.runner._rows._decode = lambda ids: str(ids[0])
+    driver.runner._decode = lambda ids: str(ids[0])
     ids, end = beside_others(driver, logprobs=3, logit_bias=((BOS, 1000.0),))
     assert set(ids) == {BOS}
     model: Any = driver.loaded.model
@@ -175,9 +175,9 @@ def test_texts_that_are_only_read(name: str) -> None:
         assert isinstance(end, Finished)
         (alone,) = driver.run(driver.sequence(prompt, 0, controls if i == 2 else (), task="encode"))
         assert isinstance(alone, Finished)
-        assert torch.tensor(end.pooled) == pytest.approx(torch.tensor(alone.pooled), abs=1e-4)
+        assert torch.tensor(end.payload) == pytest.approx(torch.tensor(alone.payload), abs=1e-4)
         with torch.inference_mode():
             plain = module(input_ids=torch.tensor([prompt])).last_hidden_state[0].mean(0)
-        assert (torch.tensor(end.pooled) - plain).abs().max().item() > 1e-2 or i != 2
-        assert (torch.tensor(end.pooled) - plain).abs().max().item() < 1e-4 or i == 2
+        assert (torch.tensor(end.payload) - plain).abs().max().item() > 1e-2 or i != 2
+        assert (torch.tensor(end.payload) - plain).abs().max().item() < 1e-4 or i == 2
     assert together[2].applied["digest"]  # type: ignore[union-attr]

@@ -149,10 +149,10 @@ def test_requests_that_run_keep_the_digest_they_started_with(start: Callable[...
 
     async def serve() -> tuple[Finished, Finished]:
         async def finish(controls: tuple[Control, ...], name: str) -> Finished:
-            async for _, event in here.client.generate((EngineRequest(name, "abc def", controls),)):
-                if isinstance(event, Finished):
-                    return event
-            raise AssertionError("no end")
+            arriving = here.client.generate((EngineRequest(name, "abc def", controls),))
+            (end,) = [event async for events in arriving for _, event in events]
+            assert isinstance(end, Finished)
+            return end
 
         here.runner.gate.clear()
         pinned = (await here.catalogue.names()).resolve("en-es", PAST)

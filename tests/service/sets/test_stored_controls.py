@@ -55,12 +55,12 @@ def opposite(found: NeuronSet) -> NeuronSet:
 async def serve(client: LocalClient, controls: tuple[Control, ...], between: object = None) -> Finished:
     """One request; `between` is awaited after its first token."""
     swap = between
-    async for _, event in client.generate((EngineRequest(f"r{id(controls)}", TEXT, controls, stream=True),)):
-        if isinstance(event, Tokens) and swap is not None:
+    async for events in client.generate((EngineRequest(f"r{id(controls)}", TEXT, controls, stream=True),)):
+        if isinstance(events[0][1], Tokens) and swap is not None:
             await swap()  # type: ignore[operator]
             swap = None
-        if isinstance(event, Finished):
-            return event
+        if isinstance(end := events[-1][1], Finished):
+            return end
     raise AssertionError("the request has no end")
 
 
