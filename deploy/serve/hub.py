@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client.metrics_core import Metric
@@ -14,8 +14,8 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from neurodial.control.errors import Unavailable
-from neurodial.deploy.serve.handles import CALL_ERRORS, translated
-from neurodial.service.observability.merging import Ledger, MetricsHub, Push, Reply, content_type, exposition
+from neurodial.deploy.serve.handles import CALL_ERRORS
+from neurodial.service.observability.exposition import exposition
 
 logger = logging.getLogger(__name__)
 
@@ -23,27 +23,47 @@ HUB = "hub"
 
 _PERIOD_S = 1.0
 _TIMEOUT_S = 2.0
+_KEPT_S = 10.0  # longer than Prometheus' interval, so that what a replica told last is scraped
 _ONGOING = 1000
-_KEPT_S = 60.0  # a page that old says nothing about now; a hub is replaced within ten seconds
+
+
+@dataclass(frozen=True)
+class _Push:
+    number: int
+    at: float
+    metrics: list[Metric]
 
 
 class Hub:
-    """The deployment's one replica; see `MetricsHub`. One that takes its place starts from what the others remember."""
+    """The deployment's one replica: it keeps the last push of every other one, for a while.
 
-    def __init__(self) -> None:
-        self._hub = MetricsHub()
+    One that takes its place knows as much as soon as everybody has pushed again.
 
-    async def push(self, push: Push, version: int) -> Reply:
-        """See `MetricsHub.push`."""
-        return self._hub.push(push, version)
+    Args:
+        clock: seconds.
+    """
 
-    async def restore(self, ledger: Ledger) -> None:
-        """See `MetricsHub.restore`."""
-        self._hub.restore(ledger)
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._pushes: dict[str, _Push] = {}
+
+    async def push(self, replica: str, number: int, metrics: list[Metric]) -> None:
+        """Takes what a replica has measured since its start.
+
+        Args:
+            replica: what it is called in labels, like no other process.
+            number: of the push; earlier ones that arrive later are ignored, or its counters would fall.
+            metrics: everything.
+        """
+        known = self._pushes.get(replica)
+        if known is None or number > known.number:
+            self._pushes[replica] = _Push(number, self._clock(), metrics)
 
     async def page(self, accept: str) -> tuple[bytes, str]:
-        """See `MetricsSource.page`."""
-        return exposition(self._hub.metrics(), accept)
+        """Everybody's last push, but of those that have been silent for too long; see `MetricsSource.page`."""
+        oldest = self._clock() - _KEPT_S
+        self._pushes = {replica: push for replica, push in self._pushes.items() if push.at > oldest}
+        return exposition({replica: push.metrics for replica, push in self._pushes.items()}, accept)
 
 
 def hub_deployment(logs: LoggingConfig) -> serve.Application:
@@ -66,34 +86,18 @@ class HubMetrics:
 
     Args:
         hub: its deployment.
-        is_only: whether nobody else shows its page. Then the last one may stand in while the hub is replaced; with
-            others, an older page could follow a newer one, and counters would go backwards.
     """
 
-    def __init__(self, hub: DeploymentHandle[Any], *, is_only: bool = False) -> None:
-        self._hub, self._is_only = hub, is_only
-        self._last: dict[str, tuple[float, bytes]] = {}  # content type → when it was shown, and the page
+    def __init__(self, hub: DeploymentHandle[Any]) -> None:
+        self._hub = hub
 
     async def page(self, accept: str) -> tuple[bytes, str]:
-        """See `MetricsSource.page`."""
+        """See `MetricsSource.page`. No earlier page stands in for one: its counters could be below the last one's."""
         try:
-            page, kind = await asyncio.wait_for(self._ask(accept), _TIMEOUT_S)
-        except (Unavailable, TimeoutError) as error:
-            kind = content_type(accept)
-            shown, page = self._last.get(kind, (float("-inf"), b""))
-            if time.monotonic() - shown > _KEPT_S:
-                raise Unavailable("the metrics cannot be reached", hint="try again in a moment") from error
-            return page, kind
-        if self._is_only:
-            self._last[kind] = time.monotonic(), page
-        return page, kind
-
-    async def _ask(self, accept: str) -> tuple[bytes, str]:
-        try:
-            result: tuple[bytes, str] = await self._hub.page.remote(accept)
-        except CALL_ERRORS as error:
-            raise translated(error) from error
-        return result
+            page: tuple[bytes, str] = await asyncio.wait_for(self._hub.page.remote(accept), _TIMEOUT_S)
+        except (*CALL_ERRORS, TimeoutError) as error:
+            raise Unavailable("the metrics cannot be reached", hint="try again in a moment") from error
+        return page
 
 
 class Reporter:
@@ -107,10 +111,8 @@ class Reporter:
     def __init__(self, hub: DeploymentHandle[Any], measure: Callable[[], list[Metric]]) -> None:
         context = serve.get_replica_context()
         self._replica = f"{context.deployment}#{context.replica_tag}"
-        self._source = uuid.uuid4().hex
         self._hub, self._measure = hub, measure
         self._number = 0
-        self._ledger = Ledger()
         self._stopped = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._report())
 
@@ -125,20 +127,9 @@ class Reporter:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopped.wait(), _PERIOD_S)
             is_last = self._stopped.is_set()
+            self._number += 1
             try:
-                await self._push()
+                pushing = self._hub.push.remote(self._replica, self._number, self._measure())
+                await asyncio.wait_for(pushing, _TIMEOUT_S)
             except Exception as error:  # the hub is being replaced, or everything stops: the next push has it all
                 logger.debug("metrics could not be pushed: %s", error)
-
-    async def _push(self) -> None:
-        self._number += 1
-        push = Push(self._source, self._replica, self._number, self._measure())
-        reply = await self._call("push", push, self._ledger.version)
-        if reply.version < self._ledger.version:  # a new hub
-            await self._call("restore", self._ledger)
-            reply = await self._call("push", push, self._ledger.version)
-        if reply.ledger is not None:
-            self._ledger = reply.ledger
-
-    async def _call(self, method: str, *args: Any) -> Any:
-        return await asyncio.wait_for(getattr(self._hub, method).remote(*args), _TIMEOUT_S)

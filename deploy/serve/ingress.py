@@ -68,7 +68,7 @@ class Ingress:
         self._catalogue = Catalogue(self._engines, config.store.open() if config.store is not None else None)
         self._keys = config.auth.keys()
         self._anyone = auth.without_keys(config.host) if self._keys is None else auth.ANYONE
-        self._metrics = HubMetrics(hub, is_only=config.ingress.max_replicas == 1) if hub is not None else None
+        self._metrics = HubMetrics(hub) if hub is not None else None
         self._reporter = Reporter(hub, self._http_metrics.snapshot) if hub is not None else None
         self._gate = Gate(config.ingress.max_requests)
         self._asgi = Switchable(self._build(config.limits))

@@ -10,7 +10,7 @@ from neurodial.service.engine.client import EngineClient
 from neurodial.service.errors import ModelNotFound
 from neurodial.service.http.admission import Gate
 from neurodial.service.observability import request_log
-from neurodial.service.observability.merging import LocalMetrics, MetricsSource
+from neurodial.service.observability.exposition import LocalMetrics, MetricsSource
 from neurodial.service.observability.metrics import HttpMetrics
 from neurodial.service.sets.catalogue import Catalogue
 

@@ -1,7 +1,7 @@
 """A soak: two replicas of the demo model under mixed load for minutes, one of them killed half-way.
 
 Nothing may be lost but the streams that were under way on the killed replica, no output may differ from the one of a
-solo run, no process may keep growing, no sum of the metrics may fall, no row may be left behind. `make soak` prints
+solo run, no process may keep growing, no series of the metrics may fall, no row may be left behind. `make soak` prints
 what came of it, writes JSON and exits with 1 where something of this does not hold.
 """
 

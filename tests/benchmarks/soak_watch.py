@@ -1,4 +1,4 @@
-"""What a soak watches: the memory of every process of the server, and that no sum of its metrics ever falls."""
+"""What a soak watches: the memory of every process of the server, and that no series of its metrics ever falls."""
 
 import os
 import re
@@ -52,7 +52,7 @@ class Watch:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._samples: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        self._sums: dict[Any, float] = {}
+        self._series: dict[Any, float] = {}
         self.num_pages = 0
         self.violations: list[str] = []
 
@@ -83,15 +83,15 @@ class Watch:
             self.violations.append(f"/metrics: {answer.status_code} {answer.text[:200]}")
             return
         self.num_pages += 1
-        sums: dict[Any, float] = defaultdict(float)
-        for family in parse(answer.text):
-            for sample in family.samples:
-                if sample.name.endswith(_CUMULATIVE):
-                    labels = frozenset(pair for pair in sample.labels.items() if pair[0] != "replica")
-                    sums[sample.name, labels] += sample.value
-        fallen = [key for key, value in self._sums.items() if sums.get(key, -1.0) < value - 1e-6]
-        self.violations += [f"the sum of {name}{dict(labels)} has fallen" for name, labels in fallen[:3]]
-        self._sums = dict(sums)
+        series = {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in parse(answer.text)
+            for sample in family.samples
+            if sample.name.endswith(_CUMULATIVE)
+        }
+        fallen = [key for key, value in series.items() if value < self._series.get(key, 0.0)]
+        self.violations += [f"{name}{dict(labels)} has fallen" for name, labels in fallen[:3]]
+        self._series = series
 
 
 def _memory(name: str, samples: list[tuple[float, float]]) -> Memory | None:

@@ -78,6 +78,16 @@ def test_queries_ask_for_what_there_is(title: str, query: str) -> None:
             assert set(modifier.labels) <= found | ADDED, f"{title}: {modifier}"
 
 
+@pytest.mark.parametrize(("title", "query"), list(queries()), ids=lambda value: re.sub(r"\W+", "-", value)[:40])
+def test_counters_are_rates_before_they_are_summed(title: str, query: str) -> None:
+    """A sum of counters over replicas falls when one ends; a sum of their rates does not."""
+    gauges = {"up", *(m.name for m in DESCRIBED if m.kind == "gauge")}
+    nodes = list(parts(promql_parser.parse(query)))
+    named = [node.name for node in nodes if isinstance(node, promql_parser.VectorSelector)]
+    ranges = [node.vector_selector.name for node in nodes if isinstance(node, promql_parser.MatrixSelector)]
+    assert [name for name in named if name not in gauges] == ranges, title
+
+
 def test_every_metric_is_shown() -> None:
     """On the dashboard, but for those that only describe."""
     shown = "".join(query for _, query in queries())

@@ -17,7 +17,7 @@ from neurodial.service.engine.types import EngineRequest
 from neurodial.service.http.app import create_app
 from neurodial.service.http.services import Services
 from neurodial.service.instruments import WeightedHistogram
-from neurodial.service.observability.merging import LocalMetrics
+from neurodial.service.observability.exposition import LocalMetrics
 from neurodial.service.observability.metrics import HttpMetrics
 from tests.service.engine.fake import FakeRunner
 
