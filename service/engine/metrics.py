@@ -16,9 +16,8 @@ from neurodial.control.errors import NeurodialError
 from neurodial.service.engine.scheduler import Plan
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.types import EngineStats, Failed, ModelInfo
-from neurodial.service.instruments import Instruments
+from neurodial.service.instruments import LATENCIES, Instruments
 
-_LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _STEPS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
 _COMPILING = (0.00001, 0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0)
 _BATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
@@ -62,13 +61,13 @@ class EngineMetrics(Instruments):
         self._prompt_tokens = self.counter("prompt_tokens_total", "Prompt tokens read.")
         self._generation_tokens = self.counter("generation_tokens_total", "Tokens generated.")
         self._queued = self.histogram(
-            "request_queue_time_seconds", "Time that a request waited for a place.", _LATENCIES
+            "request_queue_time_seconds", "Time that a request waited for a place.", LATENCIES
         )
         self._first = self.histogram(
-            "time_to_first_token_seconds", "Time from a request's arrival to its first token.", _LATENCIES
+            "time_to_first_token_seconds", "Time from a request's arrival to its first token.", LATENCIES
         )
         self._e2e = self.histogram(
-            "e2e_request_latency_seconds", "Time from a request's arrival to its end.", _LATENCIES
+            "e2e_request_latency_seconds", "Time from a request's arrival to its end.", LATENCIES
         )
         self._prompts = self.histogram("request_prompt_tokens", "Prompt tokens of each request.", _TOKENS)
         self._outputs = self.histogram("request_generation_tokens", "Generated tokens of each request.", _TOKENS)

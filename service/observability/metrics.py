@@ -1,10 +1,8 @@
 """What is measured of the HTTP application; `engine.metrics` has what is measured of an engine."""
 
-from neurodial.service.instruments import Instruments
+from neurodial.service.instruments import LATENCIES, Instruments
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-_LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
 class HttpMetrics(Instruments):
@@ -23,7 +21,7 @@ class HttpMetrics(Instruments):
             "http_errors_total", "Requests answered with an error, by its code.", "route", "code"
         )
         self._seconds = self.histogram(
-            "http_request_duration_seconds", "Time to the end of the answer, streams included.", _LATENCIES, *by_route
+            "http_request_duration_seconds", "Time to the end of the answer, streams included.", LATENCIES, *by_route
         )
         self.open = self.gauge("http_requests_in_progress", "Requests that are being answered.")
         self._retries = self.counter(

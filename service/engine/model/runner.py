@@ -1,8 +1,9 @@
 """The rows of a running batch: their tokens, their cache and their controls, kept in step with one another."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from neurodial.control.runtime.batch import BatchController
 from neurodial.service.engine.model.forward.passes import CausalPasses, Step, TranslationPasses
 from neurodial.service.engine.model.kv_cache import KVCache, RowCache
 from neurodial.service.engine.model.reading import Pieces, Reader
-from neurodial.service.engine.model.running import Decode, NextTokens, RunningSequence
+from neurodial.service.engine.model.running import NextTokens, RunningSequence
 from neurodial.service.engine.model.sampling import ModelDefaults, likeliest
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Outcome
+from neurodial.service.engine.text import Decode
 from neurodial.service.engine.types import NOTHING_APPLIED
 
 
@@ -55,7 +57,7 @@ class ModelRunner:
         )
         self._banned = torch.tensor(defaults.banned, device=self._device) if defaults.banned else None
         self._free = list(reversed(range(max_rows)))
-        self._groups: dict[Sequence, RunningSequence] = {}
+        self._running: dict[Sequence, RunningSequence] = {}
         self._slots: list[int] = []  # of every row, as the three that follow
         self._tokens: list[int] = []
         self._steps: list[int] = []
@@ -66,28 +68,28 @@ class ModelRunner:
     @torch.inference_mode()
     def advance(self, sequences: Items[Sequence]) -> list[Outcome]:
         """One more token for each; see `Runner.advance`."""
-        groups = [self._groups[sequence] for sequence in sequences]
-        step, places = self._step_of(groups)
+        running = [self._running[sequence] for sequence in sequences]
+        step, places = self._step_of(running)
         try:
             logits = self._passes.step(step, self._cache)
-            choices = self._choose(groups, places, logits)
+            choices = self._choose(running, places, logits)
         except Exception:
             self._controls.discard()
             raise
         self._controls.confirm()
         self._has_pass = True
-        return [self._take(group, choice) for group, choice in zip(groups, choices, strict=True)]
+        return [self._take(one, choice) for one, choice in zip(running, choices, strict=True)]
 
-    def _step_of(self, groups: Items[RunningSequence]) -> tuple[Step, list[list[int]]]:
-        """The next pass of some groups, and where each one's rows are in it."""
-        rows = [row for group in groups for row in group.rows]
+    def _step_of(self, running: Items[RunningSequence]) -> tuple[Step, list[list[int]]]:
+        """The next pass of some sequences, and where each one's rows are in it."""
+        rows = [row for one in running for row in one.rows]
         if len(rows) == self._cache.num_rows:
             fed = torch.tensor(self._tokens, device=self._device)
-            return Step(None, tuple(self._slots), fed, self._lengths, self._steps), [group.rows for group in groups]
+            return Step(None, tuple(self._slots), fed, self._lengths, self._steps), [one.rows for one in running]
         slots, tokens, steps = ([values[row] for row in rows] for values in (self._slots, self._tokens, self._steps))
         places = {row: place for place, row in enumerate(rows)}
         step = Step(rows, tuple(slots), torch.tensor(tokens, device=self._device), self._lengths[rows], steps)
-        return step, [[places[row] for row in group.rows] for group in groups]
+        return step, [[places[row] for row in one.rows] for one in running]
 
     @torch.inference_mode()
     def commit(self) -> None:
@@ -112,61 +114,51 @@ class ModelRunner:
         """Reads texts and prompts; see `Runner.join`."""
         read = [s for s in sequences if s.request.task != "generate"]
         written = [s for s in sequences if s.request.task == "generate"]
-        return (self._read(read) if read else []) + (self._start(written) if written else [])
+        outcomes = self._read(read) if read else []
+        try:
+            return outcomes + (self._start(written) if written else [])
+        except Exception:
+            self.release(read)  # or those that are read again would leave their slots behind
+            raise
 
     def _start(self, sequences: Items[Sequence]) -> list[Outcome]:
         """Reads prompts, which become rows."""
-        groups = self._new_groups(sequences)
         choices: list[NextTokens] = []
-        try:
+        with self._entering(sequences) as started:
             prompts = [sequence.prepared.prompt_ids for sequence in sequences]
-            first = self._passes.prefill(prompts, [group.slots[0] for group in groups])
+            first = self._passes.prefill(prompts, [one.slots[0] for one in started])
             if first.logits is not None:
-                choices = self._choose(groups, [[place] for place in range(len(groups))], first.logits)
-            self._cache.join(first.cache, first.lengths, first.sources, [len(group.slots) for group in groups])
-        except Exception:
-            self._controls.discard()
-            self._free_slots(groups)
-            raise
-        self._controls.confirm()
-        for group in groups:
-            self._groups[group.sequence] = group
-            group.rows = list(range(len(self._slots), len(self._slots) + len(group.slots)))
-            self._slots += group.slots
+                choices = self._choose(started, [[place] for place in range(len(started))], first.logits)
+            self._cache.join(first.cache, first.lengths, first.sources, [len(one.slots) for one in started])
+        for one in started:
+            one.rows = list(range(len(self._slots), len(self._slots) + len(one.slots)))
+            self._slots += one.slots
         added = self._cache.num_rows - len(self._tokens)
         self._tokens += [self._defaults.start or 0] * added
         self._steps += [int(self.makes_first_tokens)] * added
         self._lengths = torch.tensor(self._cache.lengths, device=self._device)
         if not choices:
             return [Outcome(sequence) for sequence in sequences]
-        outcomes = [self._take(group, choice) for group, choice in zip(groups, choices, strict=True)]
+        outcomes = [self._take(one, choice) for one, choice in zip(started, choices, strict=True)]
         self._moves = {}  # a new search's rows are all alike
         return outcomes
 
     def _read(self, sequences: Items[Sequence]) -> list[Outcome]:
         """Reads texts, each in one pass, for their pooled states or the activations of neurons."""
-        groups = self._new_groups(sequences)
-        try:
-            outcomes = self._reader.read(sequences, [group.slots[0] for group in groups])
-        except Exception:
-            self._controls.discard()
-            self._free_slots(groups)
-            raise
-        self._controls.confirm()
-        self._groups.update({group.sequence: group for group in groups})
-        return outcomes
+        with self._entering(sequences) as started:
+            return self._reader.read(sequences, [one.slots[0] for one in started])
 
     def applied(self, sequence: Sequence) -> Mapping[str, Any]:
         """What a sequence's controls did; of a beam search those of its first row."""
-        group = self._groups.get(sequence)
-        return (self._controls.report(group.slots[0]) if group else None) or NOTHING_APPLIED
+        one = self._running.get(sequence)
+        return (self._controls.report(one.slots[0]) if one else None) or NOTHING_APPLIED
 
     @torch.inference_mode()
     def release(self, sequences: Items[Sequence]) -> None:
         """Frees and clears rows; those at the end take their places."""
-        gone = [self._groups.pop(sequence) for sequence in sequences if sequence in self._groups]
+        gone = [self._running.pop(sequence) for sequence in sequences if sequence in self._running]
         self._free_slots(gone)
-        dead = {row for group in gone for row in group.rows}
+        dead = {row for one in gone for row in one.rows}
         if not dead:
             return
         count = self._cache.num_rows
@@ -179,48 +171,61 @@ class ModelRunner:
         )
         self._lengths = self._lengths[rows]
         places = {origin: row for row, origin in enumerate(rows)}
-        for group in self._groups.values():
-            group.rows = [places[row] for row in group.rows]
+        for one in self._running.values():
+            one.rows = [places[row] for row in one.rows]
 
-    def _new_groups(self, sequences: Items[Sequence]) -> list[RunningSequence]:
+    @contextmanager
+    def _entering(self, sequences: Items[Sequence]) -> Iterator[list[RunningSequence]]:
+        """Sequences with slots, for their first pass: they run after it, or have left no trace where it raises."""
+        started = self._with_slots(sequences)
+        try:
+            yield started
+        except Exception:
+            self._controls.discard()
+            self._free_slots(started)
+            raise
+        self._controls.confirm()
+        self._running.update({one.sequence: one for one in started})
+
+    def _with_slots(self, sequences: Items[Sequence]) -> list[RunningSequence]:
         """Takes slots for sequences and puts their controls into them."""
-        groups: list[RunningSequence] = []
+        started: list[RunningSequence] = []
         try:
             for sequence in sequences:
                 slots = [self._free.pop() for _ in range(sequence.num_rows)]
-                groups.append(RunningSequence(sequence, slots, self._defaults, self._device))
-                started = time.perf_counter()
+                started.append(RunningSequence(sequence, slots, self._defaults, self._device))
+                began = time.perf_counter()
                 for slot in slots:
                     self._controls.place(slot, sequence.prepared.plan)
-                sequence.apply_s = time.perf_counter() - started
+                sequence.apply_s = time.perf_counter() - began
         except Exception:
-            self._free_slots(groups)
+            self._free_slots(started)
             raise
-        return groups
+        return started
 
-    def _free_slots(self, groups: Items[RunningSequence]) -> None:
-        for group in groups:
-            for slot in group.slots:
+    def _free_slots(self, gone: Items[RunningSequence]) -> None:
+        for one in gone:
+            for slot in one.slots:
                 self._controls.remove(slot)
                 self._free.append(slot)
 
     def _choose(
-        self, groups: Items[RunningSequence], rows: Items[Items[int]], logits: torch.Tensor
+        self, running: Items[RunningSequence], rows: Items[Items[int]], logits: torch.Tensor
     ) -> list[NextTokens]:
-        """What every group makes of its rows of a pass's logits; changes nothing."""
+        """What every sequence makes of its rows of a pass's logits; changes nothing."""
         allowed = logits
         if self._banned is not None:  # in place, where nobody else reads them: a copy costs as much as the arg max
-            are_plain = all(group.is_plain for group in groups)
+            are_plain = all(one.is_plain for one in running)
             allowed = (logits.index_fill_ if are_plain else logits.index_fill)(1, self._banned, -torch.inf)
         best = likeliest(allowed)
-        return [g.choose(logits, places, best, self._decode) for g, places in zip(groups, rows, strict=True)]
+        return [one.choose(logits, places, best, self._decode) for one, places in zip(running, rows, strict=True)]
 
-    def _take(self, group: RunningSequence, choice: NextTokens) -> Outcome:
-        outcome, beams = group.take(choice)
+    def _take(self, one: RunningSequence, choice: NextTokens) -> Outcome:
+        outcome, beams = one.take(choice)
         if beams is None:
             if choice.tokens:  # none where the row has failed
-                self._tokens[group.rows[0]] = choice.tokens[0]
+                self._tokens[one.rows[0]] = choice.tokens[0]
         elif beams.tokens:
-            for row, token, parent in zip(group.rows, beams.tokens, beams.parents, strict=True):
-                self._tokens[row], self._moves[row] = token, group.rows[parent]
+            for row, token, parent in zip(one.rows, beams.tokens, beams.parents, strict=True):
+                self._tokens[row], self._moves[row] = token, one.rows[parent]
         return outcome

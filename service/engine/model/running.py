@@ -1,6 +1,5 @@
 """A running sequence with its rows: what its next step is."""
 
-from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
@@ -10,14 +9,13 @@ from neurodial.service.engine.model.beams import Beams, BeamSearch
 from neurodial.service.engine.model.sampling import ModelDefaults, RowChooser, is_plain, top_logprobs
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Outcome, not_a_number
+from neurodial.service.engine.text import Decode
 from neurodial.service.engine.types import FinishReason, TokenLogprob
-
-Decode = Callable[[Items[int]], str]
 
 
 @dataclass(slots=True, eq=False)  # not frozen: one is made for every token
 class NextTokens:
-    """What a group makes of its logits; nothing has changed yet.
+    """What a sequence makes of its logits; nothing has changed yet.
 
     Attributes:
         outcome: for the engine.
@@ -62,7 +60,7 @@ class RunningSequence:
 
         Args:
             logits: (rows of the pass, vocabulary).
-            rows: this group's among them.
+            rows: this sequence's among them.
             best: of every row of the pass, the likeliest token that is not banned; below zero where the logits are
                 not numbers.
             decode: makes text of tokens.

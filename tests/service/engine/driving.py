@@ -17,6 +17,7 @@ from neurodial.service.engine import sequence as engine_sequence
 from neurodial.service.engine.handle import Handle
 from neurodial.service.engine.model.kv_cache import KVCache, RowCache
 from neurodial.service.engine.model.processor import RequestProcessor
+from neurodial.service.engine.model.sampling import ModelDefaults
 from neurodial.service.engine.scheduler import Capacity, Scheduler
 from neurodial.service.engine.stepping import Stepper
 from neurodial.service.engine.types import EngineRequest, Failed, Finished, Prepared
@@ -45,7 +46,7 @@ class Driver:
     @property
     def end_ids(self) -> frozenset[int]:
         """What ends an output."""
-        return self.runner._defaults.end_ids
+        return ModelDefaults.of(self.loaded.model).end_ids
 
     def sequence(
         self, prompt: Sequence[int], max_tokens: int, controls: Sequence[dict[str, Any]] = (), **more: Any
@@ -87,9 +88,8 @@ class Driver:
 
 def end_of(sequence: engine_sequence.Sequence) -> Finished | Failed:
     """A sequence's last event."""
-    event = sequence.handle._events[-1]
-    assert isinstance(event, Finished | Failed)
-    return event
+    assert sequence.end is not None
+    return sequence.end
 
 
 @dataclass

@@ -17,6 +17,7 @@ from neurodial.control.runtime.generate import controlled
 from neurodial.control.surgery.pruning.removal import prune_model
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.model.processor import RequestProcessor
+from neurodial.service.engine.model.sampling import ModelDefaults
 from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.engine.types import EngineRequest, Finished, Task
 from tests.control.conftest import make_set
@@ -147,7 +148,7 @@ def test_a_decoder_reads_the_target_as_if_it_had_written_it(name: str) -> None:
         source, target = end.payload
         assert source.neurons == ("encoder.0.ffn[9]",)
         assert target.neurons == (*(f"decoder.1.cross[{i}]" for i in range(4)), "decoder.0.ffn[11]")
-        start = engine.processor.runner._defaults.start  # type: ignore[attr-defined]
+        start = ModelDefaults.of(loaded.model).start
         words = loaded.tokenizer(text_target=request.target)["input_ids"]
         assert target.token_ids == (start, *words[:-1])  # the end is written, and never read
         for found in (source, target):
@@ -322,11 +323,12 @@ def test_the_numbers_of_an_answer_are_limited_over_all_texts() -> None:
         engine.close()
 
 
-def test_a_text_that_raises_fails_alone() -> None:
+@pytest.mark.parametrize("doomed", ["encode", "generate"])
+def test_a_text_that_raises_fails_alone(doomed: Task) -> None:
     """Those that were read with it are read again, one by one, and the slots are free afterwards."""
     loaded = tiny_with_text("t5")
     texts = ["w5 w6 w7", "w20 w21 w33", "w8 w9 w20", "w30 w31 w32 w34 w35 w36 w37 w38 w39 w40 w41 w42 w43 w44"]
-    tasks: tuple[Task, ...] = ("activations", "encode", "activations", "encode")
+    tasks: tuple[Task, ...] = ("activations", doomed, "activations", "encode")
     requests = [
         EngineRequest(str(i), text, controls_of(1, "encoder"), task=task, neurons=("encoder.1.ffn[3]",) * (i % 2 == 0))
         for i, (text, task) in enumerate(zip(texts, tasks, strict=True))
