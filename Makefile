@@ -25,7 +25,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS)
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test slow contracts check lint format types imports fresh bench soak architectures-table pruning-table adapt-results prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
+.PHONY: help serve install test slow contracts check lint format types imports fresh bench soak architectures-table pruning-table errors-table paths-table docs adapt-results prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -76,6 +76,16 @@ architectures-table: $(VENV)/.dev ## writes the table in docs/reference/architec
 
 pruning-table: $(VENV)/.dev ## writes the table in docs/reference/pruning.md: what can be pruned exactly
 	@$(BIN)/python -m tests.documentation.pruning_table docs/reference/pruning.md
+
+errors-table: $(VENV)/.dev ## writes the table in docs/reference/errors.md: every error, its code and status
+	@$(BIN)/python -m tests.documentation.errors_table docs/reference/errors.md
+
+paths-table: $(VENV)/.dev ## writes the tables in docs/explanation/architecture.md: what a request and a discovery pass
+	@$(BIN)/python -m tests.documentation.request_path docs/explanation/architecture.md
+
+docs: $(VENV)/.docs $(LINKS) ## builds the documentation as a site in site/; a dead link or anchor fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file .mkdocs.yml
+	@echo "open site/index.html"
 
 train-demo: $(VENV)/.dev need-data ## trains the demo model: DATA=folder, ARGS="--minutes 60"
 	@$(QUIET_MEMORY) \
@@ -128,7 +138,7 @@ lock: ## renews deploy/constraints.txt from an installation without constraints
 	@.ci/lock "$(PYTHON)"
 
 clean: ## removes everything that make made
-	rm -rf $(VENV) .ns build dist *.egg-info .mypy_cache .mypy_worker.* .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .ns build dist site *.egg-info .mypy_cache .mypy_worker.* .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Neurodial needs Python 3.11 or newer, and none was found: make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -146,6 +156,11 @@ $(VENV)/.dev: $(INSTALLED) | $(BIN)/python
 	@echo "Installing Neurodial and its development tools in $(VENV); the first time takes some minutes."
 	@$(PIP_INSTALL) 'setuptools>=77'
 	@$(PIP_INSTALL) --no-build-isolation -e '.[dev]'
+	@touch $@ $(VENV)/.serve
+
+$(VENV)/.docs: $(INSTALLED) | $(BIN)/python
+	@$(PIP_INSTALL) 'setuptools>=77'
+	@$(PIP_INSTALL) --no-build-isolation -e '.[docs]'
 	@touch $@ $(VENV)/.serve
 
 $(LINKS):

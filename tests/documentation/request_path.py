@@ -1,14 +1,14 @@
-"""Which modules a completion and a discovery pass through: `python -m tests.documentation.request_path`.
+"""Writes into docs/explanation/architecture.md which modules a completion and a discovery pass: `make paths-table`.
 
-docs/explanation/architecture.md shows what this prints. A module counts if a function of it ran, in any thread, between
-the request's arrival at the ASGI application and its answer, or within the command.
+A module counts if a function of it ran, in any thread, between the request's arrival at the ASGI application and its
+answer, or within the command. Functions that run because a module is being imported do not count.
 """
 
 import asyncio
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -23,8 +23,15 @@ from neurodial.deploy.serve.engines import build_engine
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.http.app import create_app
 from neurodial.service.http.services import Services
+from tests.documentation.architectures_table import write_table
 
-ROOT = Path(__file__).parents[2]
+START = "<!-- made by `make paths-table` -->"
+BEFORE = {  # counted by this very script before the modules had rooms
+    "a completion in one process, no control": 46,
+    "a completion in one process, new control": 61,
+    "a completion in one process, known control": 55,
+    "`neurodial discover`": 70,
+}
 FOLDERS = ("control", "interpret", "service", "deploy")
 COMPLETION = {"model": "en-es", "prompt": "She opens the door.", "max_tokens": 16}
 CONTROLLED = COMPLETION | {"controls": [{"set": "tense", "to": "past"}]}
@@ -51,9 +58,11 @@ class Passed:
 
     def __call__(self, frame: FrameType, event: str, _: object) -> None:
         """Gets every call of every watched thread."""
-        if event == "call" and self.is_watching and (name := _module_of(frame)) not in self.modules:
-            if name is not None and not _is_loading(frame):
-                self.modules.setdefault(name)
+        if event != "call" or not self.is_watching:
+            return
+        name = _module_of(frame)
+        if name is not None and name not in self.modules and not _is_loading(frame):
+            self.modules.setdefault(name)
 
 
 def _module_of(frame: FrameType) -> str | None:
@@ -106,18 +115,33 @@ def discovery_path() -> list[str]:
     return list(modules)
 
 
-def shown(name: str, modules: list[str], write: Callable[[str], object] = print) -> None:
-    """A path as text: how many modules, and which, room by room."""
-    write(f"{name}: {len(modules)} modules")
+def tables() -> str:
+    """Both paths as Markdown: how many modules they had and have, and which those are, room by room."""
+    completions = completion_paths()
+    discovery = discovery_path()
+    counts = {f"a completion in one process, {name}": len(path) for name, path in completions.items()}
+    counts["`neurodial discover`"] = len(discovery)
+    lines = ["| Path | Modules, before the rooms | Modules, now |", "|---|---|---|"]
+    lines += [f"| {name} | {BEFORE[name]} | {count} |" for name, count in counts.items()]
+    for title, path in (("A completion under a known control", completions["known control"]), ("Discovery", discovery)):
+        lines += [
+            "",
+            f"**{title}**, in the order in which the rooms are entered:",
+            "",
+            "| Room | Modules |",
+            "|---|---|",
+        ]
+        lines += [f"| `{room}` | {', '.join(names)} |" for room, names in _by_room(path).items()]
+    return "\n".join(lines)
+
+
+def _by_room(modules: list[str]) -> dict[str, list[str]]:
     rooms: dict[str, list[str]] = {}
     for module in modules:
         room, _, last = module.rpartition(".")
-        rooms.setdefault(room, []).append(last)
-    for room, names in rooms.items():
-        write(f"  {room}: {', '.join(names)}")
+        rooms.setdefault(room.replace(".", "/"), []).append(last)
+    return rooms
 
 
 if __name__ == "__main__":
-    for case, path in completion_paths().items():
-        shown(f"completion, {case}", path)
-    shown("discovery", discovery_path())
+    write_table(Path(sys.argv[1]), START, tables())

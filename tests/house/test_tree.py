@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 # Written in pieces, so that this file does not match.
 MACHINE_PATH = re.compile(r"(?<![\w.:/~-])/(" + "|".join(("home", "root", "tmp", "Users", "work")) + r")/\w")
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)")
-TARGETS = ("serve", "test", "check", "contracts", "fresh", "bench", "train-demo", "evaluate", "lock")
+TARGETS = ("serve", "test", "check", "contracts", "fresh", "bench", "train-demo", "evaluate", "lock", "docs")
 
 
 def tracked() -> list[Path]:
