@@ -77,7 +77,13 @@ class ChatRequest(SamplingRequest):
             raise BadInput(message, hint="they mean the same: give one", param="max_tokens")
         if self.top_logprobs is not None and not self.logprobs:
             raise BadInput("top_logprobs needs logprobs", hint="set logprobs to true", param="top_logprobs")
+        self.max_tokens = self.max_completion_tokens or self.max_tokens
         return self
+
+    @property
+    def renamed_fields(self) -> dict[str, str]:
+        """What an engine calls otherwise than this request does."""
+        return {} if self.max_completion_tokens is None else {"max_tokens": "max_completion_tokens"}
 
     @property
     def num_logprobs(self) -> int | None:

@@ -12,11 +12,6 @@ class TranslationRequest(WritingRequest):
 
     text: str | list[str] = Field(description="the text to translate, or several")
 
-    @property
-    def texts(self) -> list[str]:
-        """The texts as a list."""
-        return [self.text] if isinstance(self.text, str) else self.text
-
 
 class Translation(BaseModel):
     """One translation, with the proof of what was applied to it."""
@@ -55,11 +50,6 @@ class LibreRequest(ControlledRequest):
     source: str = Field(description="language code, see /languages; auto where the texts can be in one language only")
     target: str = Field(description="language code, see /languages")
     api_key: str | None = Field(default=None, description="where there is no Authorization header")
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts as a list."""
-        return [self.q] if isinstance(self.q, str) else self.q
 
 
 class LibreAnswer(BaseModel):
