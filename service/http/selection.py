@@ -69,8 +69,7 @@ async def find(services: Services, http: HttpRequest, model: str) -> tuple[str, 
     for found in await sets_of(services, http, base):
         if found.name == reference.partition("@")[0] and (label in found.info.labels or not label):
             return base, Control(set=reference, to=label or usual_label(found.info))
-    names = ", ".join([base, *(name for name, _ in await variants(services, http, base))])
-    raise ModelNotFound(f"there is no model {model!r}", hint=f"known: {names}", param="model")
+    raise ModelNotFound.among(model, [base, *(name for name, _ in await variants(services, http, base))])
 
 
 async def variants(services: Services, http: HttpRequest, base: str) -> list[tuple[str, Control]]:

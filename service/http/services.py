@@ -57,8 +57,7 @@ class Services:
             ModelNotFound: naming the models there are.
         """
         if model not in self.engines:
-            known = f"known: {', '.join(self.engines)}"
-            raise ModelNotFound(f"there is no model {model!r}", hint=known, param="model")
+            raise ModelNotFound.among(model, self.engines)
         request_log.note_model(model)
         return self.engines[model]
 

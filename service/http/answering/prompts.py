@@ -36,15 +36,13 @@ def prompts_of(raw: Prompts, field: str, limits: Limits) -> list[Prompt]:
         BadInput: for no text or an empty one.
         LimitError: for too many texts or a text that is too long.
     """
-    items: Sequence[Any] = [raw] if isinstance(raw, str) else raw
-    if items and isinstance(items[0], int):
-        return [_of_tokens(items, field, limits)]
-    if items and isinstance(items[0], list):
-        if len(items) > limits.max_prompts:
-            raise LimitError(f"{field} has {len(items)} texts; at most {limits.max_prompts} are accepted", param=field)
-        return [_of_tokens(ids, f"{field}[{number}]", limits) for number, ids in enumerate(items)]
-    fields = limits.check_texts(items, field, single=isinstance(raw, str))
-    return [Prompt(name, text) for name, text in zip(fields, items, strict=True)]
+    single = isinstance(raw, str) or isinstance(next(iter(raw), None), int)
+    items: Any = [raw] if single else raw
+    fields = limits.check_texts(items, field, single=single)
+    return [
+        Prompt(name, item) if isinstance(item, str) else Prompt(name, token_ids=tuple(item))
+        for name, item in zip(fields, items, strict=True)
+    ]
 
 
 def chat_of(messages: Sequence[ChatMessage], limits: Limits) -> Prompt:
@@ -64,12 +62,3 @@ def chat_of(messages: Sequence[ChatMessage], limits: Limits) -> Prompt:
         raise LimitError(f"messages have {num_chars:,} characters; {limit}", hint="leave some out", param="messages")
     turns = tuple(Message("system" if m.role == "developer" else m.role, m.text) for m in messages)
     return Prompt("messages", messages=turns)
-
-
-def _of_tokens(ids: Sequence[int], field: str, limits: Limits) -> Prompt:
-    if not ids:
-        raise BadInput(f"{field} is empty", hint="give a text with at least one token", param=field)
-    if len(ids) > limits.max_text_chars:  # a token is a character at least, but for special ones
-        limit = f"at most {limits.max_text_chars:,} are accepted"
-        raise LimitError(f"{field} has {len(ids):,} tokens; {limit}", hint="split the text", param=field)
-    return Prompt(field, token_ids=tuple(ids))

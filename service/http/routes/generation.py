@@ -12,7 +12,7 @@ from neurodial.service.http.answering.chats import ChatShape
 from neurodial.service.http.answering.completions import CompletionShape
 from neurodial.service.http.answering.prompts import chat_of, prompts_of
 from neurodial.service.http.answering.responding import respond
-from neurodial.service.http.answering.settings import choices_of
+from neurodial.service.http.answering.serving import choices_of
 from neurodial.service.http.schemas.chat import ChatChunk, ChatCompletion, ChatRequest
 from neurodial.service.http.schemas.completions import Completion, CompletionRequest
 from neurodial.service.http.selection import select

@@ -11,7 +11,7 @@ from neurodial.service.http import openapi
 from neurodial.service.http.answering.comparing import paired, with_twins
 from neurodial.service.http.answering.prompts import prompts_of
 from neurodial.service.http.answering.results import applied_of, ending_of, head, usage_of
-from neurodial.service.http.answering.settings import writing_of
+from neurodial.service.http.answering.serving import writing_of
 from neurodial.service.http.bodies import Form, Handler, StrictRoute
 from neurodial.service.http.languages import name_of
 from neurodial.service.http.middlewares.authentication import principal

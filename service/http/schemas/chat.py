@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field, model_serializer, model_validator
 
 from neurodial.control.errors import BadInput
-from neurodial.service.http.schemas.base import Applied, Body, SamplingRequest, Uncontrolled, Usage
+from neurodial.service.http.schemas.base import Answer, Applied, Body, SamplingRequest, Uncontrolled, Usage
 
 
 class TextPart(Body):
@@ -131,13 +131,10 @@ class ChatChoice(BaseModel):
     uncontrolled: Uncontrolled | None = None
 
 
-class ChatCompletion(BaseModel):
+class ChatCompletion(Answer):
     """OpenAI's `chat.completion`."""
 
-    id: str
     object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
     choices: list[ChatChoice]
     usage: Usage
 
@@ -165,12 +162,9 @@ class ChunkChoice(BaseModel):
     uncontrolled: Uncontrolled | None = Field(default=None, description="with compare, in the last chunk")
 
 
-class ChatChunk(BaseModel):
+class ChatChunk(Answer):
     """OpenAI's `chat.completion.chunk`."""
 
-    id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    model: str
     choices: list[ChunkChoice]
     usage: Usage | None = None

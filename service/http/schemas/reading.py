@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from neurodial.control.errors import BadInput
-from neurodial.service.http.schemas.base import Applied, Body, ModelRequest, TokenId
+from neurodial.service.http.schemas.base import Answer, Applied, Body, ModelRequest, TokenId
 from neurodial.service.http.schemas.chat import ChatMessage
 
 
@@ -76,13 +76,10 @@ class Classification(BaseModel):
     applied: Applied
 
 
-class Classifications(BaseModel):
+class Classifications(Answer):
     """Answer of `/v1/classify`."""
 
-    id: str
     object: Literal["list"] = "list"
-    created: int
-    model: str
     data: list[Classification]
     usage: ReadingUsage
 
@@ -150,13 +147,10 @@ class Activations(BaseModel):
     applied: Applied
 
 
-class ActivationList(BaseModel):
+class ActivationList(Answer):
     """Answer of `/v1/activations`."""
 
-    id: str
     object: Literal["activations"] = "activations"
-    created: int
-    model: str
     data: list[Activations]
     usage: ReadingUsage
 

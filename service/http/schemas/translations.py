@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from neurodial.service.http.schemas.base import Applied, ControlledRequest, Uncontrolled, Usage, WritingRequest
+from neurodial.service.http.schemas.base import Answer, Applied, ControlledRequest, Uncontrolled, Usage, WritingRequest
 
 
 class TranslationRequest(WritingRequest):
@@ -23,13 +23,10 @@ class Translation(BaseModel):
     uncontrolled: Uncontrolled | None = None
 
 
-class Translations(BaseModel):
+class Translations(Answer):
     """Answer of `/v1/translations`."""
 
-    id: str
     object: Literal["translation"] = "translation"
-    created: int
-    model: str
     translations: list[Translation]
     usage: Usage
 
