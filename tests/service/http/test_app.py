@@ -1,5 +1,6 @@
 """The HTTP application over the fake engine: shapes, streaming, and one clear error for every mistake."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -290,6 +291,34 @@ def test_a_body_that_is_too_large_is_413(http: TestClient) -> None:
     streamed = http.post("/v1/completions", content=parts)
     assert streamed.status_code == 413
     assert streamed.json()["error"]["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_hangs_up_is_not_served_any_more(
+    http: TestClient, runner: FakeRunner, engine: Engine, stream: bool
+) -> None:
+    """Though nothing has been generated yet."""
+    body = json.dumps({"model": "en-es", "prompt": "a b c", "stream": stream}).encode()
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "query_string": b"", "headers": []}
+    sent: list[Any] = []
+    received = [{"type": "http.request", "body": body}]
+
+    async def receive() -> dict[str, Any]:
+        if received:
+            return received.pop()
+        while not engine.stats().num_running:
+            await asyncio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    runner.gate.clear()
+    asyncio.run(http.app(scope, receive, send))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 503
+    runner.gate.set()
+    while engine.stats().num_running:
+        time.sleep(0.01)
 
 
 def test_unknown_models_routes_and_methods(http: TestClient) -> None:
