@@ -8,7 +8,7 @@ application refuses the same headers one step later.
 
 from starlette.middleware import Middleware
 
-from neurodial.service.http.admission import HeaderGuard
+from neurodial.service.http.middlewares.admission import HeaderGuard
 
 CALLBACK = "neurodial.deploy.proxy:middlewares"
 

@@ -1,6 +1,6 @@
 """Errors of the service beyond those of control, and how they name fields."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from neurodial.control.errors import LimitError, NeurodialError, NotFound
 
@@ -9,6 +9,11 @@ class ModelNotFound(NotFound):
     """The request names a model that is not served."""
 
     code = "model_not_found"
+
+    @classmethod
+    def among(cls, model: str, known: Iterable[str]) -> "ModelNotFound":
+        """Names the models that there are."""
+        return cls(f"there is no model {model[:80]!r}", hint=f"known: {', '.join(known)}", param="model")
 
 
 class Unauthorized(NeurodialError):

@@ -17,8 +17,8 @@ from neurodial.deploy.serve.hub import HubMetrics, Reporter
 from neurodial.service.access import auth
 from neurodial.service.access.limits import Limits
 from neurodial.service.engine.client import EngineClient
-from neurodial.service.http.admission import Gate
 from neurodial.service.http.app import create_app
+from neurodial.service.http.middlewares.admission import Gate
 from neurodial.service.http.services import Services
 from neurodial.service.observability import logs
 from neurodial.service.observability.metrics import HttpMetrics

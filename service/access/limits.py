@@ -36,11 +36,11 @@ class Limits(BaseModel):
     max_beams: int = Field(default=8, ge=1, description="most beams of a beam search")
     request_timeout_s: float = Field(default=120.0, gt=0, description="seconds after which a request is given up")
 
-    def check_texts(self, texts: Sequence[str], field: str, *, single: bool) -> list[str]:
+    def check_texts(self, texts: Sequence[str | Sequence[int]], field: str, *, single: bool) -> list[str]:
         """Checks every text of a request and returns the exact field of each.
 
         Args:
-            texts: the texts, in order.
+            texts: the texts, in order, each a string or its tokens.
             field: the request's field, such as `prompt`.
             single: whether the field holds one text rather than a list.
 
@@ -54,11 +54,12 @@ class Limits(BaseModel):
             raise LimitError(f"{field} has {len(texts)} texts; at most {self.max_prompts} are accepted", param=field)
         names = [field] if single else [f"{field}[{i}]" for i in range(len(texts))]
         for text, name in zip(texts, names, strict=True):
-            if not text.strip():
-                raise BadInput(f"{name} is empty", hint="give a text with at least one word", param=name)
-            if len(text) > self.max_text_chars:
+            part, unit = ("word", "characters") if isinstance(text, str) else ("token", "tokens")
+            if not (text.strip() if isinstance(text, str) else text):
+                raise BadInput(f"{name} is empty", hint=f"give a text with at least one {part}", param=name)
+            if len(text) > self.max_text_chars:  # a token is a character at least, but for special ones
                 limit = f"at most {self.max_text_chars:,} are accepted"
-                raise LimitError(f"{name} has {len(text):,} characters; {limit}", hint="split the text", param=name)
+                raise LimitError(f"{name} has {len(text):,} {unit}; {limit}", hint="split the text", param=name)
         return names
 
     def check_generation(self, max_tokens: int | None, num_beams: int) -> None:

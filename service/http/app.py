@@ -2,8 +2,11 @@
 
 from fastapi import FastAPI
 
-from neurodial.service.http import admission, body, openapi
-from neurodial.service.http.authentication import Authenticated
+from neurodial.service.http import openapi
+from neurodial.service.http.bodies import StrictRoute
+from neurodial.service.http.middlewares.admission import Admission, HeaderGuard
+from neurodial.service.http.middlewares.authentication import Authenticated
+from neurodial.service.http.middlewares.body_limit import BodyLimit
 from neurodial.service.http.rendering import install_handlers
 from neurodial.service.http.routes import catalogue, classifying, controls, generation, operations, reading, translation
 from neurodial.service.http.services import Services
@@ -20,15 +23,16 @@ def create_app(services: Services) -> FastAPI:
         version=package_version(),
         description=_DESCRIPTION,
         redirect_slashes=False,
+        strict_content_type=False,
         generate_unique_id_function=lambda route: route.name,
     )
     limits = services.limits
-    app.add_middleware(
-        body.BodyLimit, max_bytes=limits.max_body_bytes, max_bytes_of={controls.UPLOAD_PATH: limits.max_set_bytes}
-    )
+    app.router.route_class = StrictRoute
+    larger = {controls.UPLOAD_PATH: limits.max_set_bytes}
+    app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes, max_bytes_of=larger)
     app.add_middleware(Authenticated, keys=services.keys, anyone=services.anyone)  # before a body is read
-    app.add_middleware(admission.Admission, gate=services.gate)
-    app.add_middleware(admission.HeaderGuard)
+    app.add_middleware(Admission, gate=services.gate)
+    app.add_middleware(HeaderGuard)
     app.add_middleware(Observed, metrics=services.http_metrics, echo_request_id=services.echo_request_id)
     install_handlers(app)
     for routes in (generation, translation, reading, classifying, catalogue, controls, operations):

@@ -1,39 +1,18 @@
-"""/openapi.json: bodies are read by `body.read` rather than by FastAPI, and documented all the same."""
+"""What /openapi.json says beyond what FastAPI knows: errors in our envelope, keys, streams and forms."""
 
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from neurodial.service.http.bodies import FORM
 from neurodial.service.http.schemas.base import ErrorAnswer
-from neurodial.service.http.schemas.catalogue import ValidationRequest
-from neurodial.service.http.schemas.chat import ChatChunk, ChatRequest
-from neurodial.service.http.schemas.completions import CompletionRequest
-from neurodial.service.http.schemas.reading import (
-    ActivationRequest,
-    ClassifyRequest,
-    DetokenizeRequest,
-    EmbeddingRequest,
-    TokenizeRequest,
-)
-from neurodial.service.http.schemas.translations import LibreRequest, TranslationRequest
+from neurodial.service.http.schemas.chat import ChatChunk
 
 _REFERENCE = "#/components/schemas/{model}"
-_BODIES: tuple[type[BaseModel], ...] = (
-    ActivationRequest,
-    ChatRequest,
-    ClassifyRequest,
-    CompletionRequest,
-    DetokenizeRequest,
-    EmbeddingRequest,
-    LibreRequest,
-    TokenizeRequest,
-    TranslationRequest,
-    ValidationRequest,
-)
-_ANSWERS: tuple[type[BaseModel], ...] = (ChatChunk, ErrorAnswer)
 _KEY = {"type": "http", "scheme": "bearer", "description": "a key, where the server is configured with keys"}
 _ERRORS = {
     "400": "a field is wrong; `param` names it",
@@ -49,36 +28,26 @@ _ERRORS = {
 _OPEN = ("/health",)  # answers without a key, and with a body of its own when it is not well
 
 
-def body(model: type[BaseModel], *, streams: str | None = None, form: bool = False) -> dict[str, Any]:
-    """A route's `openapi_extra` for a JSON body; the model must be among the documented ones.
+def stream_of(chunk: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """A route's `responses` where the answer can be a stream of server-sent events."""
+    data = {"type": "string", "description": f"a {chunk.__name__} as JSON; `[DONE]` in the last event"}
+    event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+    return {200: {"content": {"text/event-stream": {"schema": event}}}}
 
-    Args:
-        model: of the body.
-        streams: the schema of a chunk, where the answer can be a stream of server-sent events.
-        form: whether the body may be a form too.
-    """
-    schema = {"schema": {"$ref": _REFERENCE.format(model=model.__name__)}}
-    content = {"application/json": schema} | ({"application/x-www-form-urlencoded": schema} if form else {})
-    extra: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
-    if streams is not None:
-        data = {"type": "string", "description": f"a {streams} as JSON; `[DONE]` in the last event"}
-        event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
-        extra["responses"] = {"200": {"content": {"text/event-stream": {"schema": event}}}}
-    return extra
+
+def form_of(model: type[BaseModel]) -> dict[str, Any]:
+    """A route's `openapi_extra` where the body may be a form too."""
+    return {"requestBody": {"content": {FORM: _content(model)}}}
 
 
 def install(app: FastAPI) -> None:
-    """Makes the application document its bodies, its errors and its keys."""
+    """Makes the application document its errors, its keys and the chunks of its streams."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             spec = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            models: list[Any] = [(model, "validation") for model in _BODIES]
-            models += [(model, "serialization") for model in _ANSWERS]
-            _, schemas = models_json_schema(models, ref_template=_REFERENCE)
-            components = spec.setdefault("components", {})
-            components["schemas"] = components.get("schemas", {}) | schemas["$defs"]
-            components["securitySchemes"] = {"key": _KEY}
+            spec["components"]["schemas"] |= _schemas(app)
+            spec["components"]["securitySchemes"] = {"key": _KEY}
             for path, operations in spec["paths"].items():
                 for operation in operations.values():
                     _add_errors(path, operation)
@@ -88,12 +57,26 @@ def install(app: FastAPI) -> None:
     app.openapi = document  # type: ignore[method-assign]
 
 
+def _schemas(app: FastAPI) -> dict[str, Any]:
+    """Chunks; and bodies as pydantic documents them, for FastAPI drops defaults of null and makes bounds floats."""
+    fields = [route.body_field for route in app.routes if isinstance(route, APIRoute) and route.body_field is not None]
+    models: list[Any] = [(field.field_info.annotation, "validation") for field in fields]
+    _, found = models_json_schema([*models, (ChatChunk, "serialization")], ref_template=_REFERENCE)
+    schemas: dict[str, Any] = found["$defs"]
+    return schemas
+
+
 def _add_errors(path: str, operation: dict[str, Any]) -> None:
     """Every operation can be refused, and needs a key where there are keys."""
-    answer = {"application/json": {"schema": {"$ref": _REFERENCE.format(model=ErrorAnswer.__name__)}}}
     responses = operation["responses"]
     responses.pop("422", None)  # FastAPI's; ours is 400
     for status, description in _ERRORS.items():
-        responses.setdefault(status, {"description": description, "content": answer})
+        responses.setdefault(
+            status, {"description": description, "content": {"application/json": _content(ErrorAnswer)}}
+        )
     if path not in _OPEN:
         operation["security"] = [{"key": []}, {}]
+
+
+def _content(model: type[BaseModel]) -> dict[str, Any]:
+    return {"schema": {"$ref": _REFERENCE.format(model=model.__name__)}}

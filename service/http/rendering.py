@@ -2,13 +2,12 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -43,24 +42,32 @@ def _kind(status: int) -> str:
     return "server_error" if status >= 500 else "invalid_request_error"
 
 
-def from_validation(error: ValidationError) -> BadInput:
-    """The most specific of pydantic's complaints, as an error that names the exact field."""
-    problems = error.errors(include_url=False)
+def from_validation(problems: Sequence[Mapping[str, Any]]) -> BadInput:
+    """The most specific of pydantic's complaints about a body or a query, as an error that names the exact field."""
     siblings = Counter(e["loc"][:-1] for e in problems)
     problem = max(problems, key=lambda e: (len(_path(e["loc"])), -siblings[e["loc"][:-1]]))  # the branch that was meant
     field = dotted(_path(problem["loc"]))
     kind = ControlError if field.startswith("controls") else BadInput
     if problem["type"] == "missing":
-        return kind(f"{field} is missing", param=field)
+        return kind(f"{field or 'the body'} is missing", param=field or None)
     if problem["type"] == "extra_forbidden":
         return kind(f"{field} is not supported by this server", hint="leave it out", param=field)
     branches = [e for e in problems if _path(e["loc"]) == _path(problem["loc"])]
-    said = " or ".join(dict.fromkeys(e["msg"][:1].lower() + e["msg"][1:] for e in branches))
+    said = " or ".join(dict.fromkeys(_said(e) for e in branches))
     return kind(f"{field}: {said}" if field else said, param=field or None)
 
 
+def _said(problem: Mapping[str, Any]) -> str:
+    """Pydantic's message, without the names of its types and ours."""
+    if problem["type"] in ("model_type", "model_attributes_type"):
+        return "input should be an object"
+    message: str = problem["msg"]
+    return message[:1].lower() + message[1:]
+
+
 def _path(loc: Sequence[int | str]) -> tuple[int | str, ...]:
-    return tuple(p for p in loc if not (isinstance(p, str) and (p in _UNION_BRANCHES or p.startswith("list["))))
+    """The field's path; the first part says whether it is of the body, the path or the query."""
+    return tuple(p for p in loc[1:] if not (isinstance(p, str) and (p in _UNION_BRANCHES or p.startswith("list["))))
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -77,11 +84,9 @@ def install_handlers(app: FastAPI) -> None:
             headers["Allow"] = _allowed(request)
         return response(_from_http(request, error, headers), headers)
 
-    async def parameter(_: Request, error: Exception) -> JSONResponse:
+    async def invalid(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        problem = error.errors()[0]
-        field = dotted(problem["loc"][1:])  # the first part says whether it is of the path or the query
-        return response(BadInput(f"{field}: {problem['msg']}", param=field))
+        return response(from_validation(error.errors()))
 
     async def unknown(request: Request, error: Exception) -> JSONResponse:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
@@ -89,7 +94,7 @@ def install_handlers(app: FastAPI) -> None:
 
     app.add_exception_handler(NeurodialError, known)
     app.add_exception_handler(HTTPException, http)
-    app.add_exception_handler(RequestValidationError, parameter)
+    app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Exception, unknown)
 
 

@@ -1,32 +1,16 @@
 """Which engine serves a request, and under which controls."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from fastapi import Request as HttpRequest
 
 from neurodial.control.controls import Control
-from neurodial.service.engine.client import EngineClient
 from neurodial.service.engine.types import SetInfo
 from neurodial.service.errors import ModelNotFound
-from neurodial.service.http.authentication import principal
+from neurodial.service.http.answering.serving import Selected
+from neurodial.service.http.middlewares.authentication import principal
 from neurodial.service.http.services import Services
 from neurodial.service.sets.names import Entry
-
-
-@dataclass(frozen=True)
-class Selected:
-    """What a request's `model` and `controls` come to.
-
-    Attributes:
-        client: the engine.
-        model: the served model's id.
-        controls: as the engine is given them, every neuron set by its whole digest.
-    """
-
-    client: EngineClient
-    model: str
-    controls: tuple[Control, ...]
 
 
 async def select(services: Services, http: HttpRequest, model: str, controls: tuple[Control, ...]) -> Selected:
@@ -48,7 +32,8 @@ async def select(services: Services, http: HttpRequest, model: str, controls: tu
     base, variant = await find(services, http, model)
     names = await services.sets.names()
     asked = controls if variant is None else (*controls, variant)
-    return Selected(services.engine(base), base, names.resolve(base, asked, principal(http)))
+    client = services.engine(base)
+    return Selected(http, services.limits, client, base, names.resolve(base, asked, principal(http)))
 
 
 async def select_neurons(
@@ -84,8 +69,7 @@ async def find(services: Services, http: HttpRequest, model: str) -> tuple[str, 
     for found in await sets_of(services, http, base):
         if found.name == reference.partition("@")[0] and (label in found.info.labels or not label):
             return base, Control(set=reference, to=label or usual_label(found.info))
-    names = ", ".join([base, *(name for name, _ in await variants(services, http, base))])
-    raise ModelNotFound(f"there is no model {model!r}", hint=f"known: {names}", param="model")
+    raise ModelNotFound.among(model, [base, *(name for name, _ in await variants(services, http, base))])
 
 
 async def variants(services: Services, http: HttpRequest, base: str) -> list[tuple[str, Control]]:

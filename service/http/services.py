@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from neurodial.control.errors import BadInput
 from neurodial.service.access.auth import ANYONE, Keys, Principal
 from neurodial.service.access.limits import Limits
 from neurodial.service.engine.client import EngineClient
 from neurodial.service.errors import ModelNotFound
-from neurodial.service.http.admission import Gate
+from neurodial.service.http.middlewares.admission import Gate
 from neurodial.service.observability import request_log
 from neurodial.service.observability.exposition import LocalMetrics, MetricsSource
 from neurodial.service.observability.metrics import HttpMetrics
@@ -56,10 +57,19 @@ class Services:
             ModelNotFound: naming the models there are.
         """
         if model not in self.engines:
-            known = f"known: {', '.join(self.engines)}"
-            raise ModelNotFound(f"there is no model {model!r}", hint=known, param="model")
+            raise ModelNotFound.among(model, self.engines)
         request_log.note_model(model)
         return self.engines[model]
+
+    def named(self, model: str | None, hint: str = "known:") -> str:
+        """The model of a request that need not name one.
+
+        Raises:
+            BadInput: if there are several; its hint names them behind the given one.
+        """
+        if model is None and len(self.engines) > 1:
+            raise BadInput("model is missing", hint=f"{hint} {', '.join(self.engines)}", param="model")
+        return next(iter(self.engines)) if model is None else model
 
     def metrics_source(self) -> MetricsSource:
         """What `/metrics` shows."""

@@ -238,8 +238,7 @@ class Catalogue:
 
     def _engine(self, model: str) -> EngineClient:
         if model not in self._engines:
-            known = f"known: {', '.join(self._engines)}"
-            raise ModelNotFound(f"there is no model {model[:80]!r}", hint=known, param="model")
+            raise ModelNotFound.among(model, self._engines)
         return self._engines[model]
 
 

@@ -40,16 +40,13 @@ class Names:
     def __init__(self, entries: Mapping[str, Mapping[str, Entry]]) -> None:
         self._entries = entries
 
-    def resolve(
-        self, model: str, controls: tuple[Control, ...], principal: Principal = ANYONE, *, field: str = "controls"
-    ) -> tuple[Control, ...]:
+    def resolve(self, model: str, controls: tuple[Control, ...], principal: Principal = ANYONE) -> tuple[Control, ...]:
         """Checks what controls refer to and pins every name to the digest that it has now.
 
         Args:
             model: that the controls are for.
             controls: of a request.
             principal: who asks.
-            field: what the list is called in the request.
 
         Returns:
             The controls with `set` as `name@sha256:<all digits>`, which no later change of the name can touch.
@@ -59,7 +56,7 @@ class Names:
             ControlError: for a name or digest that there is not.
         """
         return tuple(
-            self._resolved(model, control, f"{field}[{number}]", principal) for number, control in enumerate(controls)
+            self._resolved(model, control, f"controls[{number}]", principal) for number, control in enumerate(controls)
         )
 
     def pin(self, model: str, reference: str, principal: Principal = ANYONE, *, field: str = "set") -> str:

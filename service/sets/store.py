@@ -79,10 +79,6 @@ class SetStore:
         """What lists show of a neuron set; raises as `read` does."""
         return self._content(digest, _card)
 
-    def size(self) -> int:
-        """Bytes of all neuron sets."""
-        return sum(self._sizes().values())
-
     def newest(self, known: Version | None = None) -> Version:
         """The newest version of the catalogue.
 

@@ -17,13 +17,13 @@ from neurodial.service.http.services import Services
 def add(app: FastAPI, services: Services) -> None:
     """Adds `/v1/models`."""
 
-    @app.get("/v1/models", response_model=ModelList, tags=["models"])
+    @app.get("/v1/models", tags=["models"])
     async def list_models(http: HttpRequest) -> ModelList:
         """The served models, and behind each its variants `base:set=label`; without those that do not answer."""
         found = await asyncio.gather(*(_cards(services, http, base) for base in services.engines))
         return ModelList(data=[card for cards in found for card in cards])
 
-    @app.get("/v1/models/{model:path}", response_model=ModelCard, tags=["models"])
+    @app.get("/v1/models/{model:path}", tags=["models"])
     async def retrieve_model(http: HttpRequest, model: str) -> ModelCard:
         """One served model, or one variant."""
         base, control = await find(services, http, model)
@@ -40,23 +40,7 @@ async def _cards(services: Services, http: HttpRequest, base: str) -> list[Model
 
 
 def _card(info: EngineInfo, name: str | None = None, control: Control | None = None) -> ModelCard:
-    model = info.model
-    variant: dict[str, Any] = {}
+    known: dict[str, Any] = {**vars(info.model)}
     if control is not None:
-        variant = {"parent": model.id, "controls": [{"set": control.set, "to": control.to}]}
-    return ModelCard(
-        id=name or model.id,
-        created=model.created,
-        architecture=model.architecture,
-        fingerprint=model.fingerprint,
-        dtype=model.dtype,
-        device=model.device,
-        max_positions=model.max_positions,
-        family=model.family,
-        hidden_size=model.hidden_size,
-        vocab_size=model.vocab_size,
-        has_chat_template=model.has_chat_template,
-        classifies=model.classifies,
-        labels=list(model.labels),
-        **variant,
-    )
+        known |= {"id": name, "parent": info.model.id, "controls": [{"set": control.set, "to": control.to}]}
+    return ModelCard(**known)

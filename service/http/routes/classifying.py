@@ -1,55 +1,31 @@
 """What distilled models tell apart: labels of texts, or of their words."""
 
-import time
-import uuid
-
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
-from fastapi.responses import Response
 
-from neurodial.service.engine.types import Classified, EngineRequest, Finished
-from neurodial.service.http import body, openapi
-from neurodial.service.http.generation import applied_of, collect, unless_disconnected
-from neurodial.service.http.routes.reading import usage_of
+from neurodial.service.engine.types import Classified, Finished
+from neurodial.service.http.answering.prompts import Prompt, prompts_of
+from neurodial.service.http.answering.results import applied_of, head, reading_usage_of
 from neurodial.service.http.schemas.reading import Classification, Classifications, ClassifiedWord, ClassifyRequest
 from neurodial.service.http.selection import select
 from neurodial.service.http.services import Services
-from neurodial.service.observability import request_log
 
 
 def add(app: FastAPI, services: Services) -> None:
     """Adds `/v1/classify`."""
-    limits = services.limits
 
-    @app.post(
-        "/v1/classify", response_model=Classifications, tags=["reading"], openapi_extra=openapi.body(ClassifyRequest)
-    )
-    async def create_classification(http: HttpRequest) -> Response:
+    @app.post("/v1/classify", tags=["reading"])
+    async def create_classification(http: HttpRequest, request: ClassifyRequest) -> Classifications:
         """The label of each text, or of each of its words, by a distilled model under the request's controls."""
-        request = await body.read(http, ClassifyRequest)
         chosen = await select(services, http, request.model, request.controls)
-        texts = request.texts
-        fields = limits.check_texts(texts, "input", single=isinstance(request.input, str))
-        timeout = limits.request_timeout_s
-        rows = tuple(
-            EngineRequest(request_log.row_id(), text, chosen.controls, field=field, task="classify", timeout_s=timeout)
-            for text, field in zip(texts, fields, strict=True)
-        )
-        results = await unless_disconnected(http, collect(chosen.client, rows, timeout))
-        answer = Classifications(
-            id=f"classify-{uuid.uuid4().hex}",
-            created=int(time.time()),
-            model=request.model,
-            data=[
-                _answer(index, text, result) for index, (text, result) in enumerate(zip(texts, results, strict=True))
-            ],
-            usage=usage_of(results),
-        )
-        return body.answer(answer)
+        prompts = prompts_of(request.input, "input", services.limits)
+        results = await chosen.collect([chosen.row(prompt, task="classify") for prompt in prompts])
+        data = [_answer(index, *pair) for index, pair in enumerate(zip(prompts, results, strict=True))]
+        return Classifications(**head("classify", request.model), data=data, usage=reading_usage_of(results))
 
 
-def _answer(index: int, text: str, result: Finished) -> Classification:
-    words = [_word(text, found, *found.span) for found in result.payload if found.span is not None]
+def _answer(index: int, prompt: Prompt, result: Finished) -> Classification:
+    words = [_word(prompt.text, found, *found.span) for found in result.payload if found.span is not None]
     if words or not result.payload:  # none of a text without words
         return Classification(index=index, words=words, applied=applied_of(result))
     whole: Classified = result.payload[0]

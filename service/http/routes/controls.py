@@ -3,14 +3,11 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI, Query, Response
 from fastapi import Request as HttpRequest
-from fastapi.responses import Response
 
-from neurodial.control.errors import BadInput
 from neurodial.service.errors import WrongMediaType
-from neurodial.service.http import body, openapi
-from neurodial.service.http.authentication import principal
+from neurodial.service.http.middlewares.authentication import principal
 from neurodial.service.http.schemas.base import ErrorAnswer
 from neurodial.service.http.schemas.catalogue import (
     AuditEntry,
@@ -23,7 +20,6 @@ from neurodial.service.http.schemas.catalogue import (
 )
 from neurodial.service.http.selection import select
 from neurodial.service.http.services import Services
-from neurodial.service.sets.aliases import Version
 from neurodial.service.sets.names import Entry
 
 UPLOAD_PATH = "/v1/controls"
@@ -54,7 +50,7 @@ def add(app: FastAPI, services: Services) -> None:
 
 
 def _add_reading(app: FastAPI, services: Services) -> None:
-    @app.get(UPLOAD_PATH, response_model=SetList, tags=["controls"])
+    @app.get(UPLOAD_PATH, tags=["controls"])
     async def list_controls(http: HttpRequest, model: Model = None) -> SetList:
         """The neuron sets that requests may name."""
         if model is not None:
@@ -62,28 +58,21 @@ def _add_reading(app: FastAPI, services: Services) -> None:
         names = await services.sets.names()
         return SetList(data=[_card(entry) for entry in names.entries(model, principal(http))])
 
-    @app.get("/v1/controls/audit", response_model=AuditLog, tags=["controls"], responses=_FIXED)
+    @app.get("/v1/controls/audit", tags=["controls"], responses=_FIXED)
     async def list_changes(http: HttpRequest, limit: Limit = 100, before: Before = None) -> AuditLog:
         """The changes of the catalogue, newest first; for administrators."""
         principal(http).require_admin()
         versions = await services.sets.audit(limit, before)
-        return AuditLog(data=[entry for version in versions for entry in _audit_entry(version)])
+        return AuditLog(data=[AuditEntry(version=v.number, **vars(v.event)) for v in versions if v.event is not None])
 
-    @app.post(
-        "/v1/controls/validate",
-        response_model=Validated,
-        tags=["controls"],
-        openapi_extra=openapi.body(ValidationRequest),
-    )
-    async def validate_controls(http: HttpRequest) -> Response:
+    @app.post("/v1/controls/validate", tags=["controls"])
+    async def validate_controls(http: HttpRequest, request: ValidationRequest) -> Validated:
         """Checks controls as a request would, and runs nothing."""
-        request = await body.read(http, ValidationRequest)
         chosen = await select(services, http, request.model, request.controls)
         report = await chosen.client.validate(chosen.controls)
-        found = Validated(model=chosen.model, digest=report["digest"], controls=list(report["controls"]))
-        return body.answer(found)
+        return Validated(model=chosen.model, digest=report["digest"], controls=list(report["controls"]))
 
-    @app.get("/v1/controls/{name}", response_model=SetCard, tags=["controls"])
+    @app.get("/v1/controls/{name}", tags=["controls"])
     async def retrieve_control(http: HttpRequest, name: str, model: Model = None) -> SetCard:
         """One neuron set."""
         if model is not None:
@@ -96,7 +85,6 @@ def _add_changes(app: FastAPI, services: Services) -> None:
 
     @app.post(
         UPLOAD_PATH,
-        response_model=SetCard,
         status_code=201,
         tags=["controls"],
         responses=_UPLOAD_REFUSED | {200: {"model": SetCard, "description": "the name stood for this already"}},
@@ -113,7 +101,7 @@ def _add_changes(app: FastAPI, services: Services) -> None:
         response.status_code = 201 if is_new else 200
         return _card(entry)
 
-    @app.delete("/v1/controls/{name}", response_model=DeletedSet, tags=["controls"], responses=_FIXED)
+    @app.delete("/v1/controls/{name}", tags=["controls"], responses=_FIXED)
     async def delete_control(http: HttpRequest, name: str, model: Model = None) -> DeletedSet:
         """Takes a name away; requests that run are not touched. For administrators."""
         by = _administrator(http)
@@ -121,7 +109,7 @@ def _add_changes(app: FastAPI, services: Services) -> None:
         await services.sets.delete(model, name, by=by)
         return DeletedSet(name=name, model=model)
 
-    @app.post("/v1/controls/{name}/rollback", response_model=SetCard, tags=["controls"], responses=_FIXED)
+    @app.post("/v1/controls/{name}/rollback", tags=["controls"], responses=_FIXED)
     async def roll_back_control(http: HttpRequest, name: str, model: Model = None, to: To = None) -> SetCard:
         """Gives a name its previous neuron set back; twice is back where it was. For administrators."""
         by = _administrator(http)
@@ -146,43 +134,11 @@ def _model(services: Services, model: str | None) -> str:
         ModelNotFound: if it is not served.
         BadInput: if there are several and none is named.
     """
-    if model is not None:
-        services.engine(model)
-        return model
-    if len(services.engines) > 1:
-        raise BadInput("model is missing", hint=f"add ?model= with one of {', '.join(services.engines)}", param="model")
-    return next(iter(services.engines))
+    named = services.named(model, "add ?model= with one of")
+    services.engine(named)
+    return named
 
 
 def _card(entry: Entry) -> SetCard:
-    info = entry.info
-    return SetCard(
-        name=entry.name,
-        digest=info.digest,
-        model=entry.model,
-        concept=info.concept,
-        labels=list(info.labels),
-        num_neurons=info.num_neurons,
-        sites=list(info.sites),
-        recommended=dict(info.recommended),
-        evidence=dict(info.evidence),
-        history=list(reversed(entry.history)),
-    )
-
-
-def _audit_entry(version: Version) -> list[AuditEntry]:
-    e = version.event
-    if e is None:
-        return []
-    return [
-        AuditEntry(
-            version=version.number,
-            at=e.at,
-            by=e.by,
-            action=e.action,
-            model=e.model,
-            name=e.name,
-            digest=e.digest,
-            previous=e.previous,
-        )
-    ]
+    known = vars(entry.info) | {"name": entry.name, "model": entry.model}
+    return SetCard(**known, history=list(reversed(entry.history)))

@@ -2,12 +2,18 @@
 
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
-from fastapi.responses import Response
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
 
 from neurodial.control.errors import NeurodialError
 from neurodial.service.errors import renamed
-from neurodial.service.http import answering, body, chats, completions, openapi
-from neurodial.service.http.schemas.chat import ChatCompletion, ChatRequest
+from neurodial.service.http import openapi
+from neurodial.service.http.answering.chats import ChatShape
+from neurodial.service.http.answering.completions import CompletionShape
+from neurodial.service.http.answering.prompts import chat_of, prompts_of
+from neurodial.service.http.answering.responding import respond
+from neurodial.service.http.answering.serving import choices_of
+from neurodial.service.http.schemas.chat import ChatChunk, ChatCompletion, ChatRequest
 from neurodial.service.http.schemas.completions import Completion, CompletionRequest
 from neurodial.service.http.selection import select
 from neurodial.service.http.services import Services
@@ -18,32 +24,25 @@ def add(app: FastAPI, services: Services) -> None:
     limits = services.limits
 
     @app.post(
-        "/v1/completions",
-        response_model=Completion,
-        tags=["generation"],
-        openapi_extra=openapi.body(CompletionRequest, streams="Completion"),
+        "/v1/completions", response_model=Completion, tags=["generation"], responses=openapi.stream_of(Completion)
     )
-    async def create_completion(http: HttpRequest) -> Response:
+    async def create_completion(http: HttpRequest, request: CompletionRequest) -> BaseModel | StreamingResponse:
         """Generates from each prompt, under the request's controls."""
-        request = await body.read(http, CompletionRequest)
         chosen = await select(services, http, request.model, request.controls)
-        rows = completions.requests_of(request, chosen.controls, limits)
-        shape = completions.CompletionShape(request.model)
-        return await answering.respond(http, chosen.client, request, rows, shape, limits)
+        rows = choices_of(chosen, request, prompts_of(request.prompt, "prompt", limits), request.logprobs)
+        return await respond(chosen, request, rows, CompletionShape(request.model))
 
     @app.post(
         "/v1/chat/completions",
         response_model=ChatCompletion,
         tags=["generation"],
-        openapi_extra=openapi.body(ChatRequest, streams="ChatChunk"),
+        responses=openapi.stream_of(ChatChunk),
     )
-    async def create_chat_completion(http: HttpRequest) -> Response:
+    async def create_chat_completion(http: HttpRequest, request: ChatRequest) -> BaseModel | StreamingResponse:
         """Answers a conversation, under the request's controls; for models with a chat template."""
-        request = await body.read(http, ChatRequest)
         chosen = await select(services, http, request.model, request.controls)
-        shape = chats.ChatShape(request.model)
         try:
-            rows = chats.requests_of(request, chosen.controls, limits)
-            return await answering.respond(http, chosen.client, request, rows, shape, limits)
+            rows = choices_of(chosen, request, [chat_of(request.messages, limits)], request.num_logprobs)
+            return await respond(chosen, request, rows, ChatShape(request.model))
         except NeurodialError as error:
-            raise renamed(error, chats.fields_of(request)) from None
+            raise renamed(error, request.renamed_fields) from None

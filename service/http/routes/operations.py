@@ -3,8 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi import FastAPI, Request, Response
 
 from neurodial.control.errors import Unavailable
 from neurodial.service.engine.client import EngineClient
@@ -21,15 +20,15 @@ def add(app: FastAPI, services: Services) -> None:
     engines = services.engines
     source = services.metrics_source()
 
-    @app.get("/health", response_model=Health, tags=["operations"], responses={503: {"model": Health}})
-    async def health() -> JSONResponse:
+    @app.get("/health", tags=["operations"], responses={503: {"model": Health}})
+    async def health(response: Response) -> Health:
         """200 while every model that could be loaded has an engine that answers and moves, 503 otherwise."""
         states = await _states_of(engines)
         status = _status(states)
-        answer = Health(status=status, version=package_version(), engines=states)
-        return JSONResponse(answer.model_dump(), 503 if status == "unhealthy" else 200)
+        response.status_code = 503 if status == "unhealthy" else 200
+        return Health(status=status, version=package_version(), engines=states)
 
-    @app.get("/ready", response_model=Ready, tags=["operations"])
+    @app.get("/ready", tags=["operations"])
     async def ready() -> Ready:
         """Readiness: 200 once every model that could be loaded takes requests, 503 otherwise."""
         states = await _states_of(engines)
@@ -59,14 +58,6 @@ async def _states_of(engines: Mapping[str, EngineClient]) -> dict[str, EngineHea
 
 async def _health_of(client: EngineClient) -> EngineHealth:
     try:
-        stats = await asyncio.wait_for(client.stats(), _HEALTH_TIMEOUT_S)
+        return EngineHealth(**vars(await asyncio.wait_for(client.stats(), _HEALTH_TIMEOUT_S)))
     except Exception:  # whatever keeps an engine from answering, the answer is that it does not
         return EngineHealth(state="unreachable")
-    return EngineHealth(
-        state=stats.state,
-        num_replicas=stats.num_replicas,
-        num_ready=stats.num_ready,
-        num_running=stats.num_running,
-        num_waiting=stats.num_waiting,
-        heartbeat_age_s=stats.heartbeat_age_s,
-    )

@@ -1,23 +1,20 @@
 """Translations: our route, and LibreTranslate's."""
 
-import time
-import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi import Request as HttpRequest
-from fastapi.responses import Response
+from fastapi.exceptions import RequestValidationError
 
-from neurodial.control.controls import Control
 from neurodial.control.errors import BadInput, NeurodialError
-from neurodial.service.access.limits import Limits
-from neurodial.service.engine.types import EngineRequest, Finished
-from neurodial.service.http import body, openapi
-from neurodial.service.http.authentication import principal
-from neurodial.service.http.comparing import paired, uncontrolled_of, with_uncontrolled
-from neurodial.service.http.generation import applied_of, collect, reason_of, unless_disconnected, usage_of
+from neurodial.service.http import openapi
+from neurodial.service.http.answering.comparing import paired, with_twins
+from neurodial.service.http.answering.prompts import prompts_of
+from neurodial.service.http.answering.results import applied_of, ending_of, head, usage_of
+from neurodial.service.http.answering.serving import writing_of
+from neurodial.service.http.bodies import Form, Handler, StrictRoute
 from neurodial.service.http.languages import name_of
+from neurodial.service.http.middlewares.authentication import principal
 from neurodial.service.http.schemas.translations import (
     Language,
     LibreAnswer,
@@ -28,63 +25,65 @@ from neurodial.service.http.schemas.translations import (
 )
 from neurodial.service.http.selection import find, select
 from neurodial.service.http.services import Services
-from neurodial.service.observability import request_log
+
+
+class _LibreRoute(StrictRoute):
+    """Takes a form too; and without a key nobody is told what is wrong with a body."""
+
+    form = Form(lists=("q",), json=("controls", "alternatives"))
+
+    def get_route_handler(self) -> Handler:
+        answer = super().get_route_handler()
+
+        async def answer_those_with_a_key(http: HttpRequest) -> Response:
+            try:
+                return await answer(http)
+            except (NeurodialError, RequestValidationError):
+                principal(http)
+                raise
+
+        return answer_those_with_a_key
 
 
 def add(app: FastAPI, services: Services) -> None:
     """Adds `/v1/translations`, `/translate` and `/languages`."""
     limits = services.limits
 
-    @app.post(
-        "/v1/translations",
-        response_model=Translations,
-        tags=["translation"],
-        openapi_extra=openapi.body(TranslationRequest),
-    )
-    async def create_translation(http: HttpRequest) -> Response:
+    @app.post("/v1/translations", tags=["translation"])
+    async def create_translation(http: HttpRequest, request: TranslationRequest) -> Translations:
         """Translates each text, under the request's controls."""
-        request = await body.read(http, TranslationRequest)
         chosen = await select(services, http, request.model, request.controls)
-        rows = requests_of(request, chosen.controls, limits)
-        if request.compare:
-            rows = with_uncontrolled(rows, limits)
-        results = await unless_disconnected(http, collect(chosen.client, rows, limits.request_timeout_s))
-        pairs = paired(results, bool(request.compare))
-        answer = Translations(
-            id=f"trans-{uuid.uuid4().hex}",
-            created=int(time.time()),
-            model=request.model,
-            translations=[_translation_of(index, *pair) for index, pair in enumerate(pairs)],
-            usage=usage_of(results, 2 if request.compare else 1),
-        )
-        return body.answer(answer)
+        settings = writing_of(request, limits)
+        rows = tuple(chosen.row(prompt, **settings) for prompt in prompts_of(request.text, "text", limits))
+        results = await chosen.collect(with_twins(request, rows, limits))
+        translations = [
+            Translation(text=result.text, **ending_of(index, result, plain))
+            for index, (result, plain) in enumerate(paired(request, results))
+        ]
+        usage = usage_of(results, 2 if request.compare else 1)
+        return Translations(**head("trans", request.model), translations=translations, usage=usage)
 
-    @app.post(
-        "/translate",
-        response_model=LibreAnswer,
-        tags=["translation"],
-        openapi_extra=openapi.body(LibreRequest, form=True),
-    )
-    async def translate(http: HttpRequest) -> Response:
+    async def translate(http: HttpRequest, request: LibreRequest) -> LibreAnswer:
         """Translates as LibreTranslate does: JSON or a form, the model chosen by the languages."""
-        try:
-            form = body.Form(lists=("q",), json=("controls", "alternatives"))
-            request = await body.read(http, LibreRequest, form=form)
-        except NeurodialError:
-            principal(http)  # without a key nobody is told what is wrong with a body
-            raise
         principal(http, request.api_key)
         model = await choose_model(services, http, request)
         chosen = await select(services, http, model, request.controls)
-        fields = limits.check_texts(request.texts, "q", single=isinstance(request.q, str))
-        rows = _rows(request.texts, fields, chosen.controls, limits)
-        results = await unless_disconnected(http, collect(chosen.client, rows, limits.request_timeout_s))
+        results = await chosen.collect([chosen.row(prompt) for prompt in prompts_of(request.q, "q", limits)])
         texts, applied = [r.text for r in results], [applied_of(r) for r in results]
         if isinstance(request.q, str):
-            return body.answer(LibreAnswer(translatedText=texts[0], applied=applied[0]))
-        return body.answer(LibreAnswer(translatedText=texts, applied=applied))
+            return LibreAnswer(translatedText=texts[0], applied=applied[0])
+        return LibreAnswer(translatedText=texts, applied=applied)
 
-    @app.get("/languages", response_model=list[Language], tags=["translation"])
+    app.router.add_api_route(
+        "/translate",
+        translate,
+        methods=["POST"],
+        tags=["translation"],
+        openapi_extra=openapi.form_of(LibreRequest),
+        route_class_override=_LibreRoute,
+    )
+
+    @app.get("/languages", tags=["translation"])
     async def list_languages() -> list[Language]:
         """The languages that the served models read and write, in LibreTranslate's shape."""
         pairs = list(dict.fromkeys(services.languages.values()))
@@ -126,50 +125,3 @@ def _source_of(request: LibreRequest, languages: Mapping[str, tuple[str, str]]) 
         hint = f"name it: {', '.join(sources)}"
         raise BadInput("source is auto, and this server does not detect languages", hint=hint, param="source")
     return next(iter(sources), "auto")
-
-
-def requests_of(body: TranslationRequest, controls: tuple[Control, ...], limits: Limits) -> tuple[EngineRequest, ...]:
-    """One engine request per text.
-
-    Raises:
-        BadInput: for what no model serves; the error names the field.
-    """
-    limits.check_generation(body.max_tokens, body.num_beams)
-    fields = limits.check_texts(body.texts, "text", single=isinstance(body.text, str))
-    return _rows(
-        body.texts,
-        fields,
-        controls,
-        limits,
-        max_tokens=body.max_tokens,
-        num_beams=body.num_beams,
-        repetition_penalty=body.repetition_penalty,
-        no_repeat_ngram_size=body.no_repeat_ngram_size,
-        length_penalty=body.length_penalty,
-    )
-
-
-def _rows(
-    texts: Sequence[str], fields: Sequence[str], controls: tuple[Control, ...], limits: Limits, **more: Any
-) -> tuple[EngineRequest, ...]:
-    return tuple(
-        EngineRequest(
-            id=request_log.row_id(),
-            prompt=text,
-            controls=controls,
-            field=field,
-            timeout_s=limits.request_timeout_s,
-            **more,
-        )
-        for text, field in zip(texts, fields, strict=True)
-    )
-
-
-def _translation_of(index: int, result: Finished, plain: Finished | None) -> Translation:
-    return Translation(
-        index=index,
-        text=result.text,
-        finish_reason=reason_of(result),
-        applied=applied_of(result),
-        uncontrolled=uncontrolled_of(plain),
-    )

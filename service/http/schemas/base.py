@@ -167,6 +167,15 @@ class SamplingRequest(WritingRequest):
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
+class Answer(BaseModel):
+    """What an answer of a model begins with."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+
+
 class Applied(BaseModel):
     """The proof of what was done to one request."""
 

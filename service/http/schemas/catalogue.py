@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from neurodial.service.http.schemas.base import Body, Controls
+from neurodial.service.sets.aliases import Action
 
 
 class ModelCard(BaseModel):
@@ -76,7 +77,7 @@ class AuditEntry(BaseModel):
     version: int
     at: str = Field(description="in UTC, ISO 8601")
     by: str = Field(description="the name of the key, or configuration")
-    action: Literal["publish", "delete", "rollback", "configure"]
+    action: Action
     model: str
     name: str
     digest: str | None = Field(description="what the name has stood for since; null once it is deleted")

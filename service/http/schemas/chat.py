@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field, model_serializer, model_validator
 
 from neurodial.control.errors import BadInput
-from neurodial.service.http.schemas.base import Applied, Body, SamplingRequest, Uncontrolled, Usage
+from neurodial.service.http.schemas.base import Answer, Applied, Body, SamplingRequest, Uncontrolled, Usage
 
 
 class TextPart(Body):
@@ -77,7 +77,13 @@ class ChatRequest(SamplingRequest):
             raise BadInput(message, hint="they mean the same: give one", param="max_tokens")
         if self.top_logprobs is not None and not self.logprobs:
             raise BadInput("top_logprobs needs logprobs", hint="set logprobs to true", param="top_logprobs")
+        self.max_tokens = self.max_completion_tokens or self.max_tokens
         return self
+
+    @property
+    def renamed_fields(self) -> dict[str, str]:
+        """What an engine calls otherwise than this request does."""
+        return {} if self.max_completion_tokens is None else {"max_tokens": "max_completion_tokens"}
 
     @property
     def num_logprobs(self) -> int | None:
@@ -125,13 +131,10 @@ class ChatChoice(BaseModel):
     uncontrolled: Uncontrolled | None = None
 
 
-class ChatCompletion(BaseModel):
+class ChatCompletion(Answer):
     """OpenAI's `chat.completion`."""
 
-    id: str
     object: Literal["chat.completion"] = "chat.completion"
-    created: int
-    model: str
     choices: list[ChatChoice]
     usage: Usage
 
@@ -159,12 +162,9 @@ class ChunkChoice(BaseModel):
     uncontrolled: Uncontrolled | None = Field(default=None, description="with compare, in the last chunk")
 
 
-class ChatChunk(BaseModel):
+class ChatChunk(Answer):
     """OpenAI's `chat.completion.chunk`."""
 
-    id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    created: int
-    model: str
     choices: list[ChunkChoice]
     usage: Usage | None = None

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from neurodial.service.http.schemas.base import Applied, SamplingRequest, TokenId, Uncontrolled, Usage
+from neurodial.service.http.schemas.base import Answer, Applied, SamplingRequest, TokenId, Uncontrolled, Usage
 
 
 class CompletionRequest(SamplingRequest):
@@ -48,12 +48,9 @@ class Choice(BaseModel):
     uncontrolled: Uncontrolled | None = Field(default=None, description="with compare, in the last chunk of a stream")
 
 
-class Completion(BaseModel):
+class Completion(Answer):
     """OpenAI's `text_completion`, whole or one chunk of a stream."""
 
-    id: str
     object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
     choices: list[Choice]
     usage: Usage | None = None

@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from neurodial.control.errors import BadInput
-from neurodial.service.http.schemas.base import Applied, Body, ModelRequest, TokenId
+from neurodial.service.http.schemas.base import Answer, Applied, Body, ModelRequest, TokenId
 from neurodial.service.http.schemas.chat import ChatMessage
 
 
@@ -54,11 +54,6 @@ class ClassifyRequest(ModelRequest):
     input: str | list[str] = Field(description="a text or several")
     user: str | None = Field(default=None, description="accepted and without effect")
 
-    @property
-    def texts(self) -> list[str]:
-        """The texts as a list."""
-        return [self.input] if isinstance(self.input, str) else self.input
-
 
 class ClassifiedWord(BaseModel):
     """One word of a text."""
@@ -81,13 +76,10 @@ class Classification(BaseModel):
     applied: Applied
 
 
-class Classifications(BaseModel):
+class Classifications(Answer):
     """Answer of `/v1/classify`."""
 
-    id: str
     object: Literal["list"] = "list"
-    created: int
-    model: str
     data: list[Classification]
     usage: ReadingUsage
 
@@ -109,27 +101,32 @@ class ActivationRequest(ModelRequest):
             raise BadInput("neurons is missing", hint="give neurons, a set or both", param="neurons")
         if self.target is not None and (isinstance(self.target, str), len(self.targets)) != (
             isinstance(self.text, str),
-            len(self.texts),
+            len(_listed(self.text)),
         ):
             raise BadInput("target must be one for each text", hint="a string, or as many as texts", param="target")
         return self
 
     @property
-    def texts(self) -> list[str]:
-        """The texts as a list."""
-        return [self.text] if isinstance(self.text, str) else self.text
-
-    @property
     def targets(self) -> list[str] | list[None]:
         """The target of each text."""
         if self.target is None:
-            return [None] * len(self.texts)
-        return [self.target] if isinstance(self.target, str) else self.target
+            return [None] * len(_listed(self.text))
+        return _listed(self.target)
 
     @property
     def addresses(self) -> list[str]:
         """The addresses as a list."""
-        return [self.neurons] if isinstance(self.neurons, str) else self.neurons
+        return _listed(self.neurons)
+
+    @property
+    def renamed_fields(self) -> dict[str, str]:
+        """An engine numbers the neurons that it is given; the request may have given one address, or a set."""
+        fields = {f"neurons[{len(self.addresses)}]": "set"}
+        return fields | ({"neurons[0]": "neurons"} if isinstance(self.neurons, str) else {})
+
+
+def _listed(given: str | list[str]) -> list[str]:
+    return [given] if isinstance(given, str) else given
 
 
 class StackActivations(BaseModel):
@@ -150,13 +147,10 @@ class Activations(BaseModel):
     applied: Applied
 
 
-class ActivationList(BaseModel):
+class ActivationList(Answer):
     """Answer of `/v1/activations`."""
 
-    id: str
     object: Literal["activations"] = "activations"
-    created: int
-    model: str
     data: list[Activations]
     usage: ReadingUsage
 

@@ -4,18 +4,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from neurodial.service.http.schemas.base import Applied, ControlledRequest, Uncontrolled, Usage, WritingRequest
+from neurodial.service.http.schemas.base import Answer, Applied, ControlledRequest, Uncontrolled, Usage, WritingRequest
 
 
 class TranslationRequest(WritingRequest):
     """`POST /v1/translations`."""
 
     text: str | list[str] = Field(description="the text to translate, or several")
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts as a list."""
-        return [self.text] if isinstance(self.text, str) else self.text
 
 
 class Translation(BaseModel):
@@ -28,13 +23,10 @@ class Translation(BaseModel):
     uncontrolled: Uncontrolled | None = None
 
 
-class Translations(BaseModel):
+class Translations(Answer):
     """Answer of `/v1/translations`."""
 
-    id: str
     object: Literal["translation"] = "translation"
-    created: int
-    model: str
     translations: list[Translation]
     usage: Usage
 
@@ -55,11 +47,6 @@ class LibreRequest(ControlledRequest):
     source: str = Field(description="language code, see /languages; auto where the texts can be in one language only")
     target: str = Field(description="language code, see /languages")
     api_key: str | None = Field(default=None, description="where there is no Authorization header")
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts as a list."""
-        return [self.q] if isinstance(self.q, str) else self.q
 
 
 class LibreAnswer(BaseModel):

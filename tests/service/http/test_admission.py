@@ -5,8 +5,8 @@ from fastapi.testclient import TestClient
 
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.http.admission import Gate
 from neurodial.service.http.app import create_app
+from neurodial.service.http.middlewares.admission import Gate
 from neurodial.service.http.services import Services
 
 BODY = {"model": "en-es", "prompt": "hello there"}

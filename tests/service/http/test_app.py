@@ -1,5 +1,6 @@
 """The HTTP application over the fake engine: shapes, streaming, and one clear error for every mistake."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -221,6 +222,7 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "a", "logit_bias": {"3": True}}, "logit_bias", "bad_input"),
     ({"prompt": "a", "logit_bias": [3]}, "logit_bias", "bad_input"),
     ({"prompt": "a", "logit_bias": {str(i): 1 for i in range(301)}}, "logit_bias", "bad_input"),
+    ({"prompt": "a", "stream": True, "stream_options": 5}, "stream_options", "bad_input"),
     ({"prompt": "a", "unknown_field": 1}, "unknown_field", "bad_input"),
     ({"prompt": "a", "controls": "tense"}, "controls", "bad_control"),
     ({"prompt": "a", "controls": [{"set": "tense", "to": "past", "extra": 1}]}, "controls[0].extra", "bad_control"),
@@ -257,6 +259,8 @@ RAW_BODIES: list[tuple[bytes, str | None]] = [
     (b"[]", None),
     (b'"text"', None),
     (b"[" * 100_000, None),
+    (b'{"model":"en-es","prompt":"a","user":' + b"[" * 40 + b"]" * 40 + b"}", "user[0]"),
+    (b'{"model":"en-es","prompt":"a","\\udc00":1}', None),
     (b'{"model":"en-es","prompt":"a","seed":' + b"1" * 5000 + b"}", None),
 ]
 
@@ -271,6 +275,15 @@ def test_unreadable_bodies(http: TestClient, route: str, body: bytes, param: str
     assert "Traceback" not in answer.text
 
 
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
+def test_a_body_is_json_whatever_its_content_type_says(http: TestClient, kind: str | None) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = http.post("/v1/completions", content=b'{"model":"en-es","prompt":"abc"}', headers=headers)
+    assert answer.json()["choices"][0]["text"] == "cba"
+    refused = http.post("/v1/completions", content=b"prompt=abc", headers=headers)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "bad_input")
+
+
 def test_a_body_that_is_too_large_is_413(http: TestClient) -> None:
     """By its announced length and while it arrives."""
     assert http.post("/v1/completions", content=b"x" * 300_000).status_code == 413
@@ -278,6 +291,34 @@ def test_a_body_that_is_too_large_is_413(http: TestClient) -> None:
     streamed = http.post("/v1/completions", content=parts)
     assert streamed.status_code == 413
     assert streamed.json()["error"]["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_hangs_up_is_not_served_any_more(
+    http: TestClient, runner: FakeRunner, engine: Engine, stream: bool
+) -> None:
+    """Though nothing has been generated yet."""
+    body = json.dumps({"model": "en-es", "prompt": "a b c", "stream": stream}).encode()
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "query_string": b"", "headers": []}
+    sent: list[Any] = []
+    received = [{"type": "http.request", "body": body}]
+
+    async def receive() -> dict[str, Any]:
+        if received:
+            return received.pop()
+        while not engine.stats().num_running:
+            await asyncio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    runner.gate.clear()
+    asyncio.run(http.app(scope, receive, send))  # type: ignore[arg-type]
+    assert sent[0]["status"] == 503
+    runner.gate.set()
+    while engine.stats().num_running:
+        time.sleep(0.01)
 
 
 def test_unknown_models_routes_and_methods(http: TestClient) -> None:
@@ -303,7 +344,6 @@ def test_a_failing_request_costs_its_neighbours_nothing(http: TestClient) -> Non
 
 
 def test_openapi_describes_the_bodies(http: TestClient) -> None:
-    """The bodies are read by us, and documented all the same."""
     spec = http.get("/openapi.json").json()
     assert "controls" in spec["components"]["schemas"]["CompletionRequest"]["properties"]
     assert "neurons" in spec["components"]["schemas"]["Control"]["properties"]

@@ -220,7 +220,12 @@ class TestLibreTranslate:
 
     @pytest.mark.parametrize(
         ("form", "param"),
-        [(b"q=a&source=en&source=en&target=es", "source"), (b"q=%ff", None), (b"q=a&controls=x", "controls")],
+        [
+            (b"q=a&source=en&source=en&target=es", "source"),
+            (b"q=%ff", None),
+            (b"q=a&controls=x", "controls"),
+            (b"", None),
+        ],
     )
     def test_broken_forms(self, address: str, form: bytes, param: str | None) -> None:
         with pytest.raises(urllib.error.HTTPError) as caught:

@@ -1,25 +1,24 @@
-"""Request bodies: strict JSON into a pydantic model, with an error that names the exact field."""
+"""Request bodies: read strictly before FastAPI makes a route's parameter of them."""
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ValidationError
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from fastapi.routing import APIRoute
 
 from neurodial.control.errors import BadInput
-from neurodial.service.errors import BodyTooLarge, dotted
-from neurodial.service.http.rendering import from_validation, response
+from neurodial.service.errors import dotted
 
-Model = TypeVar("Model", bound=BaseModel)
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
-_FORM = "application/x-www-form-urlencoded"
+FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 1000
+_DEEPEST = 32
 
 
 @dataclass(frozen=True)
@@ -35,33 +34,56 @@ class Form:
     json: tuple[str, ...] = ()
 
 
-async def read(request: Request, model: type[Model], *, form: Form | None = None) -> Model:
-    """Reads the body of a request.
+class StrictRoute(APIRoute):
+    """A route whose body is a JSON object, whatever its content type says: most of curl's say that it is a form.
 
-    Args:
-        request: whose body is JSON, whatever its content type says.
-        model: of the body.
-        form: how `application/x-www-form-urlencoded` is read instead, where a route takes it.
-
-    Raises:
-        BadInput: for bytes that are not UTF-8, text that is not JSON, numbers that are not finite, and fields that
-            are unknown, missing or wrong.
+    Bytes that are not UTF-8, text that is not JSON, what is nested too deeply, numbers that are not finite and broken
+    Unicode are refused as `BadInput`, which names the field; then pydantic checks the route's model as always.
     """
-    content, kind = await request.body(), request.headers.get("content-type", "")
-    is_json = form is None or not kind.startswith(_FORM) or content.lstrip()[:1] == b"{"  # as curl -d sends it
+
+    form: ClassVar[Form | None] = None  # how a form is read, where a route takes one too
+
+    def get_route_handler(self) -> Handler:
+        """FastAPI's handler, given a request whose body was read."""
+        answer = super().get_route_handler()
+        if self.body_field is None:
+            return answer
+
+        async def read_and_answer(request: Request) -> Response:
+            strict = _StrictRequest(request, self.form)
+            await strict.json()  # here, for FastAPI makes a bare 400 of whatever is raised while it reads
+            return await answer(strict)
+
+        return read_and_answer
+
+
+class _StrictRequest(Request):
+    """A request whose body FastAPI takes for JSON, and gets as this room has read it."""
+
+    def __init__(self, request: Request, form: Form | None) -> None:
+        headers = [header for header in request.scope["headers"] if header[0] != b"content-type"]
+        super().__init__({**request.scope, "headers": headers}, request.receive)
+        self._kind, self._fields = request.headers.get("content-type", ""), form
+        self._object: dict[str, object] | None = None
+
+    async def json(self) -> dict[str, object]:
+        """The body.
+
+        Raises:
+            BadInput: for what a strict body is not.
+        """
+        if self._object is None:
+            self._object = _object_of(await self.body(), self._kind, self._fields)
+        return self._object
+
+
+def _object_of(content: bytes, kind: str, form: Form | None) -> dict[str, object]:
+    is_json = form is None or not kind.startswith(FORM) or content.lstrip()[:1] == b"{"  # as curl -d sends it
     raw = _parse(content) if is_json or form is None else _parse_form(content, form)
     if not isinstance(raw, dict):
         raise BadInput("the body is not a JSON object")
     _check_values(raw, ())
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        raise from_validation(error) from None
-
-
-def answer(model: BaseModel) -> Response:
-    """The HTTP answer that holds a model."""
-    return Response(model.model_dump_json(), media_type="application/json")
+    return raw
 
 
 def _parse(body: bytes) -> object:
@@ -104,7 +126,7 @@ def _field_of(name: str, value: str, form: Form) -> object:
 
 def _check_values(value: Any, path: tuple[int | str, ...]) -> None:
     """Refuses NaN, infinities (also 1e999) and broken Unicode, which Python's JSON reader lets pass."""
-    if len(path) > 32:
+    if len(path) > _DEEPEST:
         raise BadInput("the body is nested too deeply", param=dotted(path[:2]))
     if isinstance(value, float) and not math.isfinite(value):
         raise BadInput(f"{dotted(path)} is not a finite number", param=dotted(path))
@@ -115,55 +137,16 @@ def _check_values(value: Any, path: tuple[int | str, ...]) -> None:
             if not _is_unicode(key):
                 raise BadInput("a key of the body is not valid Unicode", param=dotted(path) or None)
             _check_values(item, (*path, key))
-    elif isinstance(value, list):
+    elif isinstance(value, list) and set(map(type, value)) != {int}:  # token ids are many, and all fit
         for index, item in enumerate(value):
             _check_values(item, (*path, index))
 
 
 def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:  # a lone surrogate
         return False
     return True
-
-
-class BodyLimit:
-    """ASGI middleware that refuses larger bodies, by their announced length or while they arrive.
-
-    Args:
-        app: what comes after it.
-        max_bytes: of a body.
-        max_bytes_of: path → the limit of that path.
-    """
-
-    def __init__(self, app: ASGIApp, max_bytes: int, max_bytes_of: Mapping[str, int] | None = None) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-        self._max_bytes_of = max_bytes_of or {}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on with its body counted."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        limit = self._max_bytes_of.get(scope["path"], self._max_bytes)
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
-        if announced.isdigit() and int(announced) > limit:
-            await response(_too_large(limit))(scope, receive, send)
-            return
-        num_bytes = 0
-
-        async def counted() -> Message:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > limit:
-                raise _too_large(limit)
-            return message
-
-        await self._app(scope, counted, send)
-
-
-def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body is larger than {limit:,} bytes", hint="send less")

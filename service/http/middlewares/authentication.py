@@ -1,5 +1,7 @@
 """Finds out who asks before a body is read, and refuses those without a key."""
 
+from typing import Any
+
 from fastapi import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -59,13 +61,14 @@ def principal(http: HttpRequest, api_key: str | None = None) -> Principal:
     Raises:
         Unauthorized: if it carries no key that is known.
     """
-    found: Principal | None = getattr(http.state, "principal", None)
-    keys: Keys | None = getattr(http.state, "keys", None)
+    state: dict[str, Any] = http.scope["state"]
+    found: Principal | None = state["principal"]
+    keys: Keys | None = state["keys"]
     if found is None and keys is not None and api_key is not None:
         found = keys.authenticate(api_key.encode())
     if found is None:
         raise _unauthorized()
-    http.state.principal = found
+    state["principal"] = found
     return found
 
 

@@ -1,64 +1,74 @@
-"""Answers of whatever writes text: whole, or as server-sent events."""
+"""Answers of whatever writes choices: whole, or as server-sent events."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Protocol
+from typing import ClassVar
 
-from fastapi import Request as HttpRequest
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from neurodial.control.errors import NeurodialError
-from neurodial.service.access.limits import Limits
-from neurodial.service.engine.client import EngineClient
 from neurodial.service.engine.types import EngineRequest, Event, Events, Failed, Finished, Tokens
-from neurodial.service.http import body
-from neurodial.service.http.comparing import paired, with_uncontrolled
-from neurodial.service.http.generation import collect, open_stream, unless_disconnected, usage_of
+from neurodial.service.http.answering.comparing import Pair, paired, with_twins
+from neurodial.service.http.answering.results import head, usage_of
+from neurodial.service.http.answering.serving import Selected
 from neurodial.service.http.rendering import envelope
 from neurodial.service.http.schemas.base import SamplingRequest, Usage
 
 
-class Shape(Protocol):
-    """How a route writes its results: completions one way, chats another."""
+class Shape(ABC):
+    """How a route writes its choices: completions one way, chats another.
 
+    Args:
+        model: as the request names it.
+    """
+
+    kind: ClassVar[str]  # begins an answer's id
+    answer: ClassVar[type[BaseModel]]
+    chunk: ClassVar[type[BaseModel]]
+
+    def __init__(self, model: str) -> None:
+        self._head = head(self.kind, model)
+
+    @abstractmethod
     def piece(self, index: int, tokens: Tokens) -> BaseModel:
-        """A chunk with new text."""
+        """A choice's new text."""
 
+    @abstractmethod
     def end(self, index: int, result: Finished, plain: Finished | None) -> BaseModel:
-        """A choice's last chunk."""
+        """A choice's last piece."""
 
-    def total(self, usage: Usage) -> BaseModel:
-        """The chunk with the usage."""
+    @abstractmethod
+    def choice(self, index: int, result: Finished, plain: Finished | None) -> BaseModel:
+        """A choice in one piece."""
 
-    def whole(self, results: list[tuple[Finished, Finished | None]], usage: Usage) -> BaseModel:
+    def part(self, *choices: BaseModel, usage: Usage | None = None) -> BaseModel:
+        """One chunk of a stream."""
+        return self.chunk(**self._head, choices=list(choices), usage=usage)
+
+    def whole(self, pairs: list[Pair], usage: Usage) -> BaseModel:
         """The answer in one piece."""
+        choices = [self.choice(index, *pair) for index, pair in enumerate(pairs)]
+        return self.answer(**self._head, choices=choices, usage=usage)
 
 
 async def respond(
-    http: HttpRequest,
-    client: EngineClient,
-    request: SamplingRequest,
-    rows: tuple[EngineRequest, ...],
-    shape: Shape,
-    limits: Limits,
-) -> Response:
+    chosen: Selected, request: SamplingRequest, rows: tuple[EngineRequest, ...], shape: Shape
+) -> BaseModel | StreamingResponse:
     """Serves a request's rows, one for each choice.
 
     Raises:
         NeurodialError: why nothing could be generated.
     """
     copies = (request.n or 1) * (2 if request.compare else 1)  # of each prompt
-    if request.compare:
-        rows = with_uncontrolled(rows, limits)
-    timeout = limits.request_timeout_s
+    rows = with_twins(request, rows, chosen.limits)
     if request.stream:
-        arriving = await unless_disconnected(http, open_stream(client, rows, timeout))
-        chunks = _sse(arriving, _Writer(shape, request, len(rows), copies))
+        chunks = _sse(await chosen.stream(rows), _Writer(shape, request, len(rows), copies))
         return StreamingResponse(chunks, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-    results = await unless_disconnected(http, collect(client, rows, timeout))
-    return body.answer(shape.whole(paired(results, bool(request.compare)), usage_of(results, copies)))
+    results = await chosen.collect(rows)
+    return shape.whole(paired(request, results), usage_of(results, copies))
 
 
 class _Writer:
@@ -85,18 +95,17 @@ class _Writer:
         if isinstance(event, Failed):
             raise event.error
         if isinstance(event, Tokens):
-            return _data(self._shape.piece(index, event))
+            return _data(self._shape.part(self._shape.piece(index, event)))
         self._ends[index] = event
         choice, twin = index % self._num_choices, index % self._num_choices + self._num_choices
         if choice not in self._ends or (self._request.compare and twin not in self._ends):
             return ""
-        return _data(self._shape.end(choice, self._ends[choice], self._ends.get(twin)))
+        return _data(self._shape.part(self._shape.end(choice, self._ends[choice], self._ends.get(twin))))
 
     def end(self) -> str:
         """What follows the last event."""
-        wanted = self._request.wants_usage
-        usage = _data(self._shape.total(usage_of(list(self._ends.values()), self._copies))) if wanted else ""
-        return f"{usage}data: [DONE]\n\n"
+        usage = usage_of(list(self._ends.values()), self._copies)
+        return f"{_data(self._shape.part(usage=usage)) if self._request.wants_usage else ''}data: [DONE]\n\n"
 
 
 async def _sse(arriving: AsyncGenerator[Events, None], writer: _Writer) -> AsyncIterator[str]:
