@@ -11,9 +11,11 @@ from math import log10
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from cycler import cycler
 from markupsafe import Markup
+from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 Draw = Callable[[Any], None]  # puts a picture on matplotlib's axes
 Size = tuple[float, float]
@@ -30,7 +32,7 @@ STYLE = {
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
-    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLOURS),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -69,7 +71,7 @@ def png(draw: Draw, path: Path, size: Size = (990, 605)) -> None:
 
 
 def _saved(draw: Draw, size: Size, *, dpi: float = 96, **options: Any) -> bytes:
-    with matplotlib.rc_context(STYLE):
+    with rc_context(STYLE):
         made = Figure(figsize=(size[0] / dpi, size[1] / dpi), layout="constrained")
         draw(made.subplots())
         content = io.BytesIO()
@@ -107,7 +109,7 @@ def line_chart(series: Mapping[str, Mapping[int, float]], paint: Mapping[str, st
                 axes.plot([size], [value], "o", color=paint[name], markersize=4.5, clip_on=False, gid=said)
         axes.set_xscale("log")
         axes.set_xticks(_apart(sizes), [f"{size:,}" for size in _apart(sizes)])
-        axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.update_datalim([(sizes[0], 0.0)])  # zero shows whatever the values are
         axes.autoscale_view()
         if axes.dataLim.ymin >= 0:

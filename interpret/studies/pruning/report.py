@@ -56,9 +56,9 @@ def quality_plot(curves: Sequence[Curve], original: float, quality: Mapping[str,
             keeps, values = zip(*((100 * keep, value) for keep, value in sorted(curve.points)), strict=True)
             (line,) = axes.plot(keeps, values, marker="o", markersize=4, label=curve.label)
             if curve.spread:
-                shares, low, high = zip(*sorted(curve.spread), strict=True)
-                keeps = [100 * share for share in shares]
-                axes.fill_between(keeps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+                kept, low, high = zip(*sorted(curve.spread), strict=True)
+                band = {"color": line.get_color(), "alpha": 0.2, "linewidth": 0}
+                axes.fill_between([100 * share for share in kept], low, high, **band)
         if not quality["higher_is_better"]:
             axes.set_yscale("log")
         axes.invert_xaxis()

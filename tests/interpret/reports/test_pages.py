@@ -31,7 +31,7 @@ def test_what_a_corpus_says_stays_text() -> None:
     concepts = (Concept(HOSTILE, 0.5, 3, {HOSTILE: 2.0}), Concept("b", -1.0))
     one = Explanation(HOSTILE, "method", HOSTILE, HOSTILE, 0.5, concepts, (context,), {HOSTILE: float("nan")})
     for layout in ("cards", "side by side"):
-        html = ExplanationReport(HOSTILE, {"x": HOSTILE}, HOSTILE, "", HOSTILE, (one, one), layout).to_html()  # type: ignore[arg-type]
+        html = ExplanationReport(HOSTILE, {"x": HOSTILE}, HOSTILE, "", HOSTILE, (one, one), layout).to_html()
         assert "<script" not in html
         assert 'class="heat down strong peak" style="--v:1.000" title="-2.000, omission 0.200">&lt;/code' in html
     assert context.pieces == (("", "a"), (" ", HOSTILE))
