@@ -1,14 +1,13 @@
 """Explanations: what a neuron answers to, as every method from neurons to concepts writes it down."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any, Literal
 
 import numpy as np
 
-from neurodial.interpret.reports.html import bar, heat_text, legend, page, table
+from neurodial.interpret.reports.page import page, settings_line
 
 NOTHING = "nothing above chance"
 
@@ -39,6 +38,17 @@ class Context:
     def words(self) -> tuple[str, ...]:
         """The words."""
         return tuple(self.text[start:end] for start, end in self.spans)
+
+    @property
+    def pieces(self) -> tuple[tuple[str, str], ...]:
+        """Each word with what stands between it and the word before."""
+        ends = [0, *(end for _, end in self.spans)]
+        return tuple((self.text[ends[i] : start], self.text[start:end]) for i, (start, end) in enumerate(self.spans))
+
+    @property
+    def rest(self) -> str:
+        """What follows the last word."""
+        return self.text[self.spans[-1][1] if self.spans else 0 :]
 
 
 @dataclass(frozen=True)
@@ -89,26 +99,12 @@ class Explanation:
 
     def to_html(self) -> str:
         """A self-contained page with this explanation."""
-        return page(f"{self.neuron}: {self.method}", [self.to_section()])
+        return _page(f"{self.neuron}: {self.method}", (self,))
 
-    def to_section(self) -> str:
-        """The part of a page that shows this explanation."""
-        label = f"<b>{escape(self.label)}</b>" if self.label else f'<span class="nothing">{NOTHING}</span>'
-        scored = f' <span class="quiet">{escape(self.measure)} {figure(self.score)}</span>' if self.label else ""
-        parts = [f"<h2><code>{escape(self.neuron)}</code></h2><p>{label}{scored}</p>"]
-        if self.concepts:
-            parts += [_concept_table(self.concepts, self.measure)]
-        if self.contexts:
-            scale = self.scale
-            rows = [[f"{c.score:+.3f}", context_html(c, scale), escape(c.note)] for c in self.contexts]
-            noted = any(c.note for c in self.contexts)
-            cells = rows if noted else [row[:2] for row in rows]
-            parts += ["<h3>Contexts</h3>", table(["score", "text", ""][: 3 if noted else 2], cells, numbers=[0])]
-            parts += [legend(scale)]
-        if self.statistics:
-            shown = (f"{escape(name)} {figure(value)}" for name, value in self.statistics.items())
-            parts += [f'<p class="quiet">{" · ".join(shown)}</p>']
-        return f"<section>{''.join(parts)}</section>"
+    @property
+    def details(self) -> tuple[str, ...]:
+        """Names of the concepts' further figures."""
+        return tuple(dict.fromkeys(name for concept in self.concepts for name in concept.details))
 
     @property
     def scale(self) -> float:
@@ -150,54 +146,21 @@ class ExplanationReport:
 
     def to_html(self) -> str:
         """A self-contained page."""
-        over = f" over {escape(self.corpus)}" if self.corpus else ""
-        head = f'<h1>{escape(self.method)}</h1><p class="quiet">{escape(self.model)}{over}</p>'
-        side = self.layout == "side by side" and len(self.explanations) > 1
-        body = [_side_by_side(self.explanations)] if side else [one.to_section() for one in self.explanations]
-        return page(f"{self.method}: {self.model}", [head, *body])
+        return _page(
+            f"{self.method}: {self.model}",
+            self.explanations,
+            [f"{self.model} over {self.corpus}" if self.corpus else self.model],
+            beside=self.layout == "side by side" and len(self.explanations) > 1,
+            made={
+                "Model": f"{self.model} {self.fingerprint}",
+                "Corpus": self.corpus,
+                "Settings": settings_line(self.params),
+            },
+        )
 
 
-def context_html(context: Context, scale: float) -> str:
-    """A context in colours, the omission scores in the notes of its words."""
-    notes = [f"omission {value:.3f}" for value in context.omission]
-    return heat_text(context.text, context.spans, context.values, scale, peak=context.peak, notes=notes)
-
-
-def _concept_table(concepts: tuple[Concept, ...], measure: str) -> str:
-    longest = max(abs(c.score) for c in concepts)
-    extra = list(dict.fromkeys(name for c in concepts for name in c.details))
-    supported = any(c.support is not None for c in concepts)
-    header = ["concept", escape(measure), ""] + (["support"] if supported else []) + [escape(name) for name in extra]
-    rows = []
-    for c in concepts:
-        support = [f"{c.support:,}" if c.support is not None else ""] if supported else []
-        details = [figure(c.details[name]) if name in c.details else "" for name in extra]
-        rows.append([escape(c.name), figure(c.score), bar(c.score, longest), *support, *details])
-    return table(header, rows, numbers=[1, *range(3, len(header))])
-
-
-def _side_by_side(explanations: tuple[Explanation, ...]) -> str:
-    """One column a neuron, one row a text; a neuron has the same colours in every row."""
-    header = [f"<code>{escape(one.neuron)}</code>" for one in explanations]
-    labels = [escape(one.label) or f'<span class="nothing">{NOTHING}</span>' for one in explanations]
-    figures = [
-        "<br>".join(f"{escape(name)} {figure(value)}" for name, value in one.statistics.items()) for one in explanations
-    ]
-    scales = [legend(one.scale) for one in explanations]
-    texts = [
-        [context_html(context, one.scale) for one, context in zip(explanations, row, strict=True)]
-        for row in zip(*(one.contexts for one in explanations), strict=True)
-    ]
-    quiet = [f'<span class="quiet">{cell}</span>' for cell in figures]
-    named = [labels] if any(one.label for one in explanations) else []
-    return f"<section>{table(header, [*named, *texts, scales, quiet])}</section>"
-
-
-def figure(value: float) -> str:
-    """A number for people."""
-    if not np.isfinite(value):
-        return "–"
-    return f"{value:,.0f}" if float(value).is_integer() and abs(value) >= 10 else f"{value:.3g}"
+def _page(title: str, explanations: tuple[Explanation, ...], lines: Sequence[str] = (), **values: Any) -> str:
+    return page("explanations", title, lines, explanations=explanations, nothing=NOTHING, **{"beside": False} | values)
 
 
 def _plain(value: Any) -> Any:

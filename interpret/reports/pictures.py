@@ -1,111 +1,134 @@
-"""Line charts and matrices of an evaluation as inline SVG."""
+"""Pictures of reports, drawn by matplotlib and shown as SVG: the same input gives the same bytes.
 
-from collections.abc import Mapping, Sequence
+Ink and paper are the page's, light or dark; letters stay letters.
+"""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from math import log10
+from pathlib import Path
+from typing import Any
 
-from neurodial.interpret.reports.html import colour, ink
+from cycler import cycler
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
-INK, QUIET, LINE = "#1b1f24", "#57606a", "#d8dee4"
+Draw = Callable[[Any], None]  # puts a picture on matplotlib's axes
+Size = tuple[float, float]
+
+INK = "#57606a"  # of letters and lines; a page puts its own in its place
+GREY = "#8c959f"
 COLOURS = (
-    "#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2", "#bcbd22", "#3b4cc0",
+    "#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2", "#bcbd22", "#4c6ef5",
 )  # fmt: skip
-RANDOM_COLOUR = "#8c959f"
-WIDTH, HEIGHT, LEFT, TOP = 460.0, 240.0, 52.0, 14.0
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "neurodial",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.prop_cycle": cycler(color=COLOURS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": INK,
+    "grid.alpha": 0.2,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+}
+CHART: Size = (460, 290)
+LETTER = 7.0  # pixels that a digit of a tick may take
+_ANONYMOUS = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def colours(names: Sequence[str], random: str) -> dict[str, str]:
-    """A colour for every method, grey for the baseline."""
-    return {name: RANDOM_COLOUR if name == random else COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+def svg(draw: Draw, title: str, size: Size = CHART) -> Markup:
+    """A picture as part of a page.
+
+    Args:
+        draw: draws it.
+        title: what it is, for those who cannot see it.
+        size: width and height in pixels.
+    """
+    text = _saved(draw, size, format="svg", transparent=True, metadata=_ANONYMOUS).decode("utf-8")
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r'<g id="tip ([^"]*)">', r"<g><title>\1</title>", text)
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)  # names that several pictures of one page would share
+    text = re.sub(r' xmlns:xlink="[^"]*"', "", text).replace("xlink:href", "href")
+    return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1))
 
 
-def line_chart(series: Mapping[str, Mapping[int, float]], paint: Mapping[str, str], across: str, up: str) -> str:
+def png(draw: Draw, path: Path, size: Size = (990, 605)) -> None:
+    """Writes a picture to a file; `size` is in pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_saved(draw, size, format="png", dpi=110, metadata={"Software": None}))
+
+
+def _saved(draw: Draw, size: Size, *, dpi: float = 96, **options: Any) -> bytes:
+    with rc_context(STYLE):
+        made = Figure(figsize=(size[0] / dpi, size[1] / dpi), layout="constrained")
+        draw(made.subplots())
+        content = io.BytesIO()
+        made.savefig(content, dpi=dpi, **options)
+    return content.getvalue()
+
+
+def tip(text: str) -> str:
+    """The `gid` of something drawn that says `text` when the pointer rests on it."""
+    return f"tip {text}"
+
+
+def colours(names: Sequence[str], baseline: str) -> dict[str, str]:
+    """A colour for each name, grey for the baseline."""
+    return {name: GREY if name == baseline else COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+
+
+def line_chart(series: Mapping[str, Mapping[int, float]], paint: Mapping[str, str], across: str, up: str) -> Markup:
     """Curves over the number of neurons, on a logarithmic axis; resting on a point says its value.
 
     Args:
         series: name → number of neurons → value.
-        paint: name → colour.
+        paint: name → colour; what is grey is dashed.
         across: what the horizontal axis is.
         up: what the vertical axis is.
     """
     sizes = sorted({size for values in series.values() for size in values})
-    points = [value for values in series.values() for value in values.values()]
-    low, high = min([*points, 0.0]), max([*points, 1e-9])
-    room = (high - low) * 0.06
-    low, high = (low - room if low < 0 else low), high + room
-    last = log10(max(sizes[-1], 2))
 
-    def x(size: int) -> float:
-        return LEFT + (WIDTH - LEFT - 14) * log10(size) / last
+    def draw(axes: Any) -> None:
+        for name, values in series.items():
+            dash = "--" if paint[name] == GREY else "-"
+            axes.plot(sorted(values), [values[size] for size in sorted(values)], dash, color=paint[name], linewidth=1.5)
+            for size, value in values.items():
+                said = tip(f"{name}, {size} neurons: {value:.3g}")
+                axes.plot([size], [value], "o", color=paint[name], markersize=4.5, clip_on=False, gid=said)
+        axes.set_xscale("log")
+        axes.set_xticks(_apart(sizes), [f"{size:,}" for size in _apart(sizes)])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.update_datalim([(sizes[0], 0.0)])  # zero shows whatever the values are
+        axes.autoscale_view()
+        if axes.dataLim.ymin >= 0:
+            axes.set_ylim(bottom=0.0)
+        axes.set_xlabel(across)
 
-    def y(value: float) -> float:
-        return TOP + HEIGHT * (1 - (value - low) / (high - low))
+    return svg(draw, up)
 
-    parts = []
-    for value in _ticks(low, high):
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - 14}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="{LINE}"/>')
-        parts.append(_text(LEFT - 6, y(value) + 4, f"{value:g}", "end"))
+
+def _apart(sizes: Sequence[int]) -> list[int]:
+    """The sizes whose ticks have room beside one another on a logarithmic axis: first the last, then from the left."""
+    each = (CHART[0] - 80) / max(log10(sizes[-1] / sizes[0]), 1e-9)  # pixels of a factor of ten
+    kept = [sizes[-1]]
+
+    def clear(one: int, other: int) -> bool:
+        room = LETTER * (len(f"{one:,}") + len(f"{other:,}")) / 2 + LETTER
+        return abs(log10(one / other)) * each >= room
+
     for size in sizes:
-        parts.append(_text(x(size), TOP + HEIGHT + 16, str(size), "middle"))
-    for name, values in series.items():
-        path = " ".join(f"{x(size):.1f},{y(values[size]):.1f}" for size in sorted(values))
-        dash = ' stroke-dasharray="5 4"' if paint[name] == RANDOM_COLOUR else ""
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{paint[name]}" stroke-width="1.8"{dash}/>')
-        for size, value in values.items():
-            tip = f"<title>{escape(name)}, {size} neurons: {value:.3g}</title>"
-            parts.append(f'<circle cx="{x(size):.1f}" cy="{y(value):.1f}" r="3" fill="{paint[name]}">{tip}</circle>')
-    parts.append(_text((LEFT + WIDTH) / 2, TOP + HEIGHT + 34, across, "middle"))
-    return _svg(WIDTH, TOP + HEIGHT + 42, parts, up)
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    step = 10 ** round(log10((high - low) / 4))
-    for finer in (1.0, 0.5, 0.2):
-        if (high - low) / (step * finer) >= 4:
-            step *= finer
-            break
-    first = -int(-low // step)
-    return [round((first + i) * step, 6) for i in range(int((high - first * step) // step) + 1)]
-
-
-def matrix(names: Sequence[str], values: Mapping[str, Mapping[str, float]], title: str) -> str:
-    """A table of shares between methods, darker where they agree more."""
-    cell, left = 46.0, 130.0
-    top = 12 + 5.2 * max(len(name) for name in names)
-    parts = []
-    for i, name in enumerate(names):
-        x = left + (i + 0.5) * cell
-        turned = f'transform="rotate(-45 {x:.1f} {top - 8:.1f})"'
-        parts.append(_text(x, top - 8, name, "start", turned))
-        parts.append(_text(left - 8, top + i * cell * 0.6 + 18, name, "end"))
-        for j, other in enumerate(names):
-            value = values[name][other]
-            at = (
-                f'x="{left + j * cell:.1f}" y="{top + i * cell * 0.6:.1f}" width="{cell - 1}" height="{cell * 0.6 - 1}"'
-            )
-            parts.append(f'<rect {at} fill="{colour(value, 1.0)}"/>')
-            place = f'x="{left + (j + 0.5) * cell:.1f}" y="{top + i * cell * 0.6 + 18:.1f}"'
-            style = f'font-size="11" text-anchor="middle" fill="{ink(value, 1.0)}"'
-            parts.append(f"<text {place} {style}>{value:.2f}</text>")
-    return _svg(left + cell * len(names) + 80, top + cell * 0.6 * len(names) + 8, parts, title)
-
-
-def key(paint: Mapping[str, str]) -> str:
-    """Which colour is which method."""
-    return "".join(
-        f'<span style="margin-right:1.1rem;white-space:nowrap"><span class="bar" style="width:1.1rem;background:{c}">'
-        f"</span> {escape(name)}</span>"
-        for name, c in paint.items()
-    )
-
-
-def _text(x: float, y: float, text: str, anchor: str, extra: str = "") -> str:
-    at = f'x="{x:.1f}" y="{y:.1f}" font-size="11" text-anchor="{anchor}" fill="{QUIET}"'
-    return f"<text {at} {extra}>{escape(text)}</text>"
-
-
-def _svg(width: float, height: float, parts: Sequence[str], title: str) -> str:
-    size = f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(title)}" {size}>{"".join(parts)}</svg>'
-    )
+        if all(clear(size, other) for other in kept):
+            kept.append(size)
+    return sorted(kept)

@@ -16,6 +16,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("control", "interpret", "service", "deploy")
 DEMO = Path("deploy/demo")
+TEMPLATES = Path("interpret/reports/templates")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 IGNORED = shutil.ignore_patterns("__pycache__", ".*_cache", "*.pyc")
 
@@ -29,6 +30,11 @@ def source_files() -> set[str]:
 def demo_files() -> set[str]:
     patterns = ("*.yaml", "en-es/*", "en-es-half/*", "lm/*", "sets/*.safetensors", "calibration/*.safetensors")
     return {str(path.relative_to(ROOT)) for pattern in patterns for path in (ROOT / DEMO).glob(pattern)}
+
+
+def templates() -> set[str]:
+    """What the pages of reports are made of."""
+    return {str(path.relative_to(ROOT)) for path in (ROOT / TEMPLATES).iterdir()}
 
 
 def requirements() -> list[Requirement]:
@@ -91,8 +97,14 @@ def test_wheel_holds_the_demo(wheel: set[str]) -> None:
     assert sorted({f"neurodial/{name}" for name in demo_files()} - wheel) == []
 
 
+def test_wheel_holds_the_templates_of_reports(wheel: set[str]) -> None:
+    assert templates() >= {str(TEMPLATES / "page.html.j2"), str(TEMPLATES / "style.css")}
+    assert sorted({f"neurodial/{name}" for name in templates()} - wheel) == []
+
+
 def test_wheel_holds_nothing_else(wheel: set[str]) -> None:
-    ours = {f"neurodial/{name}" for name in source_files() | demo_files()} | {"neurodial/deploy/constraints.txt"}
+    files = source_files() | demo_files() | templates()
+    ours = {f"neurodial/{name}" for name in files} | {"neurodial/deploy/constraints.txt"}
     assert sorted(name for name in wheel - ours if ".dist-info/" not in name) == []
 
 

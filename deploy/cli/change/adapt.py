@@ -78,7 +78,6 @@ def adapt(
     from neurodial.interpret.rankings.ranking_file import Ranking
     from neurodial.interpret.studies.adaptation.job import Job, run_job
     from neurodial.interpret.studies.adaptation.manner import RATES, WAYS, Manner, Protected
-    from neurodial.interpret.studies.adaptation.report import check_plotting
     from neurodial.interpret.studies.pruning.recovery import SETTINGS as DISTILLING
     from neurodial.interpret.training.settings import Settings
 
@@ -86,7 +85,6 @@ def adapt(
         raise BadInput(f"--way {way}: not known", hint=f"one of {', '.join(WAYS)}, or all")
     if remeasure is not None and not neuron_set:
         raise BadInput("--remeasure needs a neuron set", hint="name it with --set")
-    check_plotting()
     protected = Protected(Ranking.load(protect), protect_top) if protect else None
     manner = Manner(
         Settings(minutes=minutes, steps=steps, patience=PATIENCE, dropout=True),

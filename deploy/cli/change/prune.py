@@ -151,10 +151,7 @@ def _corpora(
     """What scores are taken on, and what quality is measured on: never the same examples."""
     from neurodial.interpret.corpora.corpus import SPLITS, Split
     from neurodial.interpret.corpora.readers import open_corpus
-    from neurodial.interpret.studies.pruning.report import check_plotting
 
-    if corpus or test_corpus:
-        check_plotting()
     opened = open_corpus(corpus, skip_bad=skip_bad) if corpus else None
     apart = open_corpus(test_corpus, skip_bad=skip_bad) if test_corpus else None
     scoring = opened.drawn(limit, seed, SPLITS if apart else ("train",)) if opened else None
@@ -202,7 +199,7 @@ def _mask(
 ) -> None:  # fmt: skip
     """Ranks, measures and writes a task mask, with its report beside it."""
     from neurodial.interpret.activations.calibration import calibrate_model
-    from neurodial.interpret.studies.pruning.mask_report import page, report_of, summary
+    from neurodial.interpret.studies.pruning.mask_report import report_of, summary, to_html
     from neurodial.interpret.studies.pruning.masking import find_mask
 
     held_at = _calibration(loaded, model, way, calibration, scoring)
@@ -213,7 +210,7 @@ def _mask(
     report = report_of(found) | {"command": command_line()}
     found.save(file)
     write_text(file.with_suffix(".json"), json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    write_text(file.with_suffix(".html"), page(report))
+    write_text(file.with_suffix(".html"), to_html(report))
     if as_json:
         print_json(report)
         return

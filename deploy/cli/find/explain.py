@@ -98,7 +98,8 @@ def _print_one(one: "Explanation", console: object) -> None:
     from rich.table import Table
 
     from neurodial.interpret.methods.explanation.visualization import terminal_text
-    from neurodial.interpret.methods.explanations import NOTHING, figure
+    from neurodial.interpret.methods.explanations import NOTHING
+    from neurodial.interpret.reports.page import figure
 
     assert isinstance(console, Console)
     label = (
@@ -106,10 +107,9 @@ def _print_one(one: "Explanation", console: object) -> None:
     )
     console.print(f"[bold]{escape(one.neuron)}[/bold]  {label}")
     if one.concepts:
-        extra = list(dict.fromkeys(name for c in one.concepts for name in c.details))
-        table = Table("concept", one.measure, "support", *extra, box=None, pad_edge=False, header_style="dim")
+        table = Table("concept", one.measure, "support", *one.details, box=None, pad_edge=False, header_style="dim")
         for c in one.concepts:
-            details = (figure(c.details[name]) if name in c.details else "" for name in extra)
+            details = (figure(c.details[name]) if name in c.details else "" for name in one.details)
             support = f"{c.support:,}" if c.support is not None else ""
             table.add_row(escape(c.name), figure(c.score), support, *details)
         console.print(table)

@@ -75,7 +75,7 @@ def _print(found: "GroupReport", most: int = 15) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from neurodial.interpret.methods.explanations import figure
+    from neurodial.interpret.reports.page import figure
     from neurodial.interpret.studies.grouping.job import listed
 
     console = Console(highlight=False)

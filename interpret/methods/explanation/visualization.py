@@ -1,7 +1,6 @@
 """Text in the colours of a neuron (Karpathy et al. 2015, “Visualizing and Understanding Recurrent Networks”)."""
 
-from collections.abc import Iterable
-from html import escape
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,14 @@ from neurodial.interpret.methods.observations import Observation, Observations, 
 from neurodial.interpret.methods.ranking.expert_units import detect
 from neurodial.interpret.methods.registry import Properties, register
 from neurodial.interpret.methods.responding import NeuronModel
-from neurodial.interpret.reports.html import colour, ink
+from neurodial.interpret.reports.page import drawn
 
 Array = np.ndarray[Any, Any]
 SAMPLE = 20_000  # words that the statistics rest on
 CHUNK = 64  # neurons that are tried at a time
 MIN_MARKED = 10  # words inside quotes (or parentheses) without which a neuron is not tried on them
 SURE = 0.5  # correlation, or F1 above chance as a share of what was possible, that gives a neuron a name
+NEGATIVE, POSITIVE = (178, 24, 43), (33, 102, 172)  # red below zero, blue above
 OPENING, CLOSING = {"(": "parentheses", "[": "parentheses", "“": "quotes", "«": "quotes"}, {")", "]", "”", "»"}
 
 
@@ -142,13 +142,12 @@ def _context(one: Observation, column: int, longest: int) -> Context:
 
 def terminal_text(context: Context, scale: float) -> Text:
     """A context in colours for a terminal."""
-    made, cursor = Text(), 0
-    for number, ((start, end), value) in enumerate(zip(context.spans, context.values, strict=True)):
-        made.append(context.text[cursor:start])
-        line = " underline" if number == context.peak else ""
-        made.append(context.text[start:end], style=f"{ink(value, scale)} on {colour(value, scale)}{line}")
-        cursor = end
-    made.append(context.text[cursor:])
+    made = Text()
+    for number, ((before, word), value) in enumerate(zip(context.pieces, context.values, strict=True)):
+        ground, ink = _colours(value, scale)
+        made.append(before)
+        made.append(word, style=f"{ink} on {ground}{' underline' if number == context.peak else ''}")
+    made.append(context.rest)
     return made
 
 
@@ -172,37 +171,29 @@ def svg(explanations: Iterable[Explanation], *, columns: int = 70) -> str:
         columns: characters of a line.
     """
     many = list(explanations)
-    letter, line, parts, y = 8.0, 24, list[str](), 14.0
-    for number, first in enumerate(many[0].contexts if many else ()):
+    blocks, y = [], 34
+    for number in range(len(many[0].contexts) if many else 0):
         for one in many:
-            parts.append(f'<text x="12" y="{y + 12:.0f}" fill="#57606a" font-size="11">{escape(one.neuron)}</text>')
-            y += 20
-            y = _svg_text(parts, one.contexts[number], one.scale, y, columns, letter, line) + line
-        y += 10 if first else 0
-    width = 24 + columns * letter
-    font = 'font-family="ui-monospace, Menlo, DejaVu Sans Mono, monospace" font-size="13"'
-    size = f'width="{width:.0f}" height="{y:.0f}" viewBox="0 0 {width:.0f} {y:.0f}"'
-    ground = '<rect width="100%" height="100%" fill="#fff"/>'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {font}>{ground}{"".join(parts)}</svg>\n'
+            words = list(_placed(one.contexts[number], one.scale, columns))
+            blocks.append((one.neuron, y, words))
+            y += 24 * (words[-1][1] + 1 if words else 1) + 20
+        y += 10
+    return drawn("texts.svg", blocks=blocks, width=24 + 8 * columns, height=y - 20)
 
 
-def _svg_text(
-    parts: list[str], context: Context, scale: float, y: float, columns: int, letter: float, line: int
-) -> float:
-    """Adds one text; returns the last line's place."""
-    at, cursor = 0, 0
-    for (start, end), value in zip(context.spans, context.values, strict=True):
-        word, gap = context.text[start:end], start - cursor
-        at += gap if at else 0
-        if at and at + len(word) > columns:
-            at, y = 0, y + line
-        x, size = 12 + at * letter, len(word) * letter
-        parts.append(
-            f'<rect x="{x:.1f}" y="{y:.0f}" width="{size:.1f}" height="18" rx="3" fill="{colour(value, scale)}"/>'
-        )
-        parts.append(
-            f'<text x="{x:.1f}" y="{y + 13:.0f}" textLength="{size:.1f}" fill="{ink(value, scale)}">'
-            f"{escape(word)}</text>"
-        )
-        at, cursor = at + len(word), end
-    return y
+def _placed(context: Context, scale: float, columns: int) -> Iterator[tuple[str, int, int, str, str]]:
+    """Each word with its line, its column, and the colours behind it and of its letters."""
+    line = column = 0
+    for (before, word), value in zip(context.pieces, context.values, strict=True):
+        column += len(before) if column else 0
+        if column and column + len(word) > columns:
+            line, column = line + 1, 0
+        yield word, line, column, *_colours(value, scale)
+        column += len(word)
+
+
+def _colours(value: float, scale: float) -> tuple[str, str]:
+    """Colours of a value, white at zero, full red at −scale and full blue at +scale, and of letters on top of it."""
+    strength = min(abs(value) / scale, 1.0) if scale > 0 else 0.0
+    ground = (round(255 + (c - 255) * strength) for c in (POSITIVE if value >= 0 else NEGATIVE))
+    return "#{:02x}{:02x}{:02x}".format(*ground), "#ffffff" if strength > 0.6 else "#1b1f24"

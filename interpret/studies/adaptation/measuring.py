@@ -1,12 +1,13 @@
 """What adaptation gained on the domain and lost on general text: figures with bootstrap intervals over sentences."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.common import bootstrap
 from neurodial.interpret.common.translation_scores import Sentences, bleu_of, sentence_scores
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.studies.pruning.quality import Perplexity, TranslationQuality, quality_on
@@ -68,17 +69,11 @@ def intervals(after: Measured, before: Measured) -> dict[str, list[float]]:
     now, then = after.sentences, before.sentences
     if now is None or then is None:
         return {}
-    count = len(now.chrf)
-    draw = np.random.default_rng(0)
-    picks = draw.integers(0, count, size=(ROUNDS, count))
     change = now.chrf - then.chrf
-    return {
-        "bleu": _interval(picks, lambda rows: bleu_of(now, rows) - bleu_of(then, rows)),
-        "chrf": _interval(picks, lambda rows: float(change[rows].mean())),
-    }
 
+    def figures(drawn: Array) -> Array:
+        bleu = [bleu_of(now, rows) - bleu_of(then, rows) for rows in drawn]
+        return np.stack([np.array(bleu), change[drawn].mean(axis=-1)])
 
-def _interval(picks: Array, figure: Callable[[Array], float]) -> list[float]:
-    values = [figure(rows) for rows in picks]
-    low, high = np.percentile(values, [2.5, 97.5])
-    return [round(float(low), 3), round(float(high), 3)]
+    ends = bootstrap.intervals(figures, len(change), resamples=ROUNDS, seed=0).round(3).tolist()
+    return dict(zip(("bleu", "chrf"), ends, strict=True))

@@ -1,19 +1,15 @@
 """The report of an adaptation: one page of HTML that needs no other file, the same as JSON, and model cards."""
 
-import base64
-import io
 import json
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from neurodial.control.errors import ConfigError
-from neurodial.interpret.reports import html
+from neurodial.interpret.reports.page import corpus_line, page, save, settings_line
+from neurodial.interpret.reports.pictures import GREY, Draw, svg
 from neurodial.interpret.studies.adaptation.summary import within_interval
 
 Report = Mapping[str, Any]
-PAGE, DATA = "report.html", "report.json"
 NAMES = {"bleu": "BLEU", "chrf": "chrF", "loss": "loss, nats a token"}
 SAID = {
     "prune-expand": "prune, then expand",
@@ -25,21 +21,7 @@ SAID = {
 
 def write_report(folder: Path, report: Report) -> None:
     """Writes `report.json` and `report.html`."""
-    text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / DATA).write_text(text + "\n", encoding="utf-8")
-    (folder / PAGE).write_text(page(report), encoding="utf-8")
-
-
-def check_plotting() -> None:
-    """Refuses early where figures could not be drawn later.
-
-    Raises:
-        ConfigError: if matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise ConfigError("the report's figure needs matplotlib", hint="pip install 'neurodial[eval]'") from None
+    save(folder, report, to_html(report))
 
 
 def table(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -102,77 +84,53 @@ def fates(report: Report) -> list[list[str]]:
     ]
 
 
-def page(report: Report) -> str:
+def to_html(report: Report) -> str:
     """The whole page."""
     headings, rows = table(report)
-    body = [f"<h1>Adaptation of {escape(report['model']['name'])}</h1>"]
-    body += [f"<p>{escape(line)}</p>" for line in remarks(report)]
-    cells = [[escape(cell) for cell in row] for row in rows]
-    picture = base64.b64encode(draw(report)).decode("ascii")
-    body += [
-        f"<section><h2>Gain and forgetting</h2>{html.table(headings, cells, numbers=range(1, len(headings)))}",
-        f'<img alt="Gain by forgetting" style="max-width:100%" src="data:image/png;base64,{picture}"></section>',
-    ]
-    if sets := fates(report):
-        names = ["way", "neuron set", "neurons", "freed", "drift, in deviations", "works"]
-        escaped = [[escape(cell) for cell in row] for row in sets]
-        body.append(f"<section><h2>Neuron sets</h2>{html.table(names, escaped, numbers=(2, 3, 4))}</section>")
-    body.append(f"<section><h2>Training</h2>{_training(report['runs'])}</section>")
-    body.append(f"<section><h2>How</h2>{_settings(report)}</section>")
-    return html.page(f"Adaptation of {report['model']['name']}", body)
+    return page(
+        "adaptation",
+        f"Adaptation of {report['model']['name']}",
+        remarks(report),
+        made=_made(report),
+        headings=headings,
+        rows=rows,
+        picture=svg(plot(report), "Gain by forgetting", (720, 430)),
+        sets=fates(report),
+        training=[_training(run) for run in report["runs"]],
+    )
 
 
-def _training(runs: Sequence[Mapping[str, Any]]) -> str:
-    names = ["way", "seed", "updates", "passes", "seconds", "stopped", "best at", "dev loss before", "after"]
-    rows = []
-    for run in runs:
-        t = run["training"]
-        ends = [f"{t['dev_loss_before']:.3f}", f"{t['dev_loss']:.3f}"]
-        counts = [f"{t['steps']}", f"{t['epochs']:.1f}", f"{t['seconds']:.0f}"]
-        rows.append([SAID[run["way"]], f"{run['seed']}", *counts, escape(t["stopped"]), f"{t['best_step']}", *ends])
-    return html.table(names, rows, numbers=(1, 2, 3, 4, 6, 7, 8))
+def _training(run: Mapping[str, Any]) -> list[str]:
+    t = run["training"]
+    counts = [f"{t['steps']}", f"{t['epochs']:.1f}", f"{t['seconds']:.0f}"]
+    ends = [f"{t['dev_loss_before']:.3f}", f"{t['dev_loss']:.3f}"]
+    return [SAID[run["way"]], f"{run['seed']}", *counts, t["stopped"], f"{t['best_step']}", *ends]
 
 
-def _settings(report: Report) -> str:
-    parts = [f"<p>Model fingerprint <code>{escape(report['model']['fingerprint'])}</code></p>"]
-    if "command" in report:
-        parts.append(f"<p>Made by <code>{escape(report['command'])}</code></p>")
-    rows = [
-        [escape(role), escape(text["name"]), f"{text['size']:,}", f"<code>{escape(text['digest'][:19])}…</code>"]
-        for role, text in report["corpora"].items()
-    ]
-    parts.append(html.table(["text", "name", "examples", "digest"], rows, numbers=(2,)))
-    settings = {run["way"]: run["settings"] for run in reversed(report["runs"])}
-    for way, found in settings.items():
-        parts.append(f"<h3>{escape(SAID[way])}</h3><p><code>{escape(json.dumps(found))}</code></p>")
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    return "".join(parts) + f'<p class="quiet">{escape(versions)}; {escape(report["created"])}</p>'
+def _made(report: Report) -> dict[str, Any]:
+    rows = {"Command": report.get("command"), "Model": f"{report['model']['name']} {report['model']['fingerprint']}"}
+    rows |= {role: corpus_line(text) for role, text in report["corpora"].items()}
+    rows |= {SAID[run["way"]]: json.dumps(run["settings"]) for run in reversed(report["runs"])}
+    return rows | {"Versions": settings_line(report["versions"]), "Made": report["created"]}
 
 
-def draw(report: Report) -> bytes:
-    """A PNG: each run's gain on the domain against what it forgot of general text."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt  # after the backend has been chosen: there may be no screen
-
+def plot(report: Report) -> Draw:
+    """Each run's gain on the domain against what it forgot of general text."""
     name = report["quality"]
-    figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
-    for number, way in enumerate(report["summary"]):
-        points = [run for run in report["runs"] if run["way"] == way]
-        gains = [run["domain"]["better_by"][name] for run in points]
-        lost = [-run["general"]["better_by"][name] for run in points]
-        axes.scatter(lost, gains, color=f"C{number}", label=SAID.get(way, way), s=40)
-    axes.axhline(0, color="0.6", linewidth=0.8)
-    axes.axvline(0, color="0.6", linewidth=0.8)
-    axes.set_xlabel(f"forgetting on general text, {NAMES.get(name, name)}")
-    axes.set_ylabel(f"gain on the domain, {NAMES.get(name, name)}")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    content = io.BytesIO()
-    figure.savefig(content, dpi=110, metadata={"Software": None})
-    plt.close(figure)
-    return content.getvalue()
+
+    def draw(axes: Any) -> None:
+        for way in report["summary"]:
+            points = [run for run in report["runs"] if run["way"] == way]
+            gains = [run["domain"]["better_by"][name] for run in points]
+            lost = [-run["general"]["better_by"][name] for run in points]
+            axes.scatter(lost, gains, label=SAID.get(way, way), s=40)
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        axes.set_xlabel(f"forgetting on general text, {NAMES.get(name, name)}")
+        axes.set_ylabel(f"gain on the domain, {NAMES.get(name, name)}")
+        axes.legend()
+
+    return draw
 
 
 def card_of(report: Report, way: str) -> tuple[str, list[str], list[tuple[str, str]]]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from neurodial.interpret.common import bootstrap
 from neurodial.interpret.evidence.probes import Rows, control_labels
 from neurodial.interpret.studies.distillation.linear import Fitted, fit
 from neurodial.interpret.studies.distillation.parts import Part
@@ -57,21 +58,19 @@ def intervals(right: dict[str, Array], examples: Array, seed: int) -> dict[str, 
     count = int(place.max()) + 1
     sizes = np.bincount(place, minlength=count).astype(float)
     hits = {name: np.bincount(place, weights=rows.astype(float), minlength=count) for name, rows in right.items()}
-    draw = np.random.default_rng([seed, 3])
-    times = draw.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    spread = {name: (times @ found) / (times @ sizes) for name, found in hits.items()}
+
+    def figures(drawn: Array) -> Array:
+        rows = sizes[drawn].sum(axis=-1)
+        shares = {name: found[drawn].sum(axis=-1) / rows for name, found in hits.items()}
+        return np.stack([*shares.values(), shares["distilled"] / np.maximum(shares["full"], 1e-9)])
+
+    ends = bootstrap.intervals(figures, count, resamples=RESAMPLES, seed=[seed, 3]).round(4).tolist()
     report: dict[str, Any] = {
-        name: {"accuracy": round(float(rows.mean()), 4), "interval_95": _interval(spread[name])}
-        for name, rows in right.items()
+        name: {"accuracy": round(float(rows.mean()), 4), "interval_95": found}
+        for (name, rows), found in zip(right.items(), ends[:-1], strict=True)
     }
-    share = spread["distilled"] / np.maximum(spread["full"], 1e-9)
     whole = float(right["distilled"].mean()) / max(float(right["full"].mean()), 1e-9)
-    return report | {"share": {"of_full": round(whole, 4), "interval_95": _interval(share)}}
-
-
-def _interval(values: Array) -> list[float]:
-    low, high = np.quantile(values, (0.025, 0.975))
-    return [round(float(low), 4), round(float(high), 4)]
+    return report | {"share": {"of_full": round(whole, 4), "interval_95": ends[-1]}}
 
 
 def _control(parts: dict[str, Part], chosen: Fitted, seed: int) -> float:

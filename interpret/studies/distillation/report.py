@@ -1,13 +1,11 @@
 """The report of a distillation: JSON, and one page of HTML that needs no other."""
 
-import json
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from neurodial.interpret.reports.html import page, table
-from neurodial.interpret.reports.pictures import COLOURS, key, line_chart
+from neurodial.interpret.reports.page import page, save
+from neurodial.interpret.reports.pictures import colours, line_chart
 
 Report = Mapping[str, Any]
 GUIDE = (
@@ -22,9 +20,7 @@ NAMES = {"full": "all neurons of the stack", "distilled": "the distilled classif
 
 def write_report(folder: Path, report: Report) -> None:
     """Writes `report.json` and `report.html`."""
-    text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(to_html(report), encoding="utf-8")
+    save(folder, report, to_html(report))
 
 
 def summary(report: Report) -> list[str]:
@@ -64,35 +60,37 @@ def _accuracy(found: Report) -> str:
 
 def to_html(report: Report) -> str:
     """The whole page."""
-    task, test = report["task"], report["test"]
-    title = f"Distilled: {_listed(task['labels'], 4)}"
-    body = [f"<h1>{escape(title)}</h1>", *(f'<p class="quiet">{escape(line)}</p>' for line in summary(report))]
-    rows = [[NAMES[name], _accuracy(test[name])] for name in NAMES]
-    rows.append(["control task, same neurons", f"{test['control_task']:.1%}"])
-    rows.append(["selectivity", f"{100 * test['selectivity']:+.1f}"])
-    body.append(f"<section><h2>Test, once</h2>{table(['', 'accuracy'], rows, numbers=(1,))}")
-    body.append(f'<p class="quiet">{escape(GUIDE)}</p></section>')
+    test, dev = report["test"], report["dev"]
     curve = {point["neurons"]: point["dev"] for point in report["curve"]}
-    sizes = curve | {report["neurons"]["total"]: report["dev"]["full"]}
-    series = {"best neurons": curve, "all neurons of the stack": dict.fromkeys(sizes, report["dev"]["full"])}
-    paint = dict(zip(series, COLOURS, strict=False))
-    body.append(f"<section><h2>Accuracy on dev by neurons</h2><p>{key(paint)}</p>")
-    body.append(line_chart(series, paint, "neurons", "Accuracy on dev") + "</section>")
-    tried = [[f"0 to {step['layers'] - 1}", f"{step['dev']:.1%}"] for step in report["layers"]]
-    body.append(f"<section><h2>Layers that were tried</h2>{table(['layers', 'dev'], tried, numbers=(1,))}</section>")
-    body.append(f"<section><h2>Size and speed</h2>{_costs(report)}</section>")
-    body.append(f"<section><h2>Made from</h2>{_origin(report)}</section>")
-    return page(title, body)
+    sizes = [*curve, report["neurons"]["total"]]
+    series = {"all neurons of the stack": dict.fromkeys(sizes, dev["full"]), "best neurons": curve}
+    paint = colours(list(series), "")
+    return page(
+        "distillation",
+        f"Distilled: {_listed(report['task']['labels'], 4)}",
+        summary(report),
+        made=_made(report),
+        test=[
+            *([NAMES[name], _accuracy(test[name])] for name in NAMES),
+            ["control task, same neurons", f"{test['control_task']:.1%}"],
+            ["selectivity", f"{100 * test['selectivity']:+.1f}"],
+        ],
+        guide=GUIDE,
+        paint=paint,
+        chart=line_chart(series, paint, "neurons", "Accuracy on dev"),
+        layers=[[f"0 to {step['layers'] - 1}", f"{step['dev']:.1%}"] for step in report["layers"]],
+        costs=_costs(report),
+    )
 
 
-def _costs(report: Report) -> str:
+def _costs(report: Report) -> list[list[str]]:
     names = {"model": "the whole model", "stack": "all layers of the stack", "distilled": "the distilled model"}
     rows = []
     for name, what in names.items():
         size = report["size"][name]
         flops = f"{size['flops_per_token'] / 1e6:.2f}" if "flops_per_token" in size else ""
         rows.append([what, f"{size['parameters']:,}", f"{size['bytes'] / 1e6:.2f}", flops, _time(report, name)])
-    return table(["", "parameters", "MB", "MFLOPs a token", "CPU ms a text"], rows, numbers=range(1, 5))
+    return rows
 
 
 def _time(report: Report, name: str) -> str:
@@ -100,16 +98,11 @@ def _time(report: Report, name: str) -> str:
     return f"{report['speed'][measured[name]]:.2f}" if "speed" in report and name in measured else ""
 
 
-def _origin(report: Report) -> str:
-    files = report["corpora"]["files"]
-    rows = [["model", f"{report['model']['name']} <code>{report['model']['fingerprint'][:23]}…</code>"]]
-    rows += [[what, f"{escape(f['name'])} <code>{f['digest'][:23]}…</code>"] for what, f in files.items()]
-    counts = report["corpora"]["rows"]
-    rows.append(["rows", f"train {counts['train']:,}, of which dev in turn {counts['dev']:,}; test {counts['test']:,}"])
-    if seen := report["corpora"]["test_texts_seen_in_training"]:
-        rows.append(["test texts seen in training", f"{seen:,}"])
-    rows += [[escape(name), escape(str(value))] for name, value in report["settings"].items()]
-    rows += [[escape(name), escape(version)] for name, version in report["versions"].items()]
-    if "command" in report:
-        rows.append(["command", f"<code>{escape(report['command'])}</code>"])
-    return table(["", ""], rows)
+def _made(report: Report) -> dict[str, Any]:
+    corpora = report["corpora"]
+    counts = corpora["rows"]
+    rows = {"Command": report.get("command"), "Model": f"{report['model']['name']} {report['model']['fingerprint']}"}
+    rows |= {what: f"{file['name']} {file['digest']}" for what, file in corpora["files"].items()}
+    rows["Rows"] = f"train {counts['train']:,}, of which dev in turn {counts['dev']:,}; test {counts['test']:,}"
+    rows["Test texts seen in training"] = corpora["test_texts_seen_in_training"]
+    return rows | {name: str(value) for name, value in (report["settings"] | report["versions"]).items()}

@@ -1,13 +1,12 @@
 """An evaluation for people: its table, and one page with its plots that needs nothing from outside."""
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 import numpy as np
 
-from neurodial.interpret.reports.html import page, table
-from neurodial.interpret.reports.pictures import colours, key, line_chart, matrix
+from neurodial.interpret.reports.page import page, settings_line
+from neurodial.interpret.reports.pictures import colours, line_chart
 from neurodial.interpret.studies.evaluation.suite import RANDOM
 
 Report = Mapping[str, Any]
@@ -89,45 +88,44 @@ def to_html(report: Report) -> str:
     """The whole page."""
     named = {**report["methods"], RANDOM: report[RANDOM]}
     paint = colours(list(named), RANDOM)
-    heads = headings(report)
-    rows = [[escape(cell) for cell in row] for row in table_rows(report)]
-    body = [f"<h1>Methods for {escape(report['concept'])}</h1>"]
-    body += [f'<p class="quiet">{escape(line)}</p>' for line in summary(report)[:-1]]
-    if advice := report["recommendation"]:
-        body.append(
-            f"<section><h2>Recommended: {escape(advice['method'])}</h2><p>{escape(advice['reason'])}</p></section>"
-        )
-    body.append(
-        f"<section><h2>Side by side, top {top_of(report)}</h2>{table(heads, rows, numbers=range(1, len(heads)))}"
+    charts = {
+        title: line_chart({method: _curve(r[name]) for method, r in named.items()}, paint, "neurons", title)
+        for name, title in CURVES
+        if all(name in result for result in named.values())
+    }
+    advice, lines = report["recommendation"], summary(report)
+    return page(
+        "evaluation",
+        f"Methods for {report['concept']}",
+        lines[:-1] if advice else lines,
+        made={
+            "Model": report["model"]["fingerprint"],
+            "Corpus": report["corpus"]["digest"],
+            "Settings": settings_line(report["settings"]),
+        },
+        advice=advice,
+        top=top_of(report),
+        headings=headings(report),
+        rows=table_rows(report),
+        guide=GUIDE,
+        paint=paint,
+        charts=charts,
+        planted=_planted(report),
+        overlaps=report["overlaps"],
     )
-    body.append(f'<p class="quiet">{escape(GUIDE)}</p></section>')
-    body.append(f"<section><h2>By number of neurons</h2><p>{key(paint)}</p><div>")
-    for name, title in CURVES:
-        if all(name in result for result in named.values()):
-            series = {method: _curve(result[name]) for method, result in named.items()}
-            body.append(f'<div style="display:inline-block;margin-right:1rem"><h3>{escape(title)}</h3>')
-            body.append(line_chart(series, paint, "neurons", title) + "</div>")
-    body.append("</div></section>")
-    if planted := _planted(report):
-        body.append(f"<section><h2>Planted neurons</h2>{planted}</section>")
-    if len(report["overlaps"]) > 1:
-        names = list(report["overlaps"])
-        body.append(f"<section><h2>Overlap of the top {top_of(report)} (Jaccard)</h2>")
-        body.append(matrix(names, report["overlaps"], "Overlap of the methods' top neurons") + "</section>")
-    model, corpus = report["model"]["fingerprint"][:23], report["corpus"]["digest"][:23]
-    made_of = f"model {escape(model)}…, corpus {escape(corpus)}…, seed {report['settings']['seed']}"
-    body.append(f'<p class="quiet">{made_of}</p>')
-    return page(f"Methods for {report['concept']}", body)
 
 
 def _curve(values: Mapping[str, Any]) -> dict[int, float]:
     return {int(size): v["effect"] if isinstance(v, Mapping) else v for size, v in values.items()}
 
 
-def _planted(report: Report) -> str:
+def _planted(report: Report) -> list[list[str]]:
+    """Headings and rows: average precision in each scenario."""
     methods = {name: result["planted"] for name, result in report["methods"].items() if "planted" in result}
     if not methods:
-        return ""
+        return []
     scenarios = list(next(iter(methods.values())))
-    rows = [[escape(name), *(f"{values[s]:.2f}" for s in scenarios)] for name, values in methods.items()]
-    return table(["method", *scenarios], rows, numbers=range(1, len(scenarios) + 1))
+    return [
+        ["method", *scenarios],
+        *([name, *(f"{values[s]:.2f}" for s in scenarios)] for name, values in methods.items()),
+    ]

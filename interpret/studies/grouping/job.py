@@ -1,8 +1,8 @@
 """The grouping job: models + sites + corpus + method → neurons that belong together."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from html import escape
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,20 +16,13 @@ from neurodial.interpret.activations.blocks import Block
 from neurodial.interpret.activations.extract import Extraction
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.gathering.plan import match_sites
-from neurodial.interpret.methods.explanations import figure
 from neurodial.interpret.methods.grouping.clustering import Clustering, members_of
 from neurodial.interpret.methods.grouping.multi_model import MultiModel
 from neurodial.interpret.methods.grouping.nmf import NeuronFactors
 from neurodial.interpret.methods.observations import Chosen, observe
 from neurodial.interpret.methods.registry import Method, make_grouping
-from neurodial.interpret.reports.html import page, table
-from neurodial.interpret.studies.grouping.pictures import (
-    bars_svg,
-    dendrogram_svg,
-    heat_map,
-    size_histogram_svg,
-    sizes_svg,
-)
+from neurodial.interpret.reports.page import figure, page, settings_line
+from neurodial.interpret.studies.grouping.pictures import heat_map, size_counts, tree_picture
 
 Array = np.ndarray[Any, Any]
 MAX_CLUSTERED = 20_000  # neurons: the tree of more does not fit into a few GB
@@ -65,7 +58,7 @@ class GroupReport:
         neurons: how many were grouped.
         groups: largest, or best, first.
         statistics: figures by name.
-        picture: HTML of the pictures, and the JavaScript that they need.
+        figures: what the page's pictures show: `tree`, `sites` and `sizes`, `map`, or `scores`.
     """
 
     method: str
@@ -76,10 +69,10 @@ class GroupReport:
     neurons: int
     groups: tuple[Group, ...]
     statistics: Mapping[str, float]
-    picture: tuple[str, str] = ("", "")
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the picture as JSON values."""
+        """Everything but the pictures as JSON values."""
         return {
             "kind": "groups",
             "method": {"slug": self.method, "params": dict(self.params)},
@@ -93,23 +86,27 @@ class GroupReport:
 
     def to_html(self) -> str:
         """A self-contained page."""
-        names = ", ".join(escape(name) for name, _ in self.models)
-        figures = " · ".join(f"{escape(name)} {figure(value)}" for name, value in self.statistics.items())
-        head = (
-            f'<h1>{escape(self.method)}</h1><p class="quiet">{names} over {escape(self.corpus)}: '
-            f"{self.neurons:,} neurons, {self.words:,} words · {figures}</p>"
-        )
+        names = ", ".join(name for name, _ in self.models)
+        figures = " · ".join(f"{name} {figure(value)}" for name, value in self.statistics.items())
         scored = any(group.score is not None for group in self.groups)
         rows = [
-            [f"<code>{escape(g.representative)}</code>", *([figure(g.score or 0.0)] if scored else []),
-             f"{len(g.members):,}", f"<code>{escape(listed(g.members))}</code>"]
+            [g.representative, *([figure(g.score or 0.0)] if scored else []), f"{len(g.members):,}", listed(g.members)]
             for g in self.groups[:SHOWN]
-        ]  # fmt: skip
-        header = ["neuron", *(["score"] if scored else []), "neurons", "members"]
-        more = f'<p class="quiet">… and {len(self.groups) - SHOWN:,} more</p>' if len(self.groups) > SHOWN else ""
-        groups = f"<section>{table(header, rows, numbers=range(1, len(header) - 1))}{more}</section>"
-        pictures, script = self.picture
-        return page(f"{self.method}: {names}", [head, pictures, groups], script=script)
+        ]
+        return page(
+            "groups",
+            f"{self.method}: {names}",
+            [f"{names} over {self.corpus}: {self.neurons:,} neurons, {self.words:,} words · {figures}"],
+            made={
+                "Models": ", ".join(f"{name} {fingerprint}" for name, fingerprint in self.models),
+                "Corpus": self.corpus,
+                "Settings": settings_line(self.params),
+            },
+            header=["neuron", *(["score"] if scored else []), "neurons", "members"],
+            rows=rows,
+            more=len(self.groups) - SHOWN,
+            figures=self.figures,
+        )
 
 
 def listed(members: Sequence[str], most: int = 8) -> str:
@@ -188,11 +185,11 @@ def _sampled(loaded: LoadedModel, sites: tuple[Site, ...], corpus: Corpus, max_r
 
 def _report(
     method: Method, models: Sequence[LoadedModel], corpus: Corpus, words: int, neurons: int, groups: list[Group],
-    statistics: dict[str, float], picture: tuple[str, str],
+    statistics: dict[str, float], figures: dict[str, Any],
 ) -> GroupReport:  # fmt: skip
     known = tuple((loaded.name, loaded.fingerprint) for loaded in models)
     return GroupReport(
-        method.slug, method.get_params(), known, corpus.name, words, neurons, tuple(groups), statistics, picture
+        method.slug, method.get_params(), known, corpus.name, words, neurons, tuple(groups), statistics, figures
     )
 
 
@@ -215,14 +212,15 @@ def _clustered(
     widths = [loaded.sites.info(s).width for s in sites]
     owner = np.repeat(np.arange(len(sites)), widths)
     kept = np.bincount(owner[method.representatives_], minlength=len(sites)).tolist()
-    pictures = [
-        f"<section><h2>Tree</h2>{dendrogram_svg(method.tree_, method.cut, names)}</section>" if len(names) > 1 else "",
-        f"<section><h2>Representatives by site</h2>{sizes_svg([str(s) for s in sites], widths, kept)}</section>",
-        f"<section><h2>Sizes</h2>{size_histogram_svg(method.sizes_.tolist())}</section>",
-    ]
+    figures: dict[str, Any] = {
+        "sites": list(zip(map(str, sites), kept, widths, strict=True)),
+        "sizes": size_counts(method.sizes_.tolist()),
+    }
+    if len(names) > 1:
+        figures["tree"] = partial(tree_picture, method.tree_, method.cut, names)  # drawn where a page is written
     redundant = 1 - len(groups) / len(names)
-    figures = {"groups": float(len(groups)), "redundant": round(redundant, 4), "largest": float(method.sizes_.max())}
-    return _report(method, [loaded], corpus, len(rows), len(names), groups, figures, ("\n".join(pictures), ""))
+    statistics = {"groups": float(len(groups)), "redundant": round(redundant, 4), "largest": float(method.sizes_.max())}
+    return _report(method, [loaded], corpus, len(rows), len(names), groups, statistics, figures)
 
 
 def _factored(method: Any, loaded: LoadedModel, sites: tuple[Site, ...], corpus: Corpus) -> GroupReport:
@@ -241,10 +239,9 @@ def _factored(method: Any, loaded: LoadedModel, sites: tuple[Site, ...], corpus:
         members = tuple(names[i] for i in order.tolist()) or (names[int(strength.argmax())],)
         groups.append(Group(members[0], members, round(float(mass[factor] / max(mass.sum(), 1e-30)), 4)))
         notes.append(listed(members, 5))
-    html, script = heat_map(one.forms, method.tokens_[:, np.argsort(-mass, kind="stable")], notes)
-    figures = {"factors": float(len(groups)), "error": round(method.error_, 4)}
-    picture = (f"<section><h2>Factors</h2>{html}</section>", script)
-    return _report(method, [loaded], corpus, len(one.words), len(names), groups, figures, picture)
+    figures = {"map": heat_map(one.forms, method.tokens_[:, np.argsort(-mass, kind="stable")], notes)}
+    statistics = {"factors": float(len(groups)), "error": round(method.error_, 4)}
+    return _report(method, [loaded], corpus, len(one.words), len(names), groups, statistics, figures)
 
 
 def _compared(
@@ -276,14 +273,9 @@ def _compared(
         for i in method.ranking_.tolist()
     ]
     counts, edges = np.histogram(method.scores_, bins=10, range=(0.0, 1.0))
-    chart = bars_svg(
-        [f"{a:.1f}–{b:.1f}" for a, b in pairwise(edges)],
-        counts.tolist(),
-        method.criterion,
-        "neurons",
-    )
-    figures = {f"mean {method.criterion}": round(float(method.scores_.mean()), 4)}
+    scores = [(f"{a:.1f}–{b:.1f}", n, None) for (a, b), n in zip(pairwise(edges), counts.tolist(), strict=True)]
+    statistics = {f"mean {method.criterion}": round(float(method.scores_.mean()), 4)}
     if hasattr(method, "similarity_"):
-        figures |= {f"similarity to model {m + 2}": round(float(s), 4) for m, s in enumerate(method.similarity_)}
-    picture = (f"<section><h2>Neurons by {escape(method.criterion)}</h2>{chart}</section>", "")
-    return _report(method, models, corpus, len(shared), len(names[0]), groups, figures, picture)
+        statistics |= {f"similarity to model {m + 2}": round(float(s), 4) for m, s in enumerate(method.similarity_)}
+    figures = {"scores": scores, "criterion": method.criterion}
+    return _report(method, models, corpus, len(shared), len(names[0]), groups, statistics, figures)

@@ -1,12 +1,10 @@
 """The report of a task mask: JSON, a few lines, and a page of HTML."""
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 from neurodial.control.artifacts.neuron_set import NeuronSet
-from neurodial.interpret.reports import html
-from neurodial.interpret.studies.pruning.report import corpus_line, how_made, settings_line
+from neurodial.interpret.reports.page import corpus_line, page, settings_line
 
 
 def report_of(found: NeuronSet) -> dict[str, Any]:
@@ -33,31 +31,26 @@ def summary(report: Mapping[str, Any]) -> list[str]:
     return [first, *lines]
 
 
-def page(report: Mapping[str, Any]) -> str:
+def to_html(report: Mapping[str, Any]) -> str:
     """The report as one HTML file that needs no other."""
-    sites = [[escape(site), f"{count:,}"] for site, count in report["sites"].items()]
-    rows = [
-        [escape(name), escape(what), f"{before:.2f}", f"{figures['masked'][what]:.2f}"]
-        for name, figures in report["quality"].items()
-        for what, before in figures["original"].items()
-    ]
-    body = [f"<h1>Task mask {escape(report['concept'])}</h1>", *(f"<p>{escape(t)}</p>" for t in summary(report))]
-    if rows:
-        quality = html.table(["Text", "", "original", "masked"], rows, numbers=(2, 3))
-        body.append(f"<section><h2>Quality</h2>{quality}</section>")
-    body.append(f"<section><h2>Switched off</h2>{html.table(['Site', 'neurons'], sites, numbers=(1,))}</section>")
-    body.append(how_made(_made(report)))
-    return html.page(f"Task mask {report['concept']}", body)
-
-
-def _made(report: Mapping[str, Any]) -> dict[str, Any]:
     made = report["provenance"]
-    return {
-        "Command": report.get("command"),
-        "Set": report["set"],
-        "Model": f"{report['model']['name']}, {report['model']['fingerprint']}",
-        "Ranked on": corpus_line(made["corpus"]) if made["corpus"] else None,
-        "Settings": settings_line(made["settings"]),
-        "Versions": settings_line(made["versions"]),
-        "Made": report["created"],
-    }
+    return page(
+        "mask",
+        f"Task mask {report['concept']}",
+        summary(report),
+        made={
+            "Command": report.get("command"),
+            "Set": report["set"],
+            "Model": f"{report['model']['name']}, {report['model']['fingerprint']}",
+            "Ranked on": corpus_line(made["corpus"]) if made["corpus"] else None,
+            "Settings": settings_line(made["settings"]),
+            "Versions": settings_line(made["versions"]),
+            "Made": report["created"],
+        },
+        quality=[
+            [name, what, f"{before:.2f}", f"{figures['masked'][what]:.2f}"]
+            for name, figures in report["quality"].items()
+            for what, before in figures["original"].items()
+        ],
+        sites=[[site, f"{count:,}"] for site, count in report["sites"].items()],
+    )

@@ -1,19 +1,16 @@
 """The report of a sweep: JSON, Markdown, a plot, and a page of HTML that holds them all."""
 
-import base64
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from neurodial.control.errors import ConfigError
-from neurodial.interpret.reports import html
+from neurodial.interpret.reports.page import corpus_line, page, save, settings_line
+from neurodial.interpret.reports.pictures import GREY, Draw, png, svg
 
 FORMAT_VERSION = 1
 Report = Mapping[str, Any]
-PLOT, PAGE = "sweep.png", "report.html"
+PLOT = "sweep.png"
 STAGES = {"encode": "read", "step": "written"}  # what is timed, and what its tokens are called
 
 
@@ -34,64 +31,41 @@ class Curve:
 
 def write_report(folder: Path, report: Report) -> None:
     """Writes `report.json`, `report.md` and `report.html`, and `sweep.png` where quality was measured."""
-    text = json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    plot = folder / PLOT if "quality" in report else None
-    if plot is not None:
-        name = report["quality"]["name"]
-        draw(_curves(report, name), float(report["original"]["quality"][name]), report["quality"], plot)
-    (folder / PAGE).write_text(page(report, plot.read_bytes() if plot else None), encoding="utf-8")
-    (folder / "report.md").write_text(markdown(report, PLOT if plot else None), encoding="utf-8")
+    plot = PLOT if "quality" in report else None
+    save(folder, report, to_html(report))
+    if plot:
+        png(_plot(report), folder / plot)
+    (folder / "report.md").write_text(markdown(report, plot), encoding="utf-8")
 
 
-def _curves(report: Report, name: str) -> list[Curve]:
-    points = report["points"]
+def _plot(report: Report) -> Draw:
+    """Of the sweep's own points, before and after recovery."""
+    name, points = report["quality"]["name"], report["points"]
     curves = [Curve(str(report["way"]["by"]), tuple((p["keep"], p["quality"][name]) for p in points))]
     trained = tuple((p["keep"], p["recovered"]["quality"][name]) for p in points if "recovered" in p)
-    return curves + ([Curve("recovered", trained)] if trained else [])
+    curves += [Curve("recovered", trained)] if trained else []
+    return quality_plot(curves, float(report["original"]["quality"][name]), report["quality"])
 
 
-def check_plotting() -> None:
-    """Refuses early where the plot could not be drawn later.
+def quality_plot(curves: Sequence[Curve], original: float, quality: Mapping[str, Any], title: str = "") -> Draw:
+    """Quality against the share that is left, one line a curve, and the original's quality."""
 
-    Raises:
-        ConfigError: if matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise ConfigError("the report's plot needs matplotlib", hint="pip install 'neurodial[eval]'") from None
+    def draw(axes: Any) -> None:
+        axes.axhline(original, color=GREY, linestyle="--", linewidth=1, label="original")
+        for curve in curves:
+            keeps, values = zip(*((100 * keep, value) for keep, value in sorted(curve.points)), strict=True)
+            (line,) = axes.plot(keeps, values, marker="o", markersize=4, label=curve.label)
+            if curve.spread:
+                kept, low, high = zip(*sorted(curve.spread), strict=True)
+                band = {"color": line.get_color(), "alpha": 0.2, "linewidth": 0}
+                axes.fill_between([100 * share for share in kept], low, high, **band)
+        if not quality["higher_is_better"]:
+            axes.set_yscale("log")
+        axes.invert_xaxis()
+        axes.set(xlabel="% kept", ylabel={"bleu": "BLEU"}.get(quality["name"], quality["name"]), title=title)
+        axes.figure.legend(loc="outside lower center", ncols=2)
 
-
-def draw(curves: Sequence[Curve], original: float, quality: Mapping[str, Any], path: Path, title: str = "") -> None:
-    """Writes a PNG: quality against the share that is left, one line a curve, and the original's quality."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt  # after the backend has been chosen: there may be no screen
-
-    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
-    axes.axhline(original, color="0.5", linestyle="--", linewidth=1, label="original")
-    for number, curve in enumerate(curves):
-        colour = f"C{number % 10}"
-        points = sorted(curve.points)
-        keeps, values = [100 * keep for keep, _ in points], [value for _, value in points]
-        axes.plot(keeps, values, marker="o", markersize=4, color=colour, label=curve.label)
-        if curve.spread:
-            shares, low, high = zip(*sorted(curve.spread), strict=True)
-            axes.fill_between([100 * share for share in shares], low, high, color=colour, alpha=0.2, linewidth=0)
-    if not quality["higher_is_better"]:
-        axes.set_yscale("log")
-    axes.invert_xaxis()
-    axes.set_xlabel("% kept")
-    axes.set_ylabel({"bleu": "BLEU"}.get(quality["name"], quality["name"]))
-    if title:
-        axes.set_title(title)
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    plt.close(figure)
+    return draw
 
 
 def table(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -206,20 +180,13 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def page(report: Report, plot: bytes | None) -> str:
+def to_html(report: Report) -> str:
     """The same as one HTML file that needs no other."""
     headings, rows = table(report)
-    body = ["<h1>Pruning report</h1>", *(f"<p>{escape(text)}</p>" for text in summary(report))]
-    cells = [[escape(cell) for cell in row] for row in rows]
-    body.append(
-        f"<section>{html.table([escape(h) for h in headings], cells, numbers=range(2, len(headings)))}</section>"
+    picture = svg(_plot(report), "Quality by share kept", (720, 440)) if "quality" in report else None
+    return page(
+        "pruning", "Pruning report", summary(report), made=_made(report), headings=headings, rows=rows, picture=picture
     )
-    if plot is not None:
-        picture = base64.b64encode(plot).decode("ascii")
-        image = f'<img alt="Quality by share kept" style="max-width:100%" src="data:image/png;base64,{picture}">'
-        body.append(f"<section>{image}</section>")
-    body.append(how_made(_made(report)))
-    return html.page("Pruning report", body)
 
 
 def _made(report: Report) -> dict[str, Any]:
@@ -232,19 +199,3 @@ def _made(report: Report) -> dict[str, Any]:
         rows["Training"] = settings_line(report["recovery"]["settings"])
     rows["Versions"] = settings_line(report.get("versions", {}))
     return rows
-
-
-def how_made(rows: Mapping[str, Any]) -> str:
-    """The section of a page that says how it was made: what → text; what is empty is left out."""
-    told = [[escape(what), f"<code>{escape(str(value))}</code>"] for what, value in rows.items() if value]
-    return "<section><h2>How it was made</h2>" + html.table(["", ""], told) + "</section>"
-
-
-def corpus_line(corpus: Mapping[str, Any]) -> str:
-    """Name, size and digest of a corpus, from `described`."""
-    return f"{corpus['name']}, {corpus['size']:,} examples, {corpus['digest']}"
-
-
-def settings_line(values: Mapping[str, Any]) -> str:
-    """Names and values; None is left out."""
-    return ", ".join(f"{name} {value}" for name, value in values.items() if value is not None)

@@ -112,7 +112,8 @@ def test_group_by_clustering(tiny_marian_path: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "64 neurons" in result.output
     page = out.read_text(encoding="utf-8")
-    assert page.count("<svg") == 3 and "encoder.1.resid" in page and "cut 0.7" in page
+    assert page.count("<svg") == 1 and "encoder.1.resid" in page and "cut 0.7" in page
+    assert "<h2>Representatives by site</h2>" in page and "<h2>Sizes</h2>" in page
     found = json.loads(run(group, "--model", tiny_marian_path, "--corpus", GRAMMAR, *sites, "--json").stdout)
     members = [m for g in found["groups"] for m in g["members"]]
     assert sorted(members) == sorted(f"encoder.{layer}.resid[{i}]" for layer in (0, 1) for i in range(32))

@@ -1,7 +1,6 @@
 """Scores of translations and of tense switching, by the one scorer that the evaluation uses."""
 
 import importlib.util
-import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from neurodial.control.errors import BadInput
+from neurodial.interpret.common.bootstrap import intervals
 from neurodial.interpret.common.translation_scores import bleu, chrf
 from tests.experiments.demo_en_es.corpora import read_tsv
 
@@ -33,9 +33,10 @@ def load_scorer(data: Path) -> Any:
 
 def interval(values: Sequence[bool], rounds: int = 1000) -> list[float]:
     """95 % bootstrap interval of a mean."""
-    draw = random.Random(0)
-    means = sorted(sum(draw.choices(values, k=len(values))) / len(values) for _ in range(rounds))
-    return [round(means[int(0.025 * rounds)], 4), round(means[int(0.975 * rounds)], 4)]
+    counted = np.array(values, dtype=float)
+    ends = intervals(lambda drawn: counted[drawn].mean(axis=-1), len(counted), resamples=rounds, seed=0)
+    found: list[float] = ends.round(4).tolist()
+    return found
 
 
 def translation_quality(translate: Callable[[Sequence[str]], list[str]], data: Path, split: str) -> Scores:

@@ -24,6 +24,7 @@ from neurodial.control.models.loading import LoadedModel, load_model
 from neurodial.control.plans.compiling import compile_controls
 from neurodial.control.runtime.generate import controlled
 from neurodial.deploy.demo import DEMO_LM
+from neurodial.interpret.common.bootstrap import intervals
 from neurodial.interpret.corpora.grammars.agreement import AgreementSentence, generate_agreement
 from neurodial.interpret.methods.causal.ablation import Ablation
 from neurodial.interpret.methods.causal.knowledge_attribution import KnowledgeAttribution, fact_effects
@@ -199,11 +200,11 @@ def _by_site(neurons: Sequence[tuple[Site, int]]) -> dict[Site, list[int]]:
 
 def _mean(values: Sequence[float]) -> dict[str, Any]:
     """Mean with its 95 % bootstrap interval, and the median."""
-    draw = np.random.default_rng(0)
-    means = np.sort([np.mean(draw.choice(values, len(values))) for _ in range(1000)])
+    every = np.array(values)
+    ends = intervals(lambda drawn: every[drawn].mean(axis=-1), len(every), resamples=1000, seed=0)
     return {
         "mean": round(float(np.mean(values)), 4),
-        "mean_95": [round(float(means[25]), 4), round(float(means[974]), 4)],
+        "mean_95": ends.round(4).tolist(),
         "median": round(float(np.median(values)), 4),
     }
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from neurodial.interpret.studies.adaptation.report import NAMES, SAID, draw
+from neurodial.interpret.reports.pictures import png
+from neurodial.interpret.studies.adaptation.report import NAMES, SAID, plot
 from neurodial.interpret.studies.adaptation.summary import within_interval
 
 Results = Mapping[str, Any]
@@ -17,7 +18,7 @@ def write_page(results: Results, page: Path) -> None:
     parts = [OPENING, _verdict(results), _cross_validation(results["cv"])]
     for part, title in _made(results):
         picture = page.with_name(f"adaptation-{part}.png")
-        picture.write_bytes(draw(results[part]))
+        png(plot(results[part]), picture, (825, 495))
         parts += [_part(results[part], title), f"![Gain by forgetting, {title}]({picture.name})"]
     parts += [_controls(results["news"]), _tense(results["tense"])]
     page.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")

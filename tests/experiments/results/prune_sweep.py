@@ -23,8 +23,9 @@ from neurodial.interpret.common.versions import package_versions
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.corpora.readers import open_corpus
 from neurodial.interpret.rankings.salience import Scores, combine
+from neurodial.interpret.reports.pictures import png
 from neurodial.interpret.studies.pruning.quality import TranslationQuality
-from neurodial.interpret.studies.pruning.report import Curve, draw
+from neurodial.interpret.studies.pruning.report import Curve, quality_plot
 from neurodial.interpret.studies.pruning.speed import measure_speed
 from neurodial.interpret.studies.pruning.sweep import Way, left_of, prune_to, rank_units
 
@@ -185,7 +186,8 @@ def main(
     out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     quality = {"name": "bleu", "higher_is_better": True}
     title = "Demo model, FFN neurons removed: BLEU on validation sentences"
-    draw(curves_of(results), results["original"]["dev"]["bleu"], quality, out.with_suffix(".png"), title)
+    plot = quality_plot(curves_of(results), results["original"]["dev"]["bleu"], quality, title)
+    png(plot, out.with_suffix(".png"))
     console.print(results["losses_test"])
     console.print(f"written to {out}")
 

@@ -6,7 +6,8 @@ import pytest
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.calibration import calibrate_model
 from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
-from neurodial.interpret.studies.pruning.report import draw
+from neurodial.interpret.reports.pictures import png
+from neurodial.interpret.studies.pruning.report import quality_plot
 from tests.experiments.results import prune_sweep
 from tests.experiments.results.prune_sweep import RANKINGS, curves_of, losses, run
 
@@ -35,7 +36,7 @@ def test_the_sweep_compares_every_ranking_with_random_pruning(
     curves = curves_of(results)
     assert len(curves) == 6
     assert len(curves[-1].spread) == 1
-    draw(curves, 1.0, {"name": "bleu", "higher_is_better": True}, tmp_path / "plot.png")
+    png(quality_plot(curves, 1.0, {"name": "bleu", "higher_is_better": True}), tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 

@@ -30,7 +30,7 @@ from neurodial.interpret.studies.adaptation.job import Job, parts_of, run_job
 from neurodial.interpret.studies.adaptation.manner import WAYS, Manner, Protected, Texts
 from neurodial.interpret.studies.adaptation.masks import holding, share_trained, training_only, unit_sites, weights_of
 from neurodial.interpret.studies.adaptation.measuring import Measured, better_by, intervals
-from neurodial.interpret.studies.adaptation.report import page, table
+from neurodial.interpret.studies.adaptation.report import table, to_html
 from neurodial.interpret.studies.adaptation.sets import remeasured
 from neurodial.interpret.studies.adaptation.summary import summary
 from neurodial.interpret.studies.adaptation.ways import Adapter
@@ -237,8 +237,8 @@ def test_the_report_says_what_was_gained_and_lost(loaded: LoadedModel, texts: Te
     assert headings[:3] == ["way", "weights that learnt", "gain, BLEU"]
     assert [row[0] for row in rows] == ["full fine-tuning", "prune, then expand"]
     assert "100 % of full" in rows[0][4]
-    html = page({**report, "command": "neurodial adapt <here>"})
-    assert "data:image/png;base64," in html
+    html = to_html({**report, "command": "neurodial adapt <here>"})
+    assert "<svg" in html and "gain on the domain" in html
     assert "neurodial adapt &lt;here&gt;" in html
     assert report["corpora"]["domain, to test on"]["digest"] in json.dumps(report)
     again = remeasured(outcome.made["full"], found, open_corpus(pairs_spec))

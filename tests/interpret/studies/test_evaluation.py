@@ -17,7 +17,6 @@ from neurodial.interpret.methods.ranking.expert_units import ExpertUnits
 from neurodial.interpret.methods.ranking.probeless import Probeless
 from neurodial.interpret.methods.registry import CausalMethod, RankingMethod
 from neurodial.interpret.rankings.ranking_file import Ranking
-from neurodial.interpret.reports.pictures import line_chart
 from neurodial.interpret.studies.evaluation import suite
 from neurodial.interpret.studies.evaluation.agreement import average_overlap, borda, jaccard, neuron_vote, overlaps, top
 from neurodial.interpret.studies.evaluation.cost import measured
@@ -177,7 +176,8 @@ def test_the_report_for_people(report: dict) -> None:
     assert [row[0] for row in rows] == [*METHODS, "theirs", "random"]
     assert all(len(row) == len(heads) for row in rows)
     html = to_html(report)
-    assert html.count("<svg") == 5  # four curves and the overlaps
+    assert html.count("<svg") == 4  # the curves
+    assert "<h2>Overlap of the top 4 (Jaccard)</h2>" in html
     assert "http" not in html.replace("http://www.w3.org/2000/svg", "")
     assert report["recommendation"]["method"] in summary(report)[-1]
 
@@ -200,9 +200,3 @@ def test_sites_of_two_stacks_are_refused(loaded: LoadedModel, corpus: Corpus, tm
     with pytest.raises(BadInput, match="one stack"):
         evaluate(loaded, corpus, job, tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_chart_shows_every_point() -> None:
-    svg = line_chart({"a": {1: 0.5, 10: 0.9}, "b": {1: -0.2, 10: 0.1}}, {"a": "#111", "b": "#222"}, "n", "up")
-    assert svg.count("<circle") == 4
-    assert "b, 10 neurons: 0.1" in svg

@@ -14,7 +14,7 @@ from neurodial.control.runtime.generate import controlled
 from neurodial.interpret.activations.calibration import calibrate_model
 from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 from neurodial.interpret.studies.pruning.quality import Perplexity, TranslationQuality, quality_on
-from neurodial.interpret.studies.pruning.report import page, table, write_report
+from neurodial.interpret.studies.pruning.report import table, to_html, write_report
 from neurodial.interpret.studies.pruning.speed import measure_speed
 from neurodial.interpret.studies.pruning.sweep import Way, check_keeps, measure_point, prune_to, rank_units, sweep
 from tests.tiny import inputs_for
@@ -189,7 +189,8 @@ def test_the_report_shows_every_point_and_needs_nothing_else(tmp_path: Path) -> 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json", "report.md", "sweep.png"]
     assert json.loads((tmp_path / "report.json").read_text())["points"] == points
     assert "names 3 of 96" in (tmp_path / "report.md").read_text()
-    html = page(report, b"png")
+    html = to_html(report)
     assert "tiny &lt;b&gt;" in html
-    assert "http" not in html
+    assert "http" not in html.replace("http://www.w3.org/2000/svg", "")
+    assert html == to_html(report)  # to the byte
     assert np.isclose(points[1]["cost"]["ffn_parameters"], original["cost"]["ffn_parameters"] / 2)
