@@ -8,14 +8,13 @@ from typing import Annotated
 import typer
 
 from neurodial.control.errors import BadInput
-from neurodial.deploy.cli.options import Workers
-from neurodial.deploy.cli.output import one_line_errors
+from neurodial.deploy.cli.inputs import Workers
+from neurodial.deploy.cli.output import say
 
 COMMANDS = ("discover", "extract")
 SETTINGS = {"allow_interspersed_args": False}  # what follows the command's name is the command's
 
 
-@one_line_errors
 def command(
     args: Annotated[
         list[str],
@@ -52,7 +51,7 @@ def command(
 
         options = ["--cpus", str(cpus), "--gpus", str(gpus), *(["--workers", str(workers)] if workers else [])]
         entry = shlex.join(["neurodial", "job", *options, name, *rest])
-        code = submit(address, entry, working_dir, lambda line: typer.echo(line, err=True))
+        code = submit(address, entry, working_dir, say)
     else:
         if working_dir is not None:
             raise BadInput("--working-dir: nothing is sent to a cluster whose files this machine has")
@@ -60,7 +59,7 @@ def command(
         from neurodial.deploy.jobs.workers import ClusterExecutor, WorkerSettings
 
         settings = WorkerSettings(address, workers, cpus, gpus)
-        found: Workers = partial(ClusterExecutor, settings, say=lambda line: typer.echo(line, err=True))
+        found: Workers = partial(ClusterExecutor, settings, say=say)
         code = load_command(name).main(rest, f"neurodial job {name}", standalone_mode=False, obj=found)
     if code:
         raise typer.Exit(code)

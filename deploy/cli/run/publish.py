@@ -6,11 +6,10 @@ from typing import Annotated
 import typer
 
 from neurodial.control.errors import BadInput
-from neurodial.deploy.cli.output import one_line_errors, print_json
+from neurodial.deploy.cli.output import print_json
 from neurodial.deploy.jobs.publishing import KEY_VARIABLE, Destination, published_lines
 
 
-@one_line_errors
 def command(
     file: Annotated[Path, typer.Argument(metavar="SET", help="File of a neuron set.", show_default=False)],
     name: Annotated[str | None, typer.Option(help="What requests will call it; its concept where absent.")] = None,

@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 
 from neurodial.control.errors import ConfigError
-from neurodial.deploy.cli.output import one_line_errors
+from neurodial.deploy.cli.output import say
 
 
-@one_line_errors
 def command(
     config: Annotated[
         Path | None, typer.Argument(help="YAML file, see docs/reference/configuration.md.", show_default=False)
@@ -33,12 +32,12 @@ def command(
 
     server.check_port(settings.host, settings.port)
     server.check_files(settings)
-    typer.echo("starting …", err=True)
+    say("starting …")
     with server.running(settings, verbose=verbose) as running:
         for model, reason in running.failures.items():
-            typer.echo(f"warning: {model} could not be loaded: {reason.message}", err=True)
+            say(f"warning: {model} could not be loaded: {reason.message}")
         plain, controlled = running.curl_commands()
         typer.echo(f"\nserving {', '.join(info.model.id for info in running.infos)} on {running.address}\n")
         typer.echo(f"without a control:\n{plain}\n\nwith one:\n{controlled}\n\nCtrl-C stops the server.")
         server.wait_until_stopped()
-        typer.echo("\nstopping …", err=True)
+        say("\nstopping …")
