@@ -1,15 +1,13 @@
 """The `neurodial` command. Each command lives in a module of its own, imported only when it is used."""
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import typer
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
-from neurodial.deploy.cli.output import fail, one_line_errors
+from neurodial.deploy.cli.output import one_line_errors
 
 COMMANDS = {  # command → (module below `cli`, one-line help); the module's function `command` is what runs
     "adapt": ("change.adapt", "Train a model for a domain while what matters elsewhere is held."),
@@ -31,30 +29,6 @@ COMMANDS = {  # command → (module below `cli`, one-line help); the module's fu
 }
 
 
-@contextmanager
-def one_line_usage(path: str, what: str) -> Iterator[None]:
-    """Turns what typer finds wrong with a command line into an error of ours; `--help` after `path` lists `what`."""
-    try:
-        yield
-    except typer.TyperException as error:
-        said = error.format_message().replace("Value error, ", "").rstrip(".")
-        fail(f"{said[0].lower()}{said[1:]}", f"{path} --help lists the {what}")
-
-
-class Command(TyperCommand):
-    """A command whose mistakes are one line each: those in its options, which typer finds, and those that we find."""
-
-    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Reads the options."""
-        with one_line_usage(f"{parent.command_path} {info_name}" if parent else str(info_name), "options"):
-            return super().make_context(info_name, args, parent, **extra)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Runs the command."""
-        with one_line_errors():
-            return super().invoke(ctx)
-
-
 class LazyGroup(TyperGroup):
     """A group whose commands are imported when they are called: `--help` loads neither torch nor Ray."""
 
@@ -68,16 +42,20 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is called, imported now."""
-        with one_line_usage(ctx.command_path, "commands"):
-            name, _, rest = super().resolve_command(ctx, args)
+        name, _, rest = super().resolve_command(ctx, args)
         return name, load_command(str(name)), rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Reads the options of the command that is called, and runs it."""
+        with one_line_errors():
+            return super().invoke(ctx)
 
 
 def load_command(name: str) -> Any:
     """A command, imported now; its module may define `SETTINGS` of its context."""
     single = typer.Typer(add_completion=False)
     module = importlib.import_module(f"neurodial.deploy.cli.{COMMANDS[name][0]}")
-    single.command(name, cls=Command, context_settings=getattr(module, "SETTINGS", None))(module.command)
+    single.command(name, context_settings=getattr(module, "SETTINGS", None))(module.command)
     return typer.main.get_command(single)
 
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import typer
 
@@ -30,7 +30,7 @@ def silent(_: Any) -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turns an error of ours into `error: …` on stderr and an exit code: 2 for a user's mistake, 1 otherwise.
+    """Turns an error of ours, or of typer, into `error: …` and an exit code: 2 for a user's mistake, 1 otherwise.
 
     A warning of ours becomes `warning: …`.
     """
@@ -40,15 +40,17 @@ def one_line_errors() -> Iterator[None]:
             warnings.showwarning = functools.partial(_show, warnings.showwarning)
             yield
     except NeurodialError as error:
-        code = EXIT_USAGE if isinstance(error, BadInput | NotFound) else EXIT_FAILURE
-        fail(error.message, error.hint, code)
+        _fail(error.message, error.hint, EXIT_USAGE if isinstance(error, BadInput | NotFound) else EXIT_FAILURE)
+    except typer.TyperException as error:  # what typer finds wrong with the options
+        said, context = error.format_message().replace("Value error, ", "").rstrip("."), getattr(error, "ctx", None)
+        path = context.command_path if context else "neurodial"
+        _fail(f"{said[0].lower()}{said[1:]}", f"{path} --help", error.exit_code)
     except KeyboardInterrupt:
         say("interrupted")
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def fail(message: str, hint: str, code: int = EXIT_USAGE) -> NoReturn:
-    """Ends the command with what is wrong and, where there is one, a hint."""
+def _fail(message: str, hint: str, code: int) -> NoReturn:
     say(f"error: {message}")
     if hint:
         say(f"hint: {hint}")
@@ -64,10 +66,14 @@ def _show(usual: Callable[..., None], message: Warning | str, *rest: Any, **more
         usual(message, *rest, **more)
 
 
+def json_text(value: Any, indent: int = 2) -> str:
+    """One JSON document, for people too."""
+    return json.dumps(value, ensure_ascii=False, indent=indent) + "\n"
+
+
 def print_json(value: Any) -> None:
     """Writes one JSON document to stdout."""
-    json.dump(value, sys.stdout, ensure_ascii=False, indent=2)
-    sys.stdout.write("\n")
+    sys.stdout.write(json_text(value))
 
 
 def command_line() -> str:
@@ -124,37 +130,6 @@ def write_text(path: Path, text: str) -> None:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any, indent: int = 2) -> None:
-    """Writes one JSON document to a file, whole or not at all.
-
-    Raises:
-        BadInput: if it cannot be written.
-    """
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=indent) + "\n")
-
-
-class Report(Protocol):
-    """A report for people and for programs."""
-
-    def to_html(self) -> str:
-        """One page, by itself."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
-
-
-def write_report(path: Path, report: Report) -> None:
-    """Writes a report as JSON or as a page, as the file's name says.
-
-    Raises:
-        BadInput: if it cannot be written.
-    """
-    if path.suffix == ".json":
-        write_json(path, report.to_dict())
-    else:
-        write_text(path, report.to_html())
 
 
 @contextmanager

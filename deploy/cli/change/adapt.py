@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Option
 
 from neurodial.control.errors import BadInput
 from neurodial.deploy.cli.inputs import load
@@ -13,7 +14,6 @@ from neurodial.deploy.cli.options import AsJsonReport, Device, ModelToChange, Ov
 from neurodial.deploy.cli.output import command_line, going_on, print_json, say, silent
 
 if TYPE_CHECKING:
-    from neurodial.control.artifacts.neuron_set import NeuronSet
     from neurodial.interpret.studies.adaptation.job import Job, Outcome
 
 REPORT_FOLDER = "adaptation"
@@ -22,55 +22,52 @@ PATIENCE = 3
 
 def command(
     model: ModelToChange,
-    general: Annotated[str, typer.Option(help="Text of what the model must not forget, as in discover.")],
-    domain: Annotated[str, typer.Option(help="Text of the domain; a translation model's has a target side.")],
-    out: Annotated[Path, typer.Option(help="New folder: the checkpoint, with the report in its folder adaptation/.")],
+    general: Annotated[str, Option(help="Text of what the model must not forget, as in discover.")],
+    domain: Annotated[str, Option(help="Text of the domain; a translation model's has a target side.")],
+    out: Annotated[Path, Option(help="New folder: the checkpoint, with the report in its folder adaptation/.")],
     way: Annotated[
         Literal["prune-expand", "freeze-salient", "full", "lora", "all"],
-        typer.Option(help="prune-expand, freeze-salient, full, lora, or all: a folder for each in OUT."),
+        Option(help="prune-expand, freeze-salient, full, lora, or all: a folder for each in OUT."),
     ] = "freeze-salient",
-    general_test: Annotated[str | None, typer.Option(help="To measure forgetting on; else a tenth.")] = None,
-    domain_test: Annotated[str | None, typer.Option(help="To measure the gain on; else a tenth.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Examples of the domain to learn from.")] = 20_000,
-    general_limit: Annotated[int, typer.Option(min=1, help="General examples, for scores and distillation.")] = 2000,
-    test_limit: Annotated[int, typer.Option(min=1, help="Examples to measure on.")] = 400,
-    minutes: Annotated[float, typer.Option(help="Of training on the domain, for each way and seed.")] = 5.0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Updates at most.")] = None,
-    distil_minutes: Annotated[float | None, typer.Option(help="Of prune-expand's distillation; --minutes.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The peak; by default each way has its own.")] = None,
-    by: Annotated[str, typer.Option(help="How general text scores neurons: log-odds, gradient, activation …")] = (
-        "log-odds"
-    ),
-    hold: Annotated[float, typer.Option(help="freeze-salient: the share of the neurons and heads that is held.")] = 0.5,
+    general_test: Annotated[str | None, Option(help="To measure forgetting on; else a tenth.")] = None,
+    domain_test: Annotated[str | None, Option(help="To measure the gain on; else a tenth.")] = None,
+    limit: Annotated[int, Option(min=1, help="Examples of the domain to learn from.")] = 20_000,
+    general_limit: Annotated[int, Option(min=1, help="General examples, for scores and distillation.")] = 2000,
+    test_limit: Annotated[int, Option(min=1, help="Examples to measure on.")] = 400,
+    minutes: Annotated[float, Option(help="Of training on the domain, for each way and seed.")] = 5.0,
+    steps: Annotated[int | None, Option(min=1, help="Updates at most.")] = None,
+    distil_minutes: Annotated[float | None, Option(help="Of prune-expand's distillation; --minutes.")] = None,
+    learning_rate: Annotated[float | None, Option(help="The peak; by default each way has its own.")] = None,
+    by: Annotated[str, Option(help="How general text scores neurons: log-odds, gradient, activation …")] = "log-odds",
+    hold: Annotated[float, Option(help="freeze-salient: the share of the neurons and heads that is held.")] = 0.5,
     train_shared: Annotated[
-        bool, typer.Option("--train-shared", help="freeze-salient: train embeddings and norms too.")
+        bool, Option("--train-shared", help="freeze-salient: train embeddings and norms too.")
     ] = False,
     protect: Annotated[
-        Path | None, typer.Option(help="freeze-salient: a set (.safetensors) or ranking (.csv) that is held too.")
+        Path | None, Option(help="freeze-salient: a set (.safetensors) or ranking (.csv) that is held too.")
     ] = None,
-    protect_top: Annotated[int | None, typer.Option(min=1, help="How many of its neurons; all.")] = None,
-    free: Annotated[float, typer.Option(help="prune-expand: the share of FFN neurons that is freed.")] = 0.5,
+    protect_top: Annotated[int | None, Option(min=1, help="How many of its neurons; all.")] = None,
+    free: Annotated[float, Option(help="prune-expand: the share of FFN neurons that is freed.")] = 0.5,
     pruned: Annotated[
-        str | None, typer.Option(help="prune-expand: a checkpoint of neurodial prune --recover to expand.")
+        str | None, Option(help="prune-expand: a checkpoint of neurodial prune --recover to expand.")
     ] = None,
-    rank: Annotated[int, typer.Option(help="lora: the rank.")] = 16,
+    rank: Annotated[int, Option(help="lora: the rank.")] = 16,
     neuron_set: Annotated[
-        list[Path] | None, typer.Option("--set", help="A neuron set of the model, whose fate is told; repeatable.")
+        list[Path] | None, Option("--set", help="A neuron set of the model, whose fate is told; repeatable.")
     ] = None,
     remeasure: Annotated[
-        str | None, typer.Option(help="Labelled corpus: writes every --set anew, measured on the adapted model.")
+        str | None, Option(help="Labelled corpus: writes every --set anew, measured on the adapted model.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each way, for the spread; the first is kept.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
-    work: Annotated[
-        Path | None, typer.Option(help="Folder for checkpoints, to go on from; OUT.work if left out.")
-    ] = None,
+    seeds: Annotated[int, Option(min=1, help="Trainings of each way, for the spread; the first is kept.")] = 1,
+    seed: Annotated[int, Option(min=0, help="The first of them.")] = 0,
+    work: Annotated[Path | None, Option(help="Folder for checkpoints, to go on from; OUT.work if left out.")] = None,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     device: Device = "cpu",
     as_json: AsJsonReport = False,
 ) -> None:
     """Adapt a model to a domain, hold what matters elsewhere, and report what that gained and what it forgot."""
+    from neurodial.control.artifacts.neuron_set import NeuronSet
     from neurodial.control.surgery.saving import new_folder
     from neurodial.interpret.corpora.readers import open_corpus
     from neurodial.interpret.rankings.ranking_file import Ranking
@@ -98,8 +95,8 @@ def command(
     labelled = open_corpus(remeasure, skip_bad=skip_bad) if remeasure else None
     place = work or out.with_name(f"{out.name}.work")
     ways = WAYS if way == "all" else (way,)
-    several = tuple(range(seed, seed + seeds))
-    job = Job(texts, general_apart, domain_apart, manner, ways, several, _sets(neuron_set), place)
+    sets = tuple(NeuronSet.load(path) for path in neuron_set or ())
+    job = Job(texts, general_apart, domain_apart, manner, ways, tuple(range(seed, seed + seeds)), sets, place)
     with going_on(place), new_folder(out, overwrite=overwrite) as beside:
         outcome = run_job(load(model, device), job, silent if as_json else _say)
         outcome.report["command"] = command_line()
@@ -128,12 +125,6 @@ def _texts(
         found[name] = parts_of(name, opened, test, limit=limits[name], test_limit=test_limit, seed=seed)
     (text, dev, test_general), (own, own_dev, test_domain) = found["general"], found["domain"]
     return Texts(text, dev, own, own_dev), test_general, test_domain
-
-
-def _sets(paths: list[Path] | None) -> "tuple[NeuronSet, ...]":
-    from neurodial.control.artifacts.neuron_set import NeuronSet
-
-    return tuple(NeuronSet.load(path) for path in paths or ())
 
 
 def _write(outcome: "Outcome", job: "Job", folder: Path, labelled: Any) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
 from neurodial.control.errors import BadInput
 from neurodial.deploy.cli.inputs import demo_sets, load, open_calibration, parse_json
@@ -18,19 +19,17 @@ if TYPE_CHECKING:
 
 def command(
     model: Model,
-    controls: Annotated[str, typer.Option(help="Controls as JSON, or a JSON or YAML file with them.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to write, new or empty.")] = None,
+    controls: Annotated[str, Option(help="Controls as JSON, or a JSON or YAML file with them.")],
+    out: Annotated[Path | None, Option(help="Folder to write, new or empty.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Neuron set that controls name, NAME=FILE; repeatable.")
+        list[str] | None, Option("--set", help="Neuron set that controls name, NAME=FILE; repeatable.")
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="Calibration file, for pruning an address to the mean; the demo has its own.")
+        Path | None, Option(help="Calibration file, for pruning an address to the mean; the demo has its own.")
     ] = None,
-    dtype: Annotated[
-        DtypeName, typer.Option(help="auto keeps the checkpoint's; float32, bfloat16 or float16.")
-    ] = "auto",
+    dtype: Annotated[DtypeName, Option(help="auto keeps the checkpoint's; float32, bfloat16 or float16.")] = "auto",
     allow_changed_weights: AllowChangedWeights = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be baked and what refused.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only say what would be baked and what refused.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write controls that are the same for every request into a model's weights."""

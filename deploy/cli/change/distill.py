@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from neurodial.deploy.cli.inputs import load
 from neurodial.deploy.cli.options import (
@@ -26,27 +27,25 @@ REPORT_FOLDER = "distillation"
 
 def command(
     model: ModelToChange,
-    corpus: Annotated[str, typer.Argument(help="Labelled corpus: a .tsv or .conllu file, or a spec as in discover.")],
-    out: Annotated[Path, typer.Option(help="New folder: model and classifier, the report in distillation/.")],
+    corpus: Annotated[str, Argument(help="Labelled corpus: a .tsv or .conllu file, or a spec as in discover.")],
+    out: Annotated[Path, Option(help="New folder: model and classifier, the report in distillation/.")],
     label: Annotated[
-        str | None, typer.Option(help="Column of the labels; of CoNLL-U upos, xpos, deprel or feats.NAME.")
+        str | None, Option(help="Column of the labels; of CoNLL-U upos, xpos, deprel or feats.NAME.")
     ] = None,
-    test: Annotated[
-        str | None, typer.Option(help="Test corpus; by default a share of the corpus is set apart.")
-    ] = None,
-    budget: Annotated[float, typer.Option(help="Largest share of the stack's residual neurons.")] = 0.1,
-    layer_tolerance: Annotated[float, typer.Option(help="Share of dev accuracy that fewer layers may cost.")] = 0.01,
-    neuron_tolerance: Annotated[float, typer.Option(help="Share of dev accuracy that fewer neurons may cost.")] = 0.01,
-    correlation: Annotated[float, typer.Option(help="|correlation| above which neurons are redundant.")] = 0.95,
-    size: Annotated[list[float] | None, typer.Option(help="Share of the neurons to try; repeatable.")] = None,
+    test: Annotated[str | None, Option(help="Test corpus; by default a share of the corpus is set apart.")] = None,
+    budget: Annotated[float, Option(help="Largest share of the stack's residual neurons.")] = 0.1,
+    layer_tolerance: Annotated[float, Option(help="Share of dev accuracy that fewer layers may cost.")] = 0.01,
+    neuron_tolerance: Annotated[float, Option(help="Share of dev accuracy that fewer neurons may cost.")] = 0.01,
+    correlation: Annotated[float, Option(help="|correlation| above which neurons are redundant.")] = 0.95,
+    size: Annotated[list[float] | None, Option(help="Share of the neurons to try; repeatable.")] = None,
     words: Words = "last",
     sentences: Annotated[
-        SentencePooling, typer.Option(help="Activation of a text: mean, last or max of its pieces.")
+        SentencePooling, Option(help="Activation of a text: mean, last or max of its pieces.")
     ] = "mean",
-    dev_share: Annotated[float, typer.Option(help="Share of the corpus that is dev at a time.")] = 0.15,
-    max_rows: Annotated[int, typer.Option(min=1, help="Texts, or labelled words, of each part.")] = 20_000,
-    rounds: Annotated[int, typer.Option(min=0, help="Of the measurement of speed; 0 leaves it out.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same classifier.")] = 0,
+    dev_share: Annotated[float, Option(help="Share of the corpus that is dev at a time.")] = 0.15,
+    max_rows: Annotated[int, Option(min=1, help="Texts, or labelled words, of each part.")] = 20_000,
+    rounds: Annotated[int, Option(min=0, help="Of the measurement of speed; 0 leaves it out.")] = 5,
+    seed: Annotated[int, Option(min=0, help="The same seed gives the same classifier.")] = 0,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     device: Device = "cpu",

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Option
 
 from neurodial.control.errors import BadInput
 from neurodial.deploy.cli.inputs import load, open_calibration
 from neurodial.deploy.cli.options import AsJsonReport, Device, DtypeName, Model, Overwrite, SkipBad
-from neurodial.deploy.cli.output import command_line, going_on, print_json, say, silent, write_json, write_text
+from neurodial.deploy.cli.output import command_line, going_on, json_text, print_json, say, silent, write_text
 
 if TYPE_CHECKING:
     from neurodial.control.artifacts.calibration import Calibration
@@ -27,53 +28,51 @@ def command(
     model: Model,
     by: Annotated[
         str,
-        typer.Option(
-            help="magnitude, activation, gradient, log-odds, random, several (A+B), a ranking (.csv) or a set."
-        ),
+        Option(help="magnitude, activation, gradient, log-odds, random, several (A+B), a ranking (.csv) or a set."),
     ],
-    keep: Annotated[float, typer.Option(help="Share of the neurons (or heads) that is kept.")],
+    keep: Annotated[float, Option(help="Share of the neurons (or heads) that is kept.")],
     out: Annotated[
-        Path | None, typer.Option(help="New folder: the checkpoint, with the report in its folder pruning/.")
+        Path | None, Option(help="New folder: the checkpoint, with the report in its folder pruning/.")
     ] = None,
     as_set: Annotated[
-        Path | None, typer.Option(help="Instead: a neuron set (.safetensors) that prunes the same neurons per request.")
+        Path | None, Option(help="Instead: a neuron set (.safetensors) that prunes the same neurons per request.")
     ] = None,
-    what: Annotated[Literal["ffn", "heads", "both"], typer.Option(help="ffn, heads or both.")] = "ffn",
+    what: Annotated[Literal["ffn", "heads", "both"], Option(help="ffn, heads or both.")] = "ffn",
     uniform: Annotated[
-        bool, typer.Option("--uniform/--adaptive", help="The same width in every layer, or widths by score.")
+        bool, Option("--uniform/--adaptive", help="The same width in every layer, or widths by score.")
     ] = True,
     to: Annotated[
-        Literal["zero", "mean"], typer.Option(help="Hold what is removed at zero, or at its mean (in a bias).")
+        Literal["zero", "mean"], Option(help="Hold what is removed at zero, or at its mean (in a bias).")
     ] = "zero",
-    round_to: Annotated[int, typer.Option(min=1, help="FFN widths are multiples of it.")] = 8,
+    round_to: Annotated[int, Option(min=1, help="FFN widths are multiples of it.")] = 8,
     encoder: Annotated[
-        float, typer.Option(help="Keep this multiple of --keep in an encoder, and so much more in the decoder.")
+        float, Option(help="Keep this multiple of --keep in an encoder, and so much more in the decoder.")
     ] = 1.0,
-    corpus: Annotated[str | None, typer.Option(help="Text for scores, means and quality, as in discover.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Examples for the scores.")] = 1000,
+    corpus: Annotated[str | None, Option(help="Text for scores, means and quality, as in discover.")] = None,
+    limit: Annotated[int, Option(min=1, help="Examples for the scores.")] = 1000,
     test_corpus: Annotated[
-        str | None, typer.Option(help="Text for the quality; by default a fifth of the corpus is kept apart for it.")
+        str | None, Option(help="Text for the quality; by default a fifth of the corpus is kept apart for it.")
     ] = None,
-    test_limit: Annotated[int, typer.Option(min=1, help="Examples for the quality.")] = 400,
-    calibration: Annotated[Path | None, typer.Option(help="Means of the neurons, from neurodial calibrate.")] = None,
-    sweep: Annotated[str | None, typer.Option(help="More shares to measure, such as 0.9,0.8,0.7.")] = None,
-    rounds: Annotated[int, typer.Option(min=0, help="Of the measurement of speed; 0 leaves it out.")] = 30,
+    test_limit: Annotated[int, Option(min=1, help="Examples for the quality.")] = 400,
+    calibration: Annotated[Path | None, Option(help="Means of the neurons, from neurodial calibrate.")] = None,
+    sweep: Annotated[str | None, Option(help="More shares to measure, such as 0.9,0.8,0.7.")] = None,
+    rounds: Annotated[int, Option(min=0, help="Of the measurement of speed; 0 leaves it out.")] = 30,
     recover: Annotated[
-        bool, typer.Option("--recover", help="Distil what is left back from the original, on text without labels.")
+        bool, Option("--recover", help="Distil what is left back from the original, on text without labels.")
     ] = False,
-    recover_corpus: Annotated[str | None, typer.Option(help="That text; the --corpus if it is left out.")] = None,
-    recover_limit: Annotated[int, typer.Option(min=1, help="Texts to recover on.")] = 50_000,
-    minutes: Annotated[float, typer.Option(help="Of training, for each share.")] = 10.0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of training at most, for each share.")] = None,
-    beams: Annotated[int, typer.Option(min=1, help="Of the original's translations; 1 is greedy.")] = 1,
+    recover_corpus: Annotated[str | None, Option(help="That text; the --corpus if it is left out.")] = None,
+    recover_limit: Annotated[int, Option(min=1, help="Texts to recover on.")] = 50_000,
+    minutes: Annotated[float, Option(help="Of training, for each share.")] = 10.0,
+    steps: Annotated[int | None, Option(min=1, help="Of training at most, for each share.")] = None,
+    beams: Annotated[int, Option(min=1, help="Of the original's translations; 1 is greedy.")] = 1,
     work: Annotated[
-        Path | None, typer.Option(help="Folder for translations and checkpoints, to go on from; OUT.work if left out.")
+        Path | None, Option(help="Folder for translations and checkpoints, to go on from; OUT.work if left out.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of random scores and of the examples that are drawn.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Of random scores and of the examples that are drawn.")] = 0,
     skip_bad: SkipBad = False,
     overwrite: Overwrite = False,
     device: Device = "cpu",
-    dtype: Annotated[DtypeName, typer.Option(help="For the measurements: float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[DtypeName, Option(help="For the measurements: float32, bfloat16 or float16.")] = "float32",
     as_json: AsJsonReport = False,
 ) -> None:
     """Make a model smaller: remove FFN neurons and attention heads for good, and report what that does."""
@@ -104,7 +103,7 @@ def command(
         recovery = _recovery(*texts, minutes, steps, beams, work or target.with_name(f"{target.name}.work"))
     with going_on(recovery.work if recovery else None), new_folder(target, overwrite=overwrite) as beside:
         loaded = load(model, device, dtype)
-        held_at = _calibration(loaded, model, way, calibration, scoring)
+        held_at = _calibration(loaded, model, calibration, scoring if to == "mean" else None)
         job = Job(way, keep, keeps, scoring, testing, held_at, rounds, recovery)
         outcome = run_job(loaded, job, silent if as_json else _say)
         outcome.report["command"] = command_line()
@@ -161,16 +160,16 @@ def _recovery(
 
 
 def _calibration(
-    loaded: "LoadedModel", model: str, way: "Way", given: Path | None, corpus: "Corpus | None"
+    loaded: "LoadedModel", model: str, given: Path | None, corpus: "Corpus | None"
 ) -> "Calibration | None":
-    """The calibration that is given, the demo's own, or one that is measured on the corpus if it is needed."""
+    """The calibration that is given, the demo's own, or one that is measured on the corpus."""
     from neurodial.interpret.activations.calibration import calibrate_model
 
     found = open_calibration(model, given)
     if found is not None:
         found.check_model(loaded)
         return found
-    return calibrate_model(loaded, corpus, tokens="words") if way.to == "mean" and corpus is not None else None
+    return calibrate_model(loaded, corpus, tokens="words") if corpus is not None else None
 
 
 def _mask(
@@ -178,19 +177,16 @@ def _mask(
     calibration: Path | None, file: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Ranks, measures and writes a task mask, with its report beside it."""
-    from neurodial.interpret.activations.calibration import calibrate_model
     from neurodial.interpret.studies.pruning.mask_report import page, report_of, summary
     from neurodial.interpret.studies.pruning.masking import find_mask
 
-    held_at = _calibration(loaded, model, way, calibration, scoring)
+    held_at = _calibration(loaded, model, calibration, scoring)
     if held_at is None:
-        if scoring is None:
-            raise BadInput("--as-set needs text, or a calibration", hint="give --corpus")
-        held_at = calibrate_model(loaded, scoring, tokens="words")
+        raise BadInput("--as-set needs text, or a calibration", hint="give --corpus")
     found = find_mask(loaded, way, keep, held_at, concept=file.stem, scoring=scoring, testing=testing)
     report = report_of(found) | {"command": command_line()}
     found.save(file)
-    write_json(file.with_suffix(".json"), report, indent=1)
+    write_text(file.with_suffix(".json"), json_text(report, indent=1))
     write_text(file.with_suffix(".html"), page(report))
     if as_json:
         print_json(report)

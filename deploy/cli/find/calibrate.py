@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Option
 
 from neurodial.deploy.cli.inputs import load
 from neurodial.deploy.cli.options import AsJson, DecoderText, Device, Dtype, Model, SkipBad
@@ -15,16 +16,16 @@ if TYPE_CHECKING:
 
 def command(
     model: Model,
-    corpus: Annotated[str, typer.Option(help="Corpus, such as text:FILE or parallel:FILE?source=COL&target=COL.")],
-    out: Annotated[Path, typer.Option(help="Calibration to write, such as calibration.safetensors.")],
-    limit: Annotated[int | None, typer.Option(min=1, help="Use so many examples, drawn by a hash.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    corpus: Annotated[str, Option(help="Corpus, such as text:FILE or parallel:FILE?source=COL&target=COL.")],
+    out: Annotated[Path, Option(help="Calibration to write, such as calibration.safetensors.")],
+    limit: Annotated[int | None, Option(min=1, help="Use so many examples, drawn by a hash.")] = None,
+    seed: Annotated[int, Option(min=0, help="Of the draw.")] = 0,
     tokens: Annotated[
-        Literal["all", "words"], typer.Option(help="Measure all tokens, or words: without special tokens.")
+        Literal["all", "words"], Option(help="Measure all tokens, or words: without special tokens.")
     ] = "all",
     decoder: Annotated[
         DecoderText | None,
-        typer.Option(help="Run a decoder on the corpus's targets (reference) or on the model's output (own)."),
+        Option(help="Run a decoder on the corpus's targets (reference) or on the model's output (own)."),
     ] = None,
     skip_bad: SkipBad = False,
     device: Device = "cpu",

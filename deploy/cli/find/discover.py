@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Option
 
 from neurodial.control.errors import BadInput, NeurodialError
 from neurodial.deploy.cli.inputs import executor, load, method_params
@@ -27,53 +28,53 @@ if TYPE_CHECKING:
     from neurodial.control.artifacts.neuron_set import NeuronSet
     from neurodial.interpret.corpora.corpus import Corpus
 
-Publishing = partial(typer.Option, rich_help_panel="Publishing")
+Publishing = partial(Option, rich_help_panel="Publishing")
 
 
 def command(
     ctx: typer.Context,
-    model: Annotated[str, typer.Option(help="Checkpoint folder, demo or demo-lm.")],
+    model: Annotated[str, Option(help="Checkpoint folder, demo or demo-lm.")],
     concept: Concept,
-    out: Annotated[Path, typer.Option(help="Neuron set to write, such as tense.safetensors.")],
+    out: Annotated[Path, Option(help="Neuron set to write, such as tense.safetensors.")],
     corpus: Annotated[
-        str | None, typer.Option(help="Corpus, such as grammar:tense?count=3000 or pairs:FILE?now=COL&then=COL.")
+        str | None, Option(help="Corpus, such as grammar:tense?count=3000 or pairs:FILE?now=COL&then=COL.")
     ] = None,
     store: Annotated[
-        Path | None, typer.Option(help="Activations of neurodial extract, read instead of running the model.")
+        Path | None, Option(help="Activations of neurodial extract, read instead of running the model.")
     ] = None,
-    method: Annotated[str, typer.Option(help="Discovery method.")] = "mean-difference",
+    method: Annotated[str, Option(help="Discovery method.")] = "mean-difference",
     param: Params = None,
     site: Annotated[
-        list[str] | None, typer.Option(help="Site or pattern, such as encoder.2.resid or '*.resid'; repeatable.")
+        list[str] | None, Option(help="Site or pattern, such as encoder.2.resid or '*.resid'; repeatable.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Neurons of the set.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same set.")] = 0,
-    examples: Annotated[int, typer.Option(min=1, help="Pairs or facts that a causal method runs.")] = 50,
+    top: Annotated[int, Option(min=1, help="Neurons of the set.")] = 100,
+    seed: Annotated[int, Option(min=0, help="The same seed gives the same set.")] = 0,
+    examples: Annotated[int, Option(min=1, help="Pairs or facts that a causal method runs.")] = 50,
     decoder: Decoder = "reference",
     words: Words = "last",
     sentences: Annotated[
         SentencePooling,
-        typer.Option(help="Activation of a labelled sentence or prompt: mean, last or max of its pieces."),
+        Option(help="Activation of a labelled sentence or prompt: mean, last or max of its pieces."),
     ] = "mean",
-    ridge: Annotated[float, typer.Option(help="Penalty of the maps.")] = 100.0,
+    ridge: Annotated[float, Option(help="Penalty of the maps.")] = 100.0,
     op: Annotated[
         Literal["map", "shift", "clamp", "prune"] | None,
-        typer.Option(help="Recommended operation: map, shift, clamp or prune."),
+        Option(help="Recommended operation: map, shift, clamp or prune."),
     ] = None,
-    strength: Annotated[float | None, typer.Option(help="Recommended strength.")] = None,
+    strength: Annotated[float | None, Option(help="Recommended strength.")] = None,
     tune: Annotated[
         int,
-        typer.Option(min=0, help="Steps for which maps are fitted through the model; it then also picks the neurons."),
+        Option(min=0, help="Steps for which maps are fitted through the model; it then also picks the neurons."),
     ] = 0,
     experts: Annotated[
-        Path | None, typer.Option(help="With --method expert-units: write every unit's average precision (.csv).")
+        Path | None, Option(help="With --method expert-units: write every unit's average precision (.csv).")
     ] = None,
     evidence: Annotated[
         Literal["quick", "full", "none"],
-        typer.Option(help="How much evidence is gathered: quick (under a minute on the demo), full or none."),
+        Option(help="How much evidence is gathered: quick (under a minute on the demo), full or none."),
     ] = "quick",
     other: Annotated[
-        str | None, typer.Option(help="Corpus of other text, on which the evidence measures the cost off target.")
+        str | None, Option(help="Corpus of other text, on which the evidence measures the cost off target.")
     ] = None,
     publish: Annotated[
         str | None, Publishing(metavar="URL", help="Server that gets the set if its evidence suffices.")

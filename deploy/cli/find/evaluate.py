@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from neurodial.control.errors import BadInput
 from neurodial.deploy.cli.inputs import load, method_params
 from neurodial.deploy.cli.options import AsJsonTable, Concept, Decoder, Device, Dtype, Model, SkipBad, Words
-from neurodial.deploy.cli.output import print_json, say, write_json, write_text, writing
+from neurodial.deploy.cli.output import json_text, print_json, say, write_text, writing
 
 WIDE = 150  # characters of a terminal that has room for every column
 LEFT_OUT = ("selectivity", "share", "ablated", "AvgOverlap", "MB")
@@ -16,25 +17,23 @@ LEFT_OUT = ("selectivity", "share", "ablated", "AvgOverlap", "MB")
 
 def command(
     model: Model,
-    corpus: Annotated[str, typer.Option(help="Labelled corpus, such as grammar:tense or pairs:FILE?now=COL&then=COL.")],
+    corpus: Annotated[str, Option(help="Labelled corpus, such as grammar:tense or pairs:FILE?now=COL&then=COL.")],
     concept: Concept,
-    out: Annotated[
-        Path, typer.Option(help="Folder for the report; methods that were evaluated into it are not run again.")
-    ],
+    out: Annotated[Path, Option(help="Folder for the report; methods that were evaluated into it are not run again.")],
     method: Annotated[
-        list[str] | None, typer.Option(help="Method to compare; repeatable. All that fit the corpus by default.")
+        list[str] | None, Option(help="Method to compare; repeatable. All that fit the corpus by default.")
     ] = None,
     ranking: Annotated[
-        list[Path] | None, typer.Option(help="Ranking of another tool: CSV of address,score, or a set; repeatable.")
+        list[Path] | None, Option(help="Ranking of another tool: CSV of address,score, or a set; repeatable.")
     ] = None,
-    param: Annotated[list[str] | None, typer.Option(help="Setting of a method, METHOD.NAME=VALUE; repeatable.")] = None,
+    param: Annotated[list[str] | None, Option(help="Setting of a method, METHOD.NAME=VALUE; repeatable.")] = None,
     site: Annotated[
-        list[str] | None, typer.Option(help="Site or pattern of one stack, such as 'encoder.*.ffn'; repeatable.")
+        list[str] | None, Option(help="Site or pattern of one stack, such as 'encoder.*.ffn'; repeatable.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Neurons at which the methods are compared.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
-    examples: Annotated[int, typer.Option(min=1, help="Held-out inputs of a label for causal effects.")] = 48,
-    max_rows: Annotated[int, typer.Option(min=100, help="Words for probes and methods.")] = 6000,
+    top: Annotated[int, Option(min=1, help="Neurons at which the methods are compared.")] = 20,
+    seed: Annotated[int, Option(min=0, help="Of everything random.")] = 0,
+    examples: Annotated[int, Option(min=1, help="Held-out inputs of a label for causal effects.")] = 48,
+    max_rows: Annotated[int, Option(min=100, help="Words for probes and methods.")] = 6000,
     decoder: Decoder = "reference",
     words: Words = "last",
     skip_bad: SkipBad = False,
@@ -61,7 +60,7 @@ def command(
     with writing(f"--out {out}"):
         report = evaluate(loaded, opened, job, out, rankings=ranking or (), say=say)
         out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "report.json", report)
+    write_text(out / "report.json", json_text(report))
     write_text(out / "report.html", to_html(report))
     if as_json:
         print_json(report)

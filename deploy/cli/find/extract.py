@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from neurodial.control.errors import BadInput
 from neurodial.deploy.cli.inputs import executor, load
@@ -16,34 +17,34 @@ NEUROX = (".hdf5", ".json")
 
 def command(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(help="Checkpoint folder, or demo.")],
-    corpus: Annotated[str, typer.Argument(help="Corpus, such as conllu:FILE or grammar:tense?count=3000.")],
-    out: Annotated[Path, typer.Option(help="Folder of the store; or a file (.hdf5, .json) as NeuroX writes it.")],
+    model: Annotated[str, Argument(help="Checkpoint folder, or demo.")],
+    corpus: Annotated[str, Argument(help="Corpus, such as conllu:FILE or grammar:tense?count=3000.")],
+    out: Annotated[Path, Option(help="Folder of the store; or a file (.hdf5, .json) as NeuroX writes it.")],
     site: Annotated[
         list[str] | None,
-        typer.Option("--site", "--sites", help="Site or pattern, such as '*.ffn'; repeatable, or joined by commas."),
+        Option("--site", "--sites", help="Site or pattern, such as '*.ffn'; repeatable, or joined by commas."),
     ] = None,
     level: Annotated[
         list[str] | None,
-        typer.Option(help="Rows: word, piece (token) or sentence; repeatable. By default what discovery reads."),
+        Option(help="Rows: word, piece (token) or sentence; repeatable. By default what discovery reads."),
     ] = None,
     tokens: Annotated[
         Literal["all", "words", "labelled"],
-        typer.Option(help="Rows to keep: all, those of words, or those that carry a label of the concept."),
+        Option(help="Rows to keep: all, those of words, or those that carry a label of the concept."),
     ] = "all",
     words: Words = "last",
-    sentences: Annotated[SentencePooling, typer.Option(help="Activation of a sentence: mean, last or max.")] = "mean",
+    sentences: Annotated[SentencePooling, Option(help="Activation of a sentence: mean, last or max.")] = "mean",
     decoder: Decoder = "reference",
     stored: Annotated[
-        Literal["float32", "float16"], typer.Option("--store-as", help="float32 or float16, on the disk.")
+        Literal["float32", "float16"], Option("--store-as", help="float32 or float16, on the disk.")
     ] = "float32",
     neurox: Annotated[
-        Path | None, typer.Option("--from", help="Take the activations from NeuroX's file (.hdf5, .json).")
+        Path | None, Option("--from", help="Take the activations from NeuroX's file (.hdf5, .json).")
     ] = None,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens of a batch.")] = 2048,
+    batch_tokens: Annotated[int, Option(min=1, help="Padded tokens of a batch.")] = 2048,
     skip_bad: SkipBad = False,
     device: Device = "cpu",
-    dtype: Annotated[DtypeName, typer.Option(help="float32, bfloat16 or float16, of the model.")] = "float32",
+    dtype: Annotated[DtypeName, Option(help="float32, bfloat16 or float16, of the model.")] = "float32",
     as_json: AsJson = False,
 ) -> None:
     """Write a corpus's activations to disk; a run that was stopped goes on where it was."""

@@ -4,26 +4,27 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from neurodial.deploy.cli.inputs import check_source, load, method_params, open_source
 from neurodial.deploy.cli.options import AsJson, Device, Dtype, Params, SkipBad
-from neurodial.deploy.cli.output import check_report, print_json, write_report
+from neurodial.deploy.cli.output import check_report, json_text, print_json, write_text
 
 
 def command(
     model: Annotated[
-        list[str], typer.Option(help="Checkpoint folder, or demo; multi-model takes several, the first is ranked.")
+        list[str], Option(help="Checkpoint folder, or demo; multi-model takes several, the first is ranked.")
     ],
-    method: Annotated[str, typer.Option(help="clustering, nmf or multi-model.")] = "clustering",
-    corpus: Annotated[str | None, typer.Option(help="Corpus, such as text:FILE; nmf looks at its first text.")] = None,
-    text: Annotated[str | None, typer.Option(help="A text to read instead of a corpus.")] = None,
+    method: Annotated[str, Option(help="clustering, nmf or multi-model.")] = "clustering",
+    corpus: Annotated[str | None, Option(help="Corpus, such as text:FILE; nmf looks at its first text.")] = None,
+    text: Annotated[str | None, Option(help="A text to read instead of a corpus.")] = None,
     site: Annotated[
-        list[str] | None, typer.Option(help="Site or pattern, such as encoder.2.resid or 'encoder.*.ffn'; repeatable.")
+        list[str] | None, Option(help="Site or pattern, such as encoder.2.resid or 'encoder.*.ffn'; repeatable.")
     ] = None,
     param: Params = None,
-    max_rows: Annotated[int, typer.Option(min=1, help="Words that are kept.")] = 20_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of words.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Report to write: .html or .json.")] = None,
+    max_rows: Annotated[int, Option(min=1, help="Words that are kept.")] = 20_000,
+    seed: Annotated[int, Option(min=0, help="Of the choice of words.")] = 0,
+    out: Annotated[Path | None, Option(help="Report to write: .html or .json.")] = None,
     skip_bad: SkipBad = False,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -43,7 +44,7 @@ def command(
     loaded = [load(one, device, dtype) for one in model]
     found = group(loaded, opened, method, sites=tuple(site or ()), params=params, max_rows=max_rows, seed=seed)
     if out is not None:
-        write_report(out, found)
+        write_text(out, found.to_html() if out.suffix == ".html" else json_text(found.to_dict()))
     if as_json:
         print_json(found.to_dict())
         return

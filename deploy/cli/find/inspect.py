@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from neurodial.control.errors import BadInput
 from neurodial.deploy.cli.inputs import checkpoint
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def command(
-    target: Annotated[str, typer.Argument(help="Neuron set (a file), model (a folder, demo, or a hub id).")],
-    top: Annotated[int, typer.Option(min=1, help="Neurons of a set to show.")] = 20,
+    target: Annotated[str, Argument(help="Neuron set (a file), model (a folder, demo, or a hub id).")],
+    top: Annotated[int, Option(min=1, help="Neurons of a set to show.")] = 20,
     ranking: Annotated[
-        Path | None, typer.Option(help="Write a set's neurons as a ranking file (.csv) for neurodial prune.")
+        Path | None, Option(help="Write a set's neurons as a ranking file (.csv) for neurodial prune.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, with all neurons or sites.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Write JSON, with all neurons or sites.")] = False,
 ) -> None:
     """Show a model's sites or a neuron set's top neurons."""
     if Path(target).is_file() or target.endswith(".safetensors"):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from neurodial.control.errors import BadInput
 from neurodial.deploy.cli.inputs import Workers
@@ -18,25 +19,23 @@ SETTINGS = {"allow_interspersed_args": False}  # what follows the command's name
 def command(
     args: Annotated[
         list[str],
-        typer.Argument(
-            metavar="COMMAND [ARGS]...", help="discover or extract with its own options.", show_default=False
-        ),
+        Argument(metavar="COMMAND [ARGS]...", help="discover or extract with its own options.", show_default=False),
     ],
     address: Annotated[
         str,
-        typer.Option(
+        Option(
             help="auto (the cluster of this machine), HOST:PORT, local (one for this job alone), or http://HOST:8265 "
             "(handed over to a cluster, with its own files)."
         ),
     ] = "auto",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Copies of the model; as many as find room where absent.")
+        int | None, Option(min=1, help="Copies of the model; as many as find room where absent.")
     ] = None,
-    cpus: Annotated[float, typer.Option(min=0, help="CPUs that each reserves; 0 shares those in use.")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs that each reserves.")] = 0.0,
+    cpus: Annotated[float, Option(min=0, help="CPUs that each reserves; 0 shares those in use.")] = 1.0,
+    gpus: Annotated[float, Option(min=0, help="GPUs that each reserves.")] = 0.0,
     working_dir: Annotated[
         Path | None,
-        typer.Option(help="With http://…: folder that is sent along; the command's paths are relative to it."),
+        Option(help="With http://…: folder that is sent along; the command's paths are relative to it."),
     ] = None,
 ) -> None:
     """Run discover or extract with the model's passes over the corpus shared by workers on a Ray cluster.

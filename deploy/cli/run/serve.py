@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from neurodial.control.errors import ConfigError
 from neurodial.deploy.cli.output import say
@@ -11,12 +12,12 @@ from neurodial.deploy.cli.output import say
 
 def command(
     config: Annotated[
-        Path | None, typer.Argument(help="YAML file, see docs/reference/configuration.md.", show_default=False)
+        Path | None, Argument(help="YAML file, see docs/reference/configuration.md.", show_default=False)
     ] = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Serve the bundled English–Spanish model.")] = False,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 unless configured.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 8000 unless configured.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's own messages.")] = False,
+    demo: Annotated[bool, Option("--demo", help="Serve the bundled English–Spanish model.")] = False,
+    host: Annotated[str | None, Option(help="Address to listen on; 127.0.0.1 unless configured.")] = None,
+    port: Annotated[int | None, Option(help="Port to listen on; 8000 unless configured.")] = None,
+    verbose: Annotated[bool, Option("--verbose", "-v", help="Show Ray's own messages.")] = False,
 ) -> None:
     """Serve models with per-request neuron control over HTTP, until Ctrl-C.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from neurodial.control.errors import BadInput, ConfigError, ControlError
 from neurodial.deploy.cli.inputs import demo_sets, parse_json
@@ -22,18 +23,18 @@ _CHUNK = 512  # requests in the engine's queue at a time
 
 
 def command(
-    text: Annotated[list[str] | None, typer.Argument(help="Sentences to translate.", show_default=False)] = None,
-    file: Annotated[Path | None, typer.Option(help="Translate each line of a file; - is standard input.")] = None,
+    text: Annotated[list[str] | None, Argument(help="Sentences to translate.", show_default=False)] = None,
+    file: Annotated[Path | None, Option(help="Translate each line of a file; - is standard input.")] = None,
     model: Model = "demo",
-    set_: Annotated[str | None, typer.Option("--set", help="Neuron set: a name of the demo's, or a file.")] = None,
-    to: Annotated[str | None, typer.Option(help="Label of the set to move to.")] = None,
-    controls: Annotated[str | None, typer.Option(help="Controls as JSON, as in a request.")] = None,
+    set_: Annotated[str | None, Option("--set", help="Neuron set: a name of the demo's, or a file.")] = None,
+    to: Annotated[str | None, Option(help="Label of the set to move to.")] = None,
+    controls: Annotated[str | None, Option(help="Controls as JSON, as in a request.")] = None,
     allow_changed_weights: AllowChangedWeights = False,
-    num_beams: Annotated[int, typer.Option(min=1, max=16, help="Beam search with so many beams; 1 is greedy.")] = 1,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens per text.")] = None,
+    num_beams: Annotated[int, Option(min=1, max=16, help="Beam search with so many beams; 1 is greedy.")] = 1,
+    max_tokens: Annotated[int | None, Option(min=1, help="Most tokens per text.")] = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON with what was applied.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Write JSON with what was applied.")] = False,
 ) -> None:
     """Translate text under controls, without a server: one line of output per line of input."""
     from neurodial.service.access.limits import Limits
