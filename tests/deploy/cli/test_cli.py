@@ -14,6 +14,7 @@ from neurodial.control.errors import NeurodialWarning
 from neurodial.deploy.cli.main import COMMANDS
 from neurodial.deploy.cli.output import one_line_errors
 from tests.deploy.cli.runner import check_refused, run
+from tests.documentation.command_line import command_line_reference
 
 TEXT = "She opens the door."
 
@@ -34,6 +35,12 @@ def test_no_help_and_no_mistake_in_an_option_loads_anything_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert all(f"neurodial {command}" in done.stdout for command in COMMANDS)
+
+
+def test_the_reference_says_what_the_commands_say() -> None:
+    """`make command-line-reference` writes it."""
+    page = Path(__file__).parents[3] / "docs" / "reference" / "command-line.md"
+    assert page.read_text(encoding="utf-8") == command_line_reference()
 
 
 def test_version() -> None:
