@@ -25,7 +25,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS)
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test slow contracts check lint format types imports fresh bench soak architectures-table pruning-table errors-table paths-table docs adapt-results prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
+.PHONY: help serve install test slow contracts check lint format types imports fresh bench soak architectures-table pruning-table errors-table command-line-reference paths-table docs adapt-results prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -79,6 +79,9 @@ pruning-table: $(VENV)/.dev ## writes the table in docs/reference/pruning.md: wh
 
 errors-table: $(VENV)/.dev ## writes the table in docs/reference/errors.md: every error, its code and status
 	@$(BIN)/python -m tests.documentation.errors_table docs/reference/errors.md
+
+command-line-reference: $(VENV)/.dev ## writes docs/reference/command-line.md: every command with its options
+	@$(BIN)/python -m tests.documentation.command_line docs/reference/command-line.md
 
 paths-table: $(VENV)/.dev ## writes the tables in docs/explanation/architecture.md: what a request and a discovery pass
 	@$(BIN)/python -m tests.documentation.request_path docs/explanation/architecture.md

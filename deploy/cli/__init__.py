@@ -1,4 +1,5 @@
 """The `neurodial` command: each command in a module of its own, imported only when it is used.
 
-Imports everything; `find` discovers and explains, `change` makes models, `run` serves and publishes.
+`find` finds and explains neurons, `change` makes models, `run` serves, translates and publishes; `options`, `inputs`,
+`output` and `rendering` hold what they share. Imports everything.
 """

@@ -7,32 +7,25 @@ import typer
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
-COMMANDS = {  # command → (module, one-line help); modules define `command`
-    "adapt": ("neurodial.deploy.cli.change.adapt", "Train a model for a domain while what matters elsewhere is held."),
-    "bake": (
-        "neurodial.deploy.cli.change.bake",
-        "Write controls that are the same for every request into the weights.",
-    ),
-    "calibrate": ("neurodial.deploy.cli.find.calibrate", "Measure mean and deviation of every neuron on a corpus."),
-    "discover": ("neurodial.deploy.cli.find.discover", "Find the neurons that carry a concept and write a neuron set."),
-    "distill": (
-        "neurodial.deploy.cli.change.distill",
-        "Make a small classifier of a few neurons of a model's lowest layers.",
-    ),
-    "evaluate": ("neurodial.deploy.cli.find.evaluate", "Compare discovery methods on one concept, and recommend one."),
-    "explain": ("neurodial.deploy.cli.find.explain", "Say what neurons answer to."),
-    "extract": ("neurodial.deploy.cli.find.extract", "Write a corpus's activations to disk, or take NeuroX's over."),
-    "group": ("neurodial.deploy.cli.find.group", "Group neurons by what they do together, or compare models."),
-    "inspect": ("neurodial.deploy.cli.find.inspect", "Show a model's sites or a neuron set's top neurons."),
-    "job": ("neurodial.deploy.cli.run.job", "Run discover or extract on a Ray cluster, with several workers."),
-    "methods": ("neurodial.deploy.cli.find.methods", "List the methods with their properties in the survey's table."),
-    "prune": (
-        "neurodial.deploy.cli.change.prune",
-        "Make a model smaller: remove FFN neurons and attention heads for good.",
-    ),
-    "publish": ("neurodial.deploy.cli.run.publish", "Give a running server a neuron set."),
-    "serve": ("neurodial.deploy.cli.run.serve", "Serve models with per-request neuron control over HTTP."),
-    "translate": ("neurodial.deploy.cli.run.translate", "Translate text under controls, without a server."),
+from neurodial.deploy.cli.output import one_line_errors
+
+COMMANDS = {  # command → (module below `cli`, one-line help); the module's function `command` is what runs
+    "adapt": ("change.adapt", "Train a model for a domain while what matters elsewhere is held."),
+    "bake": ("change.bake", "Write controls that are the same for every request into the weights."),
+    "calibrate": ("find.calibrate", "Measure mean and deviation of every neuron on a corpus."),
+    "discover": ("find.discover", "Find the neurons that carry a concept and write a neuron set."),
+    "distill": ("change.distill", "Make a small classifier of a few neurons of a model's lowest layers."),
+    "evaluate": ("find.evaluate", "Compare discovery methods on one concept, and recommend one."),
+    "explain": ("find.explain", "Say what neurons answer to."),
+    "extract": ("find.extract", "Write a corpus's activations to disk, or take NeuroX's over."),
+    "group": ("find.group", "Group neurons by what they do together, or compare models."),
+    "inspect": ("find.inspect", "Show a model's sites or a neuron set's top neurons."),
+    "job": ("run.job", "Run discover or extract on a Ray cluster, with several workers."),
+    "methods": ("find.methods", "List the methods with their properties in the survey's table."),
+    "prune": ("change.prune", "Make a model smaller: remove FFN neurons and attention heads for good."),
+    "publish": ("run.publish", "Give a running server a neuron set."),
+    "serve": ("run.serve", "Serve models with per-request neuron control over HTTP."),
+    "translate": ("run.translate", "Translate text under controls, without a server."),
 }
 
 
@@ -49,14 +42,19 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is called, imported now."""
-        name, found, rest = super().resolve_command(ctx, args)
-        return name, load_command(name) if name in COMMANDS else found, rest
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load_command(str(name)), rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Reads the options of the command that is called, and runs it."""
+        with one_line_errors():
+            return super().invoke(ctx)
 
 
 def load_command(name: str) -> Any:
     """A command, imported now; its module may define `SETTINGS` of its context."""
     single = typer.Typer(add_completion=False)
-    module = importlib.import_module(COMMANDS[name][0])
+    module = importlib.import_module(f"neurodial.deploy.cli.{COMMANDS[name][0]}")
     single.command(name, context_settings=getattr(module, "SETTINGS", None))(module.command)
     return typer.main.get_command(single)
 
@@ -84,8 +82,3 @@ def main(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
 ) -> None:
     """Find the neurons that carry a concept, and turn them up, down or off while a model serves."""
-
-
-def run(*args: Any) -> None:
-    """Entry point of the console script."""
-    app(*args)

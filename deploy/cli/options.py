@@ -1,66 +1,33 @@
-"""What commands share of their options: which model is meant, settings of methods, and the workers of a job."""
+"""The options that commands share: their values and their help, said once.
 
-import json
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+Choices are spelled out, since most modules that define them import torch, for which no `--help` should wait; mypy
+compares them with the settings that they become. Imports typer alone.
+"""
 
-import typer
+from typing import Annotated, Literal
 
-from neurodial.control.errors import BadInput
-from neurodial.deploy.demo import DEMO_LM, DEMO_MODEL
+from typer import Argument, Option
 
-if TYPE_CHECKING:
-    from neurodial.control.models.loading import LoadedModel
-    from neurodial.interpret.common.executors import Executor
+Concept = Annotated[str, Option(help="Name of the concept, such as tense.")]
+Model = Annotated[str, Option(help="Checkpoint folder, or demo.")]
+ModelToChange = Annotated[str, Argument(help="Checkpoint folder, demo or demo-lm.")]
+Device = Annotated[str, Option(help="cpu, cuda or cuda:N.")]
+DtypeName = Literal["float32", "bfloat16", "float16", "auto"]
+Dtype = Annotated[DtypeName, Option(help="float32, bfloat16 or float16.")]
 
-DEMO_MODELS = {"demo": DEMO_MODEL, "demo-lm": DEMO_LM}
-Workers = Callable[[Callable[[], "LoadedModel"], str], "Executor"]
-CHOICES = {
-    "decoder": ("reference", "own"),
-    "words": ("first", "last", "mean"),
-    "sentences": ("mean", "last", "max"),
-    "op": ("map", "shift", "clamp", "prune"),
-    "evidence": ("quick", "full", "none"),
-}
+SkipBad = Annotated[bool, Option("--skip-bad", help="Leave bad rows out instead of stopping.")]
+Params = Annotated[list[str] | None, Option("--param", help="Setting of the method, NAME=VALUE; repeatable.")]
+DecoderText = Literal["reference", "own"]
+Decoder = Annotated[DecoderText, Option(help="Decoder sites: run on the reference or on the model's own output.")]
+Words = Annotated[
+    Literal["first", "last", "mean"], Option(help="Activation of a word: its first or last piece, or their mean.")
+]
+SentencePooling = Literal["mean", "last", "max"]
 
-
-def checkpoint(model: str) -> Path | str:
-    """The folder of a model; `demo` is the bundled translation model, `demo-lm` the bundled language model."""
-    return DEMO_MODELS.get(model, model)
-
-
-def method_params(items: list[str]) -> dict[str, Any]:
-    """Settings of a method from NAME=VALUE; values are read as JSON, and as text where they are not.
-
-    Raises:
-        BadInput: for an item without a name.
-    """
-    params: dict[str, Any] = {}
-    for item in items:
-        name, separator, value = item.partition("=")
-        if not separator:
-            raise BadInput(f"--param {item}: not NAME=VALUE")
-        try:
-            params[name] = json.loads(value)
-        except ValueError:
-            params[name] = value
-    return params
-
-
-def executor(ctx: typer.Context, model: str, loaded: "LoadedModel", device: str, dtype: str) -> "Executor | None":
-    """The workers of the job that a command runs in, with the model that it has loaded; None outside jobs."""
-    if ctx.obj is None:
-        return None
-    folder = Path(model)
-    place = str(folder.absolute()) if folder.exists() else model
-    workers: Workers = ctx.obj
-    return workers(partial(load, place, device, dtype), loaded.fingerprint)
-
-
-def load(model: str, device: str, dtype: str) -> "LoadedModel":
-    """The model that a command line names."""
-    from neurodial.control.models.loading import load_model
-
-    return load_model(checkpoint(model), device=device, dtype=dtype)
+AllowChangedWeights = Annotated[
+    bool, Option("--allow-changed-weights", help="Take sets made for the model that this one derives from.")
+]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace a checkpoint that Neurodial made.")]
+AsJson = Annotated[bool, Option("--json", help="Write JSON instead of a summary.")]
+AsJsonTable = Annotated[bool, Option("--json", help="Write JSON instead of a table.")]
+AsJsonReport = Annotated[bool, Option("--json", help="Write the report as JSON to stdout.")]

@@ -1,7 +1,7 @@
 """What `neurodial serve` reads: one YAML file, every setting documented, every mistake named by file and field."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -28,6 +28,8 @@ from neurodial.deploy.demo import (
 from neurodial.service.access.limits import Limits
 from neurodial.service.errors import dotted
 from neurodial.service.observability.logs import LogSettings
+
+Read = TypeVar("Read", bound=Settings)
 
 
 class Config(Settings):
@@ -103,12 +105,7 @@ def parse_live(raw: dict[str, Any], config: Config) -> LiveSettings:
     if unknown:
         raise ConfigError(f"user_config: {unknown[0]}: there is no such setting or model", param=unknown[0])
     merged = {key: {**value, **(raw.get(key) or {})} for key, value in known.items()}
-    try:
-        return LiveSettings.model_validate(merged)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        field = dotted(problem["loc"])
-        raise ConfigError(f"user_config: {field}: {problem['msg']}", param=field) from None
+    return _validated(LiveSettings, merged, "user_config", None)
 
 
 def load_config(path: str | Path, **overrides: Any) -> Config:
@@ -164,15 +161,7 @@ def parse_config(raw: dict[str, Any], *, name: str, base: Path | None) -> Config
     Raises:
         ConfigError: naming the file and the field.
     """
-    try:
-        config = Config.model_validate(raw, context={"base": base})
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        field = dotted(problem["loc"])
-        said = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            said = "there is no such setting"
-        raise ConfigError(f"{name}: {field}: {said}" if field else f"{name}: {said}", param=field or None) from None
+    config = _validated(Config, raw, name, base)
     for number, model in enumerate(config.models):
         for set_name, file in model.sets.items():
             if not file.is_file():
@@ -183,3 +172,14 @@ def parse_config(raw: dict[str, Any], *, name: str, base: Path | None) -> Config
 
 def _given(overrides: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in overrides.items() if value is not None}
+
+
+def _validated(kind: type[Read], raw: dict[str, Any], name: str, base: Path | None) -> Read:
+    try:
+        return kind.model_validate(raw, context={"base": base})
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = dotted(problem["loc"])
+        is_unknown = problem["type"] == "extra_forbidden"
+        said = "there is no such setting" if is_unknown else problem["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{name}: {field}: {said}" if field else f"{name}: {said}", param=field or None) from None

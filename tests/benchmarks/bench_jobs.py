@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from neurodial.control.models.loading import load_model
-from neurodial.deploy.cli.options import load
+from neurodial.deploy.cli.inputs import load
 from neurodial.deploy.jobs.workers import WorkerSettings, working
 from neurodial.deploy.serve.cluster import started
 from neurodial.interpret.common.executors import Executor

@@ -1,4 +1,4 @@
-"""Commands that make a model of a model.
+"""Commands that make a model of a model: pruned, adapted, baked, distilled.
 
-Imports `cli`'s options and rendering, and everything below.
+Imports `cli`'s options, inputs, output and rendering, and everything below the command line.
 """

@@ -1,79 +1,74 @@
 """`neurodial adapt`: a checkpoint for a domain that forgets little, and a report of what it gained and lost."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Option
 
 from neurodial.control.errors import BadInput
-from neurodial.deploy.cli.output import command_line, one_line_errors, print_json
+from neurodial.deploy.cli.inputs import load
+from neurodial.deploy.cli.options import AsJsonReport, Device, ModelToChange, Overwrite, SkipBad
+from neurodial.deploy.cli.output import command_line, going_on, print_json, say, silent
 
 if TYPE_CHECKING:
-    from neurodial.control.artifacts.neuron_set import NeuronSet
     from neurodial.interpret.studies.adaptation.job import Job, Outcome
 
 REPORT_FOLDER = "adaptation"
 PATIENCE = 3
 
 
-@one_line_errors
-def adapt(
-    model: Annotated[str, typer.Argument(help="Checkpoint folder, demo or demo-lm.")],
-    general: Annotated[str, typer.Option(help="Text of what the model must not forget, as in discover.")],
-    domain: Annotated[str, typer.Option(help="Text of the domain; a translation model's has a target side.")],
-    out: Annotated[Path, typer.Option(help="New folder: the checkpoint, with the report in its folder adaptation/.")],
+def command(
+    model: ModelToChange,
+    general: Annotated[str, Option(help="Text of what the model must not forget, as in discover.")],
+    domain: Annotated[str, Option(help="Text of the domain; a translation model's has a target side.")],
+    out: Annotated[Path, Option(help="New folder: the checkpoint, with the report in its folder adaptation/.")],
     way: Annotated[
-        str, typer.Option(help="prune-expand, freeze-salient, full, lora, or all: a folder for each in OUT.")
+        Literal["prune-expand", "freeze-salient", "full", "lora", "all"],
+        Option(help="prune-expand, freeze-salient, full, lora, or all: a folder for each in OUT."),
     ] = "freeze-salient",
-    general_test: Annotated[str | None, typer.Option(help="To measure forgetting on; else a tenth.")] = None,
-    domain_test: Annotated[str | None, typer.Option(help="To measure the gain on; else a tenth.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Examples of the domain to learn from.")] = 20_000,
-    general_limit: Annotated[int, typer.Option(min=1, help="General examples, for scores and distillation.")] = 2000,
-    test_limit: Annotated[int, typer.Option(min=1, help="Examples to measure on.")] = 400,
-    minutes: Annotated[float, typer.Option(help="Of training on the domain, for each way and seed.")] = 5.0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Updates at most.")] = None,
-    distil_minutes: Annotated[float | None, typer.Option(help="Of prune-expand's distillation; --minutes.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The peak; by default each way has its own.")] = None,
-    by: Annotated[str, typer.Option(help="How general text scores neurons: log-odds, gradient, activation …")] = (
-        "log-odds"
-    ),
-    hold: Annotated[float, typer.Option(help="freeze-salient: the share of the neurons and heads that is held.")] = 0.5,
+    general_test: Annotated[str | None, Option(help="To measure forgetting on; else a tenth.")] = None,
+    domain_test: Annotated[str | None, Option(help="To measure the gain on; else a tenth.")] = None,
+    limit: Annotated[int, Option(min=1, help="Examples of the domain to learn from.")] = 20_000,
+    general_limit: Annotated[int, Option(min=1, help="General examples, for scores and distillation.")] = 2000,
+    test_limit: Annotated[int, Option(min=1, help="Examples to measure on.")] = 400,
+    minutes: Annotated[float, Option(help="Of training on the domain, for each way and seed.")] = 5.0,
+    steps: Annotated[int | None, Option(min=1, help="Updates at most.")] = None,
+    distil_minutes: Annotated[float | None, Option(help="Of prune-expand's distillation; --minutes.")] = None,
+    learning_rate: Annotated[float | None, Option(help="The peak; by default each way has its own.")] = None,
+    by: Annotated[str, Option(help="How general text scores neurons: log-odds, gradient, activation …")] = "log-odds",
+    hold: Annotated[float, Option(help="freeze-salient: the share of the neurons and heads that is held.")] = 0.5,
     train_shared: Annotated[
-        bool, typer.Option("--train-shared", help="freeze-salient: train embeddings and norms too.")
+        bool, Option("--train-shared", help="freeze-salient: train embeddings and norms too.")
     ] = False,
     protect: Annotated[
-        Path | None, typer.Option(help="freeze-salient: a set (.safetensors) or ranking (.csv) that is held too.")
+        Path | None, Option(help="freeze-salient: a set (.safetensors) or ranking (.csv) that is held too.")
     ] = None,
-    protect_top: Annotated[int | None, typer.Option(min=1, help="How many of its neurons; all.")] = None,
-    free: Annotated[float, typer.Option(help="prune-expand: the share of FFN neurons that is freed.")] = 0.5,
+    protect_top: Annotated[int | None, Option(min=1, help="How many of its neurons; all.")] = None,
+    free: Annotated[float, Option(help="prune-expand: the share of FFN neurons that is freed.")] = 0.5,
     pruned: Annotated[
-        str | None, typer.Option(help="prune-expand: a checkpoint of neurodial prune --recover to expand.")
+        str | None, Option(help="prune-expand: a checkpoint of neurodial prune --recover to expand.")
     ] = None,
-    rank: Annotated[int, typer.Option(help="lora: the rank.")] = 16,
+    rank: Annotated[int, Option(help="lora: the rank.")] = 16,
     neuron_set: Annotated[
-        list[Path] | None, typer.Option("--set", help="A neuron set of the model, whose fate is told; repeatable.")
+        list[Path] | None, Option("--set", help="A neuron set of the model, whose fate is told; repeatable.")
     ] = None,
     remeasure: Annotated[
-        str | None, typer.Option(help="Labelled corpus: writes every --set anew, measured on the adapted model.")
+        str | None, Option(help="Labelled corpus: writes every --set anew, measured on the adapted model.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each way, for the spread; the first is kept.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="The first of them.")] = 0,
-    work: Annotated[
-        Path | None, typer.Option(help="Folder for checkpoints, to go on from; OUT.work if left out.")
-    ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of stopping.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that Neurodial made.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Write the report as JSON to stdout.")] = False,
+    seeds: Annotated[int, Option(min=1, help="Trainings of each way, for the spread; the first is kept.")] = 1,
+    seed: Annotated[int, Option(min=0, help="The first of them.")] = 0,
+    work: Annotated[Path | None, Option(help="Folder for checkpoints, to go on from; OUT.work if left out.")] = None,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    device: Device = "cpu",
+    as_json: AsJsonReport = False,
 ) -> None:
     """Adapt a model to a domain, hold what matters elsewhere, and report what that gained and what it forgot."""
-    from neurodial.control.models.loading import load_model
+    from neurodial.control.artifacts.neuron_set import NeuronSet
     from neurodial.control.surgery.saving import new_folder
-    from neurodial.deploy.cli.options import checkpoint
     from neurodial.interpret.corpora.readers import open_corpus
     from neurodial.interpret.rankings.ranking_file import Ranking
     from neurodial.interpret.studies.adaptation.job import Job, run_job
@@ -81,8 +76,6 @@ def adapt(
     from neurodial.interpret.studies.pruning.recovery import SETTINGS as DISTILLING
     from neurodial.interpret.training.settings import Settings
 
-    if way != "all" and way not in WAYS:
-        raise BadInput(f"--way {way}: not known", hint=f"one of {', '.join(WAYS)}, or all")
     if remeasure is not None and not neuron_set:
         raise BadInput("--remeasure needs a neuron set", hint="name it with --set")
     protected = Protected(Ranking.load(protect), protect_top) if protect else None
@@ -90,7 +83,7 @@ def adapt(
         Settings(minutes=minutes, steps=steps, patience=PATIENCE, dropout=True),
         dict(RATES) if learning_rate is None else dict.fromkeys(WAYS, learning_rate),
         replace(DISTILLING, minutes=distil_minutes or minutes, steps=steps, seed=seed),
-        by, hold, train_shared, protected, free, load_model(checkpoint(pruned)) if pruned else None, rank,
+        by, hold, train_shared, protected, free, load(pruned) if pruned else None, rank,
     )  # fmt: skip
     manner.check()
     texts, general_apart, domain_apart = _texts(
@@ -100,11 +93,10 @@ def adapt(
     labelled = open_corpus(remeasure, skip_bad=skip_bad) if remeasure else None
     place = work or out.with_name(f"{out.name}.work")
     ways = WAYS if way == "all" else (way,)
-    several = tuple(range(seed, seed + seeds))
-    job = Job(texts, general_apart, domain_apart, manner, ways, several, _sets(neuron_set), place)  # type: ignore[arg-type]
-    with _going_on(place), new_folder(out, overwrite=overwrite) as beside:
-        loaded = load_model(checkpoint(model), device=device)
-        outcome = run_job(loaded, job, (lambda run: None) if as_json else _say)
+    sets = tuple(NeuronSet.load(path) for path in neuron_set or ())
+    job = Job(texts, general_apart, domain_apart, manner, ways, tuple(range(seed, seed + seeds)), sets, place)
+    with going_on(place), new_folder(out, overwrite=overwrite) as beside:
+        outcome = run_job(load(model, device), job, silent if as_json else _say)
         outcome.report["command"] = command_line()
         _write(outcome, job, beside, labelled)
     shutil.rmtree(place, ignore_errors=True)
@@ -112,9 +104,6 @@ def adapt(
         print_json(outcome.report)
     else:
         _print(outcome.report, out, len(ways) > 1)
-
-
-command = adapt
 
 
 def _texts(
@@ -134,23 +123,6 @@ def _texts(
         found[name] = parts_of(name, opened, test, limit=limits[name], test_limit=test_limit, seed=seed)
     (text, dev, test_general), (own, own_dev, test_domain) = found["general"], found["domain"]
     return Texts(text, dev, own, own_dev), test_general, test_domain
-
-
-def _sets(paths: list[Path] | None) -> "tuple[NeuronSet, ...]":
-    from neurodial.control.artifacts.neuron_set import NeuronSet
-
-    return tuple(NeuronSet.load(path) for path in paths or ())
-
-
-@contextmanager
-def _going_on(work: Path) -> Iterator[None]:
-    """Says, where training is interrupted, how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if work.exists():
-            typer.echo(f"stopped: the same command goes on with what is in {work}", err=True)
-        raise
 
 
 def _write(outcome: "Outcome", job: "Job", folder: Path, labelled: Any) -> None:
@@ -177,24 +149,17 @@ def _say(run: dict[str, Any]) -> None:
     for text, word, sign in (("domain", "gains", 1), ("general", "loses", -1)):
         figures = {n: sign * v for n, v in run[text]["better_by"].items() if n != "perplexity"}
         parts.append(f"{word} " + ", ".join(f"{name} {value:+.3f}" for name, value in figures.items()))
-    typer.echo(f"{run['way']}, seed {run['seed']}: {'; '.join(parts)}", err=True)
+    say(f"{run['way']}, seed {run['seed']}: {'; '.join(parts)}")
 
 
 def _print(report: dict[str, Any], out: Path, several: bool) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from neurodial.deploy.cli.rendering.tables import print_lines, table, terminal
+    from neurodial.interpret.studies.adaptation.report import fates, remarks
+    from neurodial.interpret.studies.adaptation.report import table as runs
 
-    from neurodial.interpret.studies.adaptation.report import fates, remarks, table
-
-    console = Console(highlight=False)
-    for line in remarks(report):
-        console.print(escape(line))
-    headings, rows = table(report)
-    shown = Table(*headings, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        shown.add_row(*(escape(cell) for cell in row))
-    console.print(shown)
+    console = terminal()
+    print_lines(remarks(report), console)
+    console.print(table(*runs(report)))
     for name, found, neurons, _, drifted, works in fates(report):
-        console.print(escape(f"{name}: {found} ({neurons} neurons, drift {drifted or 'unknown'}): {works}"))
+        print_lines([f"{name}: {found} ({neurons} neurons, drift {drifted or 'unknown'}): {works}"], console)
     typer.echo(f"wrote {out}{' (a folder for each way)' if several else ''}, report in {out / REPORT_FOLDER}")

@@ -1,38 +1,36 @@
 """`neurodial bake`: write controls that are the same for every request into a model's weights."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Option
 
-from neurodial.control.errors import BadInput, ControlError
-from neurodial.deploy.cli.output import one_line_errors, print_json
+from neurodial.control.errors import BadInput
+from neurodial.deploy.cli.inputs import demo_sets, load, open_calibration, parse_json
+from neurodial.deploy.cli.options import AllowChangedWeights, AsJson, DtypeName, Model
+from neurodial.deploy.cli.output import print_json
 
 if TYPE_CHECKING:
-    from neurodial.control.artifacts.calibration import Calibration
     from neurodial.control.artifacts.catalogue import SetCatalogue
     from neurodial.control.models.loading import LoadedModel
     from neurodial.control.surgery.baking import BakingPlan
 
 
-@one_line_errors
-def bake(
-    model: Annotated[str, typer.Option(help="Checkpoint folder, or demo.")],
-    controls: Annotated[str, typer.Option(help="Controls as JSON, or a JSON or YAML file with them.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to write, new or empty.")] = None,
+def command(
+    model: Model,
+    controls: Annotated[str, Option(help="Controls as JSON, or a JSON or YAML file with them.")],
+    out: Annotated[Path | None, Option(help="Folder to write, new or empty.")] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Neuron set that controls name, NAME=FILE; repeatable.")
+        list[str] | None, Option("--set", help="Neuron set that controls name, NAME=FILE; repeatable.")
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="Calibration file, for pruning an address to the mean; the demo has its own.")
+        Path | None, Option(help="Calibration file, for pruning an address to the mean; the demo has its own.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="auto keeps the checkpoint's; float32, bfloat16 or float16.")] = "auto",
-    allow_changed_weights: Annotated[
-        bool, typer.Option("--allow-changed-weights", help="Take sets made for the model that this one derives from.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be baked and what refused.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a summary.")] = False,
+    dtype: Annotated[DtypeName, Option(help="auto keeps the checkpoint's; float32, bfloat16 or float16.")] = "auto",
+    allow_changed_weights: AllowChangedWeights = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only say what would be baked and what refused.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write controls that are the same for every request into a model's weights."""
     if out is None and not dry_run:
@@ -40,19 +38,16 @@ def bake(
     listed = _controls(controls)
 
     from neurodial.control.controls import parse_controls
-    from neurodial.control.models.loading import load_model
     from neurodial.control.surgery.baking import bake, plan_baking, save_baked
     from neurodial.control.surgery.saving import check_place
-    from neurodial.deploy.cli.options import checkpoint
 
     parsed = parse_controls(listed)
     if out is not None and not dry_run:
         check_place(out)
     sets = _sets(model, set_ or [])
-    loaded = load_model(checkpoint(model), dtype=dtype)
-    plan = plan_baking(
-        loaded, parsed, sets, allow_changed_weights=allow_changed_weights, calibration=_calibration(model, calibration)
-    )
+    held_at = open_calibration(model, calibration)
+    loaded = load(model, dtype=dtype)
+    plan = plan_baking(loaded, parsed, sets, allow_changed_weights=allow_changed_weights, calibration=held_at)
     if not dry_run and out is not None:
         save_baked(bake(loaded, plan), out)
     _report(loaded, plan, None if dry_run else out, as_json)
@@ -60,18 +55,9 @@ def bake(
         raise typer.Exit(2)
 
 
-command = bake
-
-
 def _controls(given: str) -> Any:
     """The list of controls: JSON on the command line, or a file; `{"controls": […]}` or one control do as well."""
-    if given.lstrip()[:1] in ("[", "{"):
-        try:
-            raw = json.loads(given)
-        except ValueError as error:
-            raise ControlError(f"--controls is not JSON ({error})", param="controls") from None
-    else:
-        raw = _read(Path(given))
+    raw = parse_json(given) if given.lstrip()[:1] in ("[", "{") else _read(Path(given))
     if isinstance(raw, dict):
         raw = raw["controls"] if set(raw) == {"controls"} else [raw]
     return raw
@@ -90,24 +76,14 @@ def _read(file: Path) -> Any:
 
 def _sets(model: str, items: list[str]) -> "SetCatalogue":
     from neurodial.control.artifacts.catalogue import SetCatalogue
-    from neurodial.deploy.demo import DEMO_SETS
 
-    paths = {name: path for name, path in DEMO_SETS.items() if path.exists()} if model == "demo" else {}
+    paths = demo_sets(model)
     for item in items:
         name, separator, file = item.partition("=")
         if not (name and separator and file):
             raise BadInput(f"--set {item}: not NAME=FILE", hint="--set tense=tense.safetensors")
         paths[name] = Path(file)
     return SetCatalogue.from_files(paths)
-
-
-def _calibration(model: str, file: Path | None) -> "Calibration | None":
-    from neurodial.control.artifacts.calibration import Calibration
-    from neurodial.deploy.demo import DEMO_CALIBRATION
-
-    if file is None and model == "demo" and DEMO_CALIBRATION.exists():
-        file = DEMO_CALIBRATION
-    return Calibration.load(file) if file else None
 
 
 def _report(loaded: "LoadedModel", plan: "BakingPlan", out: Path | None, as_json: bool) -> None:

@@ -4,77 +4,76 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
-from neurodial.control.errors import BadInput
-from neurodial.deploy.cli.output import command_line, one_line_errors, print_json
+from neurodial.deploy.cli.inputs import load
+from neurodial.deploy.cli.options import (
+    AsJsonReport,
+    Device,
+    Dtype,
+    ModelToChange,
+    Overwrite,
+    SentencePooling,
+    SkipBad,
+    Words,
+)
+from neurodial.deploy.cli.output import command_line, print_json, say, silent
 
 if TYPE_CHECKING:
     from neurodial.interpret.studies.distillation.job import Outcome
 
-CHOICES = {"words": ("first", "last", "mean"), "sentences": ("mean", "last", "max")}
 REPORT_FOLDER = "distillation"
 
 
-@one_line_errors
-def distill(
-    model: Annotated[str, typer.Argument(help="Checkpoint folder, demo or demo-lm.")],
-    corpus: Annotated[str, typer.Argument(help="Labelled corpus: a .tsv or .conllu file, or a spec as in discover.")],
-    out: Annotated[Path, typer.Option(help="New folder: model and classifier, the report in distillation/.")],
+def command(
+    model: ModelToChange,
+    corpus: Annotated[str, Argument(help="Labelled corpus: a .tsv or .conllu file, or a spec as in discover.")],
+    out: Annotated[Path, Option(help="New folder: model and classifier, the report in distillation/.")],
     label: Annotated[
-        str | None, typer.Option(help="Column of the labels; of CoNLL-U upos, xpos, deprel or feats.NAME.")
+        str | None, Option(help="Column of the labels; of CoNLL-U upos, xpos, deprel or feats.NAME.")
     ] = None,
-    test: Annotated[
-        str | None, typer.Option(help="Test corpus; by default a share of the corpus is set apart.")
-    ] = None,
-    budget: Annotated[float, typer.Option(help="Largest share of the stack's residual neurons.")] = 0.1,
-    layer_tolerance: Annotated[float, typer.Option(help="Share of dev accuracy that fewer layers may cost.")] = 0.01,
-    neuron_tolerance: Annotated[float, typer.Option(help="Share of dev accuracy that fewer neurons may cost.")] = 0.01,
-    correlation: Annotated[float, typer.Option(help="|correlation| above which neurons are redundant.")] = 0.95,
-    size: Annotated[list[float] | None, typer.Option(help="Share of the neurons to try; repeatable.")] = None,
-    words: Annotated[str, typer.Option(help="Activation of a word: its first or last piece, or their mean.")] = "last",
-    sentences: Annotated[str, typer.Option(help="Activation of a text: mean, last or max of its pieces.")] = "mean",
-    dev_share: Annotated[float, typer.Option(help="Share of the corpus that is dev at a time.")] = 0.15,
-    max_rows: Annotated[int, typer.Option(min=1, help="Texts, or labelled words, of each part.")] = 20_000,
-    rounds: Annotated[int, typer.Option(min=0, help="Of the measurement of speed; 0 leaves it out.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same classifier.")] = 0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of stopping.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that Neurodial made.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    as_json: Annotated[bool, typer.Option("--json", help="Write the report as JSON to stdout.")] = False,
+    test: Annotated[str | None, Option(help="Test corpus; by default a share of the corpus is set apart.")] = None,
+    budget: Annotated[float, Option(help="Largest share of the stack's residual neurons.")] = 0.1,
+    layer_tolerance: Annotated[float, Option(help="Share of dev accuracy that fewer layers may cost.")] = 0.01,
+    neuron_tolerance: Annotated[float, Option(help="Share of dev accuracy that fewer neurons may cost.")] = 0.01,
+    correlation: Annotated[float, Option(help="|correlation| above which neurons are redundant.")] = 0.95,
+    size: Annotated[list[float] | None, Option(help="Share of the neurons to try; repeatable.")] = None,
+    words: Words = "last",
+    sentences: Annotated[
+        SentencePooling, Option(help="Activation of a text: mean, last or max of its pieces.")
+    ] = "mean",
+    dev_share: Annotated[float, Option(help="Share of the corpus that is dev at a time.")] = 0.15,
+    max_rows: Annotated[int, Option(min=1, help="Texts, or labelled words, of each part.")] = 20_000,
+    rounds: Annotated[int, Option(min=0, help="Of the measurement of speed; 0 leaves it out.")] = 5,
+    seed: Annotated[int, Option(min=0, help="The same seed gives the same classifier.")] = 0,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJsonReport = False,
 ) -> None:
     """Distil a model into a small classifier: its lowest layers, a few neurons, a linear read-out."""
-    for name, value in (("words", words), ("sentences", sentences)):
-        if value not in CHOICES[name]:
-            raise BadInput(f"--{name} {value}: not known", hint=f"one of {', '.join(CHOICES[name])}")
-
-    from neurodial.control.models.loading import load_model
     from neurodial.control.surgery.saving import new_folder
-    from neurodial.deploy.cli.options import checkpoint
     from neurodial.interpret.corpora.readers import open_corpus
     from neurodial.interpret.studies.distillation.job import distil
     from neurodial.interpret.studies.distillation.recipe import SIZES, Recipe
 
     recipe = Recipe(
         budget=budget, layer_tolerance=layer_tolerance, neuron_tolerance=neuron_tolerance, correlation=correlation,
-        sizes=tuple(size or SIZES), words=words, sentences=sentences, dev_share=dev_share,  # type: ignore[arg-type]
+        sizes=tuple(size or SIZES), words=words, sentences=sentences, dev_share=dev_share,
         max_rows=max_rows, seed=seed,
     )  # fmt: skip
     with new_folder(out, overwrite=overwrite) as beside:
         opened = open_corpus(labelled(corpus, label), skip_bad=skip_bad)
         apart = open_corpus(labelled(test, label), skip_bad=skip_bad) if test else None
-        loaded = load_model(checkpoint(model), device=device, dtype=dtype)
-        say = (lambda line: None) if as_json else (lambda line: typer.echo(line, err=True))
-        outcome = distil(loaded, opened, recipe, test=apart, rounds=rounds, say=say)
+        loaded = load(model, device, dtype)
+        outcome = distil(loaded, opened, recipe, test=apart, rounds=rounds, say=silent if as_json else say)
         outcome.report["command"] = command_line()
         _write(outcome, beside)
     if as_json:
         print_json(outcome.report)
     else:
         _print(outcome.report, out)
-
-
-command = distill
 
 
 def labelled(corpus: str, label: str | None) -> str:

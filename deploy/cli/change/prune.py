@@ -1,16 +1,16 @@
 """`neurodial prune`: a smaller checkpoint, and a report of what that costs and gains."""
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Option
 
 from neurodial.control.errors import BadInput
-from neurodial.deploy.cli.output import command_line, one_line_errors, print_json, write_text
+from neurodial.deploy.cli.inputs import load, open_calibration
+from neurodial.deploy.cli.options import AsJsonReport, Device, DtypeName, Model, Overwrite, SkipBad
+from neurodial.deploy.cli.output import command_line, going_on, json_text, print_json, say, silent, write_text
 
 if TYPE_CHECKING:
     from neurodial.control.artifacts.calibration import Calibration
@@ -20,71 +20,63 @@ if TYPE_CHECKING:
     from neurodial.interpret.studies.pruning.recovery import Recovery
     from neurodial.interpret.studies.pruning.sweep import Point, Way
 
-CHOICES = {"what": ("ffn", "heads", "both"), "to": ("zero", "mean")}
 REPORT_FOLDER = "pruning"
 DEV_TEXTS = 300  # that recovery chooses its weights on
 
 
-@one_line_errors
-def prune(
-    model: Annotated[str, typer.Option(help="Checkpoint folder, or demo.")],
+def command(
+    model: Model,
     by: Annotated[
         str,
-        typer.Option(
-            help="magnitude, activation, gradient, log-odds, random, several (A+B), a ranking (.csv) or a set."
-        ),
+        Option(help="magnitude, activation, gradient, log-odds, random, several (A+B), a ranking (.csv) or a set."),
     ],
-    keep: Annotated[float, typer.Option(help="Share of the neurons (or heads) that is kept.")],
+    keep: Annotated[float, Option(help="Share of the neurons (or heads) that is kept.")],
     out: Annotated[
-        Path | None, typer.Option(help="New folder: the checkpoint, with the report in its folder pruning/.")
+        Path | None, Option(help="New folder: the checkpoint, with the report in its folder pruning/.")
     ] = None,
     as_set: Annotated[
-        Path | None, typer.Option(help="Instead: a neuron set (.safetensors) that prunes the same neurons per request.")
+        Path | None, Option(help="Instead: a neuron set (.safetensors) that prunes the same neurons per request.")
     ] = None,
-    what: Annotated[str, typer.Option(help="ffn, heads or both.")] = "ffn",
+    what: Annotated[Literal["ffn", "heads", "both"], Option(help="ffn, heads or both.")] = "ffn",
     uniform: Annotated[
-        bool, typer.Option("--uniform/--adaptive", help="The same width in every layer, or widths by score.")
+        bool, Option("--uniform/--adaptive", help="The same width in every layer, or widths by score.")
     ] = True,
-    to: Annotated[str, typer.Option(help="Hold what is removed at zero, or at its mean (in a bias).")] = "zero",
-    round_to: Annotated[int, typer.Option(min=1, help="FFN widths are multiples of it.")] = 8,
+    to: Annotated[
+        Literal["zero", "mean"], Option(help="Hold what is removed at zero, or at its mean (in a bias).")
+    ] = "zero",
+    round_to: Annotated[int, Option(min=1, help="FFN widths are multiples of it.")] = 8,
     encoder: Annotated[
-        float, typer.Option(help="Keep this multiple of --keep in an encoder, and so much more in the decoder.")
+        float, Option(help="Keep this multiple of --keep in an encoder, and so much more in the decoder.")
     ] = 1.0,
-    corpus: Annotated[str | None, typer.Option(help="Text for scores, means and quality, as in discover.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Examples for the scores.")] = 1000,
+    corpus: Annotated[str | None, Option(help="Text for scores, means and quality, as in discover.")] = None,
+    limit: Annotated[int, Option(min=1, help="Examples for the scores.")] = 1000,
     test_corpus: Annotated[
-        str | None, typer.Option(help="Text for the quality; by default a fifth of the corpus is kept apart for it.")
+        str | None, Option(help="Text for the quality; by default a fifth of the corpus is kept apart for it.")
     ] = None,
-    test_limit: Annotated[int, typer.Option(min=1, help="Examples for the quality.")] = 400,
-    calibration: Annotated[Path | None, typer.Option(help="Means of the neurons, from neurodial calibrate.")] = None,
-    sweep: Annotated[str | None, typer.Option(help="More shares to measure, such as 0.9,0.8,0.7.")] = None,
-    rounds: Annotated[int, typer.Option(min=0, help="Of the measurement of speed; 0 leaves it out.")] = 30,
+    test_limit: Annotated[int, Option(min=1, help="Examples for the quality.")] = 400,
+    calibration: Annotated[Path | None, Option(help="Means of the neurons, from neurodial calibrate.")] = None,
+    sweep: Annotated[str | None, Option(help="More shares to measure, such as 0.9,0.8,0.7.")] = None,
+    rounds: Annotated[int, Option(min=0, help="Of the measurement of speed; 0 leaves it out.")] = 30,
     recover: Annotated[
-        bool, typer.Option("--recover", help="Distil what is left back from the original, on text without labels.")
+        bool, Option("--recover", help="Distil what is left back from the original, on text without labels.")
     ] = False,
-    recover_corpus: Annotated[str | None, typer.Option(help="That text; the --corpus if it is left out.")] = None,
-    recover_limit: Annotated[int, typer.Option(min=1, help="Texts to recover on.")] = 50_000,
-    minutes: Annotated[float, typer.Option(help="Of training, for each share.")] = 10.0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of training at most, for each share.")] = None,
-    beams: Annotated[int, typer.Option(min=1, help="Of the original's translations; 1 is greedy.")] = 1,
+    recover_corpus: Annotated[str | None, Option(help="That text; the --corpus if it is left out.")] = None,
+    recover_limit: Annotated[int, Option(min=1, help="Texts to recover on.")] = 50_000,
+    minutes: Annotated[float, Option(help="Of training, for each share.")] = 10.0,
+    steps: Annotated[int | None, Option(min=1, help="Of training at most, for each share.")] = None,
+    beams: Annotated[int, Option(min=1, help="Of the original's translations; 1 is greedy.")] = 1,
     work: Annotated[
-        Path | None, typer.Option(help="Folder for translations and checkpoints, to go on from; OUT.work if left out.")
+        Path | None, Option(help="Folder for translations and checkpoints, to go on from; OUT.work if left out.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of random scores and of the examples that are drawn.")] = 0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of stopping.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a checkpoint that Neurodial made.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="For the measurements: float32, bfloat16 or float16.")] = "float32",
-    as_json: Annotated[bool, typer.Option("--json", help="Write the report as JSON to stdout.")] = False,
+    seed: Annotated[int, Option(min=0, help="Of random scores and of the examples that are drawn.")] = 0,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    device: Device = "cpu",
+    dtype: Annotated[DtypeName, Option(help="For the measurements: float32, bfloat16 or float16.")] = "float32",
+    as_json: AsJsonReport = False,
 ) -> None:
     """Make a model smaller: remove FFN neurons and attention heads for good, and report what that does."""
-    for name, value in (("what", what), ("to", to)):
-        if value not in CHOICES[name]:
-            raise BadInput(f"--{name} {value}: not known", hint=f"one of {', '.join(CHOICES[name])}")
-
-    from neurodial.control.models.loading import load_model
     from neurodial.control.surgery.saving import new_folder
-    from neurodial.deploy.cli.options import checkpoint
     from neurodial.interpret.studies.pruning.job import Job, run_job
     from neurodial.interpret.studies.pruning.sweep import Way, check_keeps, named_ranking
 
@@ -94,13 +86,13 @@ def prune(
     if keep == 1.0:
         raise BadInput("--keep 1: nothing would be removed", hint="0.6 keeps 60 % and removes 40 %")
     keeps = check_keeps([keep, *_shares(sweep)])
-    way = Way(by, what, "uniform" if uniform else "adaptive", to, round_to, encoder, seed)  # type: ignore[arg-type]
+    way = Way(by, what, "uniform" if uniform else "adaptive", to, round_to, encoder, seed)
     named_ranking(by)  # refused before anything slow happens
     scoring, testing = _corpora(corpus, test_corpus, limit, test_limit, seed, skip_bad, recover)
     if as_set is not None:
         if recover:
             raise BadInput("--recover trains a smaller checkpoint", hint="leave --as-set out")
-        loaded = load_model(checkpoint(model), device=device, dtype=dtype)
+        loaded = load(model, device, dtype)
         _mask(loaded, model, way, keep, scoring, testing, calibration, target, as_json)
         return
     recovery = None
@@ -109,11 +101,11 @@ def prune(
     if recover:
         texts = (recover_corpus or corpus, recover_limit, seed, skip_bad)
         recovery = _recovery(*texts, minutes, steps, beams, work or target.with_name(f"{target.name}.work"))
-    with _going_on(recovery), new_folder(target, overwrite=overwrite) as beside:
-        loaded = load_model(checkpoint(model), device=device, dtype=dtype)
-        held_at = _calibration(loaded, model, way, calibration, scoring)
+    with going_on(recovery.work if recovery else None), new_folder(target, overwrite=overwrite) as beside:
+        loaded = load(model, device, dtype)
+        held_at = _calibration(loaded, model, calibration, scoring if to == "mean" else None)
         job = Job(way, keep, keeps, scoring, testing, held_at, rounds, recovery)
-        outcome = run_job(loaded, job, (lambda point: None) if as_json else _say)
+        outcome = run_job(loaded, job, silent if as_json else _say)
         outcome.report["command"] = command_line()
         write_outcome(outcome, beside)
     if recovery is not None and work is None:
@@ -124,25 +116,11 @@ def prune(
         _print(outcome.report, target)
 
 
-command = prune
-
-
 def _shares(text: str | None) -> list[float]:
     try:
         return [float(item) for item in (text or "").split(",") if item.strip()]
     except ValueError:
         raise BadInput(f"--sweep {text}: not numbers with commas between", hint="write --sweep 0.9,0.8,0.7") from None
-
-
-@contextmanager
-def _going_on(recovery: "Recovery | None") -> Iterator[None]:
-    """Says, where recovery is interrupted, how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if recovery is not None and recovery.work is not None and recovery.work.exists():
-            typer.echo(f"stopped: the same command goes on with what is in {recovery.work}", err=True)
-        raise
 
 
 def _corpora(
@@ -179,18 +157,16 @@ def _recovery(
 
 
 def _calibration(
-    loaded: "LoadedModel", model: str, way: "Way", given: Path | None, corpus: "Corpus | None"
+    loaded: "LoadedModel", model: str, given: Path | None, corpus: "Corpus | None"
 ) -> "Calibration | None":
-    """The calibration that is given, the demo's own, or one that is measured on the corpus if it is needed."""
-    from neurodial.control.artifacts.calibration import Calibration
-    from neurodial.deploy.demo import DEMO_CALIBRATION
+    """The calibration that is given, the demo's own, or one that is measured on the corpus."""
     from neurodial.interpret.activations.calibration import calibrate_model
 
-    if given is not None or model == "demo":
-        found = Calibration.load(given or DEMO_CALIBRATION)
+    found = open_calibration(model, given)
+    if found is not None:
         found.check_model(loaded)
         return found
-    return calibrate_model(loaded, corpus, tokens="words") if way.to == "mean" and corpus is not None else None
+    return calibrate_model(loaded, corpus, tokens="words") if corpus is not None else None
 
 
 def _mask(
@@ -198,18 +174,16 @@ def _mask(
     calibration: Path | None, file: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Ranks, measures and writes a task mask, with its report beside it."""
-    from neurodial.interpret.activations.calibration import calibrate_model
     from neurodial.interpret.studies.pruning.mask_report import report_of, summary, to_html
     from neurodial.interpret.studies.pruning.masking import find_mask
 
-    held_at = _calibration(loaded, model, way, calibration, scoring)
-    if held_at is None and scoring is None:
+    held_at = _calibration(loaded, model, calibration, scoring)
+    if held_at is None:
         raise BadInput("--as-set needs text, or a calibration", hint="give --corpus")
-    held_at = held_at or calibrate_model(loaded, scoring, tokens="words")  # type: ignore[arg-type]
     found = find_mask(loaded, way, keep, held_at, concept=file.stem, scoring=scoring, testing=testing)
     report = report_of(found) | {"command": command_line()}
     found.save(file)
-    write_text(file.with_suffix(".json"), json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    write_text(file.with_suffix(".json"), json_text(report, indent=1))
     write_text(file.with_suffix(".html"), to_html(report))
     if as_json:
         print_json(report)
@@ -238,22 +212,15 @@ def _say(point: "Point") -> None:
     if "recovered" in point:
         figures += [f"recovered: {name} {value:.2f}" for name, value in point["recovered"].get("quality", {}).items()]
     figures += [f"{s} ×{point['speed'][s]['speedup']:.2f}" for s in ("encode", "step") if s in point.get("speed", {})]
-    typer.echo(f"keep {point['keep']:g}: {', '.join(figures) or 'pruned'}", err=True)
+    say(f"keep {point['keep']:g}: {', '.join(figures) or 'pruned'}")
 
 
 def _print(report: dict[str, Any], out: Path) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from neurodial.deploy.cli.rendering.tables import print_lines, table, terminal
+    from neurodial.interpret.studies.pruning.report import summary
+    from neurodial.interpret.studies.pruning.report import table as points
 
-    from neurodial.interpret.studies.pruning.report import summary, table
-
-    console = Console(highlight=False)
-    for line in summary(report):
-        console.print(escape(line))
-    headings, rows = table(report)
-    shown = Table(*headings, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        shown.add_row(*(escape(cell) for cell in row))
-    console.print(shown)
+    console = terminal()
+    print_lines(summary(report), console)
+    console.print(table(*points(report)))
     typer.echo(f"wrote {out} (keeps {100 * report['keep']:g} %), report in {out / REPORT_FOLDER}")

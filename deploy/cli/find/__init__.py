@@ -1,4 +1,4 @@
-"""Commands that find and explain neurons.
+"""Commands that find neurons and explain them: they write neuron sets, activations and reports, and change no model.
 
-Imports `cli`'s options and rendering, and everything below.
+Imports `cli`'s options, inputs, output and rendering, and everything below the command line.
 """

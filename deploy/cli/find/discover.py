@@ -1,107 +1,107 @@
 """`neurodial discover`: find the neurons that carry a concept and write a neuron set."""
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Option
 
 from neurodial.control.errors import BadInput, NeurodialError
-from neurodial.deploy.cli.options import CHOICES, checkpoint, executor, method_params
-from neurodial.deploy.cli.output import one_line_errors, print_json
+from neurodial.deploy.cli.inputs import executor, load, method_params
+from neurodial.deploy.cli.options import (
+    AsJson,
+    Concept,
+    Decoder,
+    Device,
+    Dtype,
+    Params,
+    SentencePooling,
+    SkipBad,
+    Words,
+)
+from neurodial.deploy.cli.output import check_file, print_json, say, writing
 from neurodial.deploy.jobs.publishing import KEY_VARIABLE, Destination, published_lines
+from neurodial.interpret.evidence.thresholds import Thresholds, shortfalls
 
 if TYPE_CHECKING:
     from neurodial.control.artifacts.neuron_set import NeuronSet
     from neurodial.interpret.corpora.corpus import Corpus
-    from neurodial.interpret.evidence.thresholds import Thresholds
 
-PANEL = "Publishing"
+Publishing = partial(Option, rich_help_panel="Publishing")
 
 
-@one_line_errors
-def discover(
+def command(
     ctx: typer.Context,
-    model: Annotated[str, typer.Option(help="Checkpoint folder, demo or demo-lm.")],
-    concept: Annotated[str, typer.Option(help="Name of the concept, such as tense.")],
-    out: Annotated[Path, typer.Option(help="Neuron set to write, such as tense.safetensors.")],
+    model: Annotated[str, Option(help="Checkpoint folder, demo or demo-lm.")],
+    concept: Concept,
+    out: Annotated[Path, Option(help="Neuron set to write, such as tense.safetensors.")],
     corpus: Annotated[
-        str | None, typer.Option(help="Corpus, such as grammar:tense?count=3000 or pairs:FILE?now=COL&then=COL.")
+        str | None, Option(help="Corpus, such as grammar:tense?count=3000 or pairs:FILE?now=COL&then=COL.")
     ] = None,
     store: Annotated[
-        Path | None, typer.Option(help="Activations of neurodial extract, read instead of running the model.")
+        Path | None, Option(help="Activations of neurodial extract, read instead of running the model.")
     ] = None,
-    method: Annotated[str, typer.Option(help="Discovery method.")] = "mean-difference",
-    param: Annotated[list[str] | None, typer.Option(help="Setting of the method, NAME=VALUE; repeatable.")] = None,
+    method: Annotated[str, Option(help="Discovery method.")] = "mean-difference",
+    param: Params = None,
     site: Annotated[
-        list[str] | None, typer.Option(help="Site or pattern, such as encoder.2.resid or '*.resid'; repeatable.")
+        list[str] | None, Option(help="Site or pattern, such as encoder.2.resid or '*.resid'; repeatable.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Neurons of the set.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same set.")] = 0,
-    examples: Annotated[int, typer.Option(min=1, help="Pairs or facts that a causal method runs.")] = 50,
-    decoder: Annotated[
-        str, typer.Option(help="Decoder sites: run on the reference or on the model's own output.")
-    ] = "reference",
-    words: Annotated[str, typer.Option(help="Activation of a word: its first or last piece, or their mean.")] = "last",
+    top: Annotated[int, Option(min=1, help="Neurons of the set.")] = 100,
+    seed: Annotated[int, Option(min=0, help="The same seed gives the same set.")] = 0,
+    examples: Annotated[int, Option(min=1, help="Pairs or facts that a causal method runs.")] = 50,
+    decoder: Decoder = "reference",
+    words: Words = "last",
     sentences: Annotated[
-        str, typer.Option(help="Activation of a labelled sentence or prompt: mean, last or max of its pieces.")
+        SentencePooling,
+        Option(help="Activation of a labelled sentence or prompt: mean, last or max of its pieces."),
     ] = "mean",
-    ridge: Annotated[float, typer.Option(help="Penalty of the maps.")] = 100.0,
-    op: Annotated[str | None, typer.Option(help="Recommended operation: map, shift, clamp or prune.")] = None,
-    strength: Annotated[float | None, typer.Option(help="Recommended strength.")] = None,
+    ridge: Annotated[float, Option(help="Penalty of the maps.")] = 100.0,
+    op: Annotated[
+        Literal["map", "shift", "clamp", "prune"] | None,
+        Option(help="Recommended operation: map, shift, clamp or prune."),
+    ] = None,
+    strength: Annotated[float | None, Option(help="Recommended strength.")] = None,
     tune: Annotated[
         int,
-        typer.Option(min=0, help="Steps for which maps are fitted through the model; it then also picks the neurons."),
+        Option(min=0, help="Steps for which maps are fitted through the model; it then also picks the neurons."),
     ] = 0,
     experts: Annotated[
-        Path | None, typer.Option(help="With --method expert-units: write every unit's average precision (.csv).")
+        Path | None, Option(help="With --method expert-units: write every unit's average precision (.csv).")
     ] = None,
     evidence: Annotated[
-        str, typer.Option(help="How much evidence is gathered: quick (under a minute on the demo), full or none.")
+        Literal["quick", "full", "none"],
+        Option(help="How much evidence is gathered: quick (under a minute on the demo), full or none."),
     ] = "quick",
     other: Annotated[
-        str | None, typer.Option(help="Corpus of other text, on which the evidence measures the cost off target.")
+        str | None, Option(help="Corpus of other text, on which the evidence measures the cost off target.")
     ] = None,
     publish: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Server that gets the set if its evidence suffices.", rich_help_panel=PANEL),
+        str | None, Publishing(metavar="URL", help="Server that gets the set if its evidence suffices.")
     ] = None,
-    publish_as: Annotated[
-        str | None, typer.Option(help="What requests will call it; its concept where absent.", rich_help_panel=PANEL)
-    ] = None,
-    publish_model: Annotated[
-        str | None, typer.Option(help="The model's id there; not needed where it has one.", rich_help_panel=PANEL)
-    ] = None,
-    key_env: Annotated[
-        str, typer.Option(help="Environment variable with the admin key.", rich_help_panel=PANEL)
-    ] = KEY_VARIABLE,
+    publish_as: Annotated[str | None, Publishing(help="What requests will call it; its concept where absent.")] = None,
+    publish_model: Annotated[str | None, Publishing(help="The model's id there; not needed where it has one.")] = None,
+    key_env: Annotated[str, Publishing(help="Environment variable with the admin key.")] = KEY_VARIABLE,
     min_gain: Annotated[
-        float, typer.Option(help="Least held-out accuracy above the most frequent label.", rich_help_panel=PANEL)
-    ] = 0.05,
+        float, Publishing(help="Least held-out accuracy above the most frequent label.")
+    ] = Thresholds.min_gain,
     min_selectivity: Annotated[
-        float, typer.Option(help="Least held-out accuracy above the control task.", rich_help_panel=PANEL)
-    ] = 0.0,
+        float, Publishing(help="Least held-out accuracy above the control task.")
+    ] = Thresholds.min_selectivity,
     min_effect: Annotated[
-        float,
-        typer.Option(help="Least effect of the control, lower end of 95 %, nats per token.", rich_help_panel=PANEL),
-    ] = 0.0,
-    max_p: Annotated[
-        float, typer.Option(help="Largest share of random sets that do as much.", rich_help_panel=PANEL)
-    ] = 0.2,
+        float, Publishing(help="Least effect of the control, lower end of 95 %, nats per token.")
+    ] = Thresholds.min_effect,
+    max_p: Annotated[float, Publishing(help="Largest share of random sets that do as much.")] = Thresholds.max_p,
     max_cost: Annotated[
-        float, typer.Option(help="Largest perplexity ratio of other text under the control.", rich_help_panel=PANEL)
-    ] = 2.0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of stopping.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a summary.")] = False,
+        float, Publishing(help="Largest perplexity ratio of other text under the control.")
+    ] = Thresholds.max_cost,
+    skip_bad: SkipBad = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: AsJson = False,
 ) -> None:
     """Find the neurons that carry a concept and write a neuron set."""
-    given = {"decoder": decoder, "words": words, "sentences": sentences, "op": op, "evidence": evidence}
-    for name, value in given.items():
-        if value is not None and value not in CHOICES[name]:
-            raise BadInput(f"--{name} {value}: not known", hint=f"one of {', '.join(CHOICES[name])}")
-    if out.is_dir() or not out.name:
-        raise BadInput(f"--out {out}: a folder, not a file", hint="name a file, such as tense.safetensors")
+    check_file(out, "tense.safetensors")
     if corpus is None and store is None:
         raise BadInput("there is nothing to learn from", hint="give --corpus, or --store with extracted activations")
     if experts is not None and method != "expert-units":
@@ -111,14 +111,12 @@ def discover(
     if publish is not None and evidence == "none":
         raise BadInput("--publish needs evidence", hint="leave --evidence none out")
     destination = None if publish is None else Destination.of(publish, key_env, publish_as, publish_model)
-    params = method_params(param or [])
+    params = method_params(param)
 
-    from neurodial.control.models.loading import load_model
     from neurodial.interpret.activations.store import ActivationStore
     from neurodial.interpret.corpora.readers import open_corpus
     from neurodial.interpret.discovery.discover import Discovery, discover
     from neurodial.interpret.discovery.tuning import TuningSettings
-    from neurodial.interpret.evidence.thresholds import Thresholds
     from neurodial.interpret.methods.registry import make_ranker
     from neurodial.interpret.rankings.expert_units_file import Watcher
 
@@ -126,23 +124,21 @@ def discover(
     stored = ActivationStore.open(store) if store else None
     opened = stored.opened_corpus() if stored and not corpus else open_corpus(str(corpus), skip_bad=skip_bad)
     elsewhere = open_corpus(other, skip_bad=skip_bad) if other else None
-    loaded = load_model(checkpoint(model), device=device, dtype=dtype)
+    loaded = load(model, device, dtype)
     if stored is not None:
         stored.check(loaded, opened)
     watcher = Watcher(loaded, concept) if experts is not None else None
     job = Discovery(
         concept=concept, method=method, params=params, sites=tuple(site or ()), top=top, seed=seed, examples=examples,
-        decoder=decoder, words=words, sentences=sentences, ridge=ridge, op=op, strength=strength,  # type: ignore[arg-type]
-        evidence=evidence, tuning=TuningSettings(steps=tune) if tune else None,  # type: ignore[arg-type]
+        decoder=decoder, words=words, sentences=sentences, ridge=ridge, op=op, strength=strength, evidence=evidence,
+        tuning=TuningSettings(steps=tune) if tune else None,
     )  # fmt: skip
     workers = executor(ctx, model, loaded, device, dtype)
     found = discover(loaded, opened, job, other=elsewhere, store=stored, watch=watcher, executor=workers)
-    try:
+    with writing(f"--out {out}"):
         found.save(out)
         if watcher is not None and experts is not None:
             watcher.table().save(experts)
-    except OSError as error:
-        raise BadInput(f"--out {out}: cannot be written ({error.strerror})") from None
     sent = None
     if destination is not None:
         thresholds = Thresholds(min_gain, min_selectivity, min_effect, max_p, max_cost)
@@ -150,19 +146,14 @@ def discover(
     _report(found, opened, out, sent, as_json)
 
 
-command = discover
-
-
 def _published(
-    found: "NeuronSet", out: Path, destination: Destination, thresholds: "Thresholds"
+    found: "NeuronSet", out: Path, destination: Destination, thresholds: Thresholds
 ) -> tuple[int, dict[str, Any]]:
     """What the server answers.
 
     Raises:
         NeurodialError: if the evidence does not suffice; the set stays where it was written.
     """
-    from neurodial.interpret.evidence.thresholds import shortfalls
-
     if lacking := shortfalls(found.evidence, thresholds):
         raise NeurodialError(
             f"not published: {'; '.join(lacking)}",
@@ -190,10 +181,11 @@ def _report(
         )
         return
     for problem in corpus.problems:
-        typer.echo(f"skipped: {problem}", err=True)
+        say(f"skipped: {problem}")
     if corpus.num_problems > len(corpus.problems):
-        typer.echo(f"skipped: {corpus.num_problems - len(corpus.problems):,} more rows", err=True)
-    from neurodial.deploy.cli.render import print_set
+        say(f"skipped: {corpus.num_problems - len(corpus.problems):,} more rows")
+
+    from neurodial.deploy.cli.rendering.neuron_set import print_set
 
     print_set(found, top=10)
     typer.echo(f"wrote {out} ({found.short})")

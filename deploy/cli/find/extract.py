@@ -1,62 +1,56 @@
 """`neurodial extract`: a corpus's activations on disk, for any number of discoveries."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from neurodial.control.errors import BadInput
-from neurodial.deploy.cli.options import checkpoint, executor
-from neurodial.deploy.cli.output import one_line_errors, print_json
+from neurodial.deploy.cli.inputs import executor, load
+from neurodial.deploy.cli.options import AsJson, Decoder, Device, DtypeName, SentencePooling, SkipBad, Words
+from neurodial.deploy.cli.output import print_json
 
-CHOICES = {
-    "level": ("word", "piece", "sentence"),
-    "tokens": ("all", "words", "labelled"),
-    "words": ("first", "last", "mean"),
-    "sentences": ("mean", "last", "max"),
-    "decoder": ("reference", "own"),
-    "store-as": ("float32", "float16"),
-}
+LEVELS = ("word", "piece", "sentence")  # typer takes no lists of literals
 NEUROX = (".hdf5", ".json")
 
 
-@one_line_errors
-def extract(
+def command(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(help="Checkpoint folder, or demo.")],
-    corpus: Annotated[str, typer.Argument(help="Corpus, such as conllu:FILE or grammar:tense?count=3000.")],
-    out: Annotated[Path, typer.Option(help="Folder of the store; or a file (.hdf5, .json) as NeuroX writes it.")],
+    model: Annotated[str, Argument(help="Checkpoint folder, or demo.")],
+    corpus: Annotated[str, Argument(help="Corpus, such as conllu:FILE or grammar:tense?count=3000.")],
+    out: Annotated[Path, Option(help="Folder of the store; or a file (.hdf5, .json) as NeuroX writes it.")],
     site: Annotated[
         list[str] | None,
-        typer.Option("--site", "--sites", help="Site or pattern, such as '*.ffn'; repeatable, or joined by commas."),
+        Option("--site", "--sites", help="Site or pattern, such as '*.ffn'; repeatable, or joined by commas."),
     ] = None,
     level: Annotated[
         list[str] | None,
-        typer.Option(help="Rows: word, piece (token) or sentence; repeatable. By default what discovery reads."),
+        Option(help="Rows: word, piece (token) or sentence; repeatable. By default what discovery reads."),
     ] = None,
     tokens: Annotated[
-        str, typer.Option(help="Rows to keep: all, those of words, or those that carry a label of the concept.")
+        Literal["all", "words", "labelled"],
+        Option(help="Rows to keep: all, those of words, or those that carry a label of the concept."),
     ] = "all",
-    words: Annotated[str, typer.Option(help="Activation of a word: its first or last piece, or their mean.")] = "last",
-    sentences: Annotated[str, typer.Option(help="Activation of a sentence: mean, last or max.")] = "mean",
-    decoder: Annotated[
-        str, typer.Option(help="Decoder sites: run on the reference or on the model's own output.")
-    ] = "reference",
-    stored: Annotated[str, typer.Option("--store-as", help="float32 or float16, on the disk.")] = "float32",
+    words: Words = "last",
+    sentences: Annotated[SentencePooling, Option(help="Activation of a sentence: mean, last or max.")] = "mean",
+    decoder: Decoder = "reference",
+    stored: Annotated[
+        Literal["float32", "float16"], Option("--store-as", help="float32 or float16, on the disk.")
+    ] = "float32",
     neurox: Annotated[
-        Path | None, typer.Option("--from", help="Take the activations from NeuroX's file (.hdf5, .json).")
+        Path | None, Option("--from", help="Take the activations from NeuroX's file (.hdf5, .json).")
     ] = None,
-    batch_tokens: Annotated[int, typer.Option(min=1, help="Padded tokens of a batch.")] = 2048,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of stopping.")] = False,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16, of the model.")] = "float32",
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a summary.")] = False,
+    batch_tokens: Annotated[int, Option(min=1, help="Padded tokens of a batch.")] = 2048,
+    skip_bad: SkipBad = False,
+    device: Device = "cpu",
+    dtype: Annotated[DtypeName, Option(help="float32, bfloat16 or float16, of the model.")] = "float32",
+    as_json: AsJson = False,
 ) -> None:
     """Write a corpus's activations to disk; a run that was stopped goes on where it was."""
-    given = {"tokens": tokens, "words": words, "sentences": sentences, "decoder": decoder, "store-as": stored}
-    for name, value in [*given.items(), *(("level", one) for one in level or ())]:
-        if value not in CHOICES[name]:
-            raise BadInput(f"--{name} {value}: not known", hint=f"one of {', '.join(CHOICES[name])}")
+    for one in level or ():
+        if one not in LEVELS:
+            raise BadInput(f"--level {one}: not known", hint=f"one of {', '.join(LEVELS)}")
     if ctx.obj is not None and (neurox is not None or out.suffix in NEUROX):
         raise BadInput("a job writes stores alone", hint="run neurodial extract for NeuroX's files")
     if neurox is not None and (out.suffix in NEUROX or site or level):
@@ -64,7 +58,6 @@ def extract(
             "--from fills a store with all that the file holds", hint="name a folder, and no sites or levels"
         )
 
-    from neurodial.control.models.loading import load_model
     from neurodial.interpret.activations.extract import Extraction
     from neurodial.interpret.activations.neurox.files import export_neurox, import_neurox, residual_sites
     from neurodial.interpret.activations.storing import extract_to_store
@@ -72,7 +65,7 @@ def extract(
     from neurodial.interpret.gathering.plan import match_sites
 
     opened = open_corpus(corpus, skip_bad=skip_bad)
-    loaded = load_model(checkpoint(model), device=device, dtype=dtype)
+    loaded = load(model, device, dtype)
     if neurox is not None:
         made = import_neurox(neurox, loaded, opened, out, dtype=stored)
     else:
@@ -98,9 +91,6 @@ def extract(
          "bytes": size, "skipped_rows": opened.num_problems},
         f"wrote {out}: {made.examples:,} examples, {rows} at {len(made.sites)} sites, {size / 1e6:,.1f} MB",
     )  # fmt: skip
-
-
-command = extract
 
 
 def _say(as_json: bool, report: dict[str, object], line: str) -> None:

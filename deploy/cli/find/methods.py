@@ -1,41 +1,29 @@
 """`neurodial methods`: the survey's table, a row for every registered method."""
 
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from neurodial.deploy.cli.output import one_line_errors, print_json
+from neurodial.deploy.cli.options import AsJsonTable
+from neurodial.deploy.cli.output import print_json
 
 COLUMNS = ("scope", "direction", "scalability", "human", "supervision", "causal", "source")
 WIDE = 110  # characters of a terminal that has room for the source
 COMMANDS = {"RankingMethod": "discover", "CausalMethod": "discover", "ExplanationMethod": "explain"}
 
 
-@one_line_errors
-def methods(
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of a table.")] = False,
-) -> None:
+def command(as_json: AsJsonTable = False) -> None:
     """List the methods with their properties in the survey's table."""
     rows = _rows()
     if as_json:
         print_json({"kind": "methods", "methods": rows})
         return
-    from rich.console import Console
-    from rich.table import Table
 
-    console = Console(highlight=False)
+    from neurodial.deploy.cli.rendering.tables import table, terminal
+
+    console = terminal()
     shown = COLUMNS if console.width >= WIDE else COLUMNS[:-1]
     heads = ("method", "command", "scope", "in → out", "scales", "human", "labels", "causal", "source")
-    table = Table(*heads[: 2 + len(shown)], box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    for row in rows:
-        values = [row["method"], row["command"], *(row[name] for name in shown)]
-        table.add_row(*(_cell(value) for value in values))
-    for column in table.columns[: len(COLUMNS) + 1]:
-        column.no_wrap = True
-    console.print(table)
-
-
-command = methods
+    cells = ([_cell(row[name]) for name in ("method", "command", *shown)] for row in rows)
+    console.print(table(heads[: 2 + len(shown)], cells, whole=range(len(COLUMNS) + 1), padding=(0, 1, 0, 0)))
 
 
 def _cell(value: str | bool | None) -> str:

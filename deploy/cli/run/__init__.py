@@ -1,4 +1,4 @@
-"""Commands that serve, translate, publish and run jobs.
+"""Commands that run what there is: serve, translate, publish, and jobs on a cluster.
 
-Imports `cli`'s options and rendering, and everything below.
+Imports `cli`'s options, inputs and output, and everything below the command line.
 """

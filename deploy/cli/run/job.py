@@ -6,38 +6,36 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from neurodial.control.errors import BadInput
-from neurodial.deploy.cli.options import Workers
-from neurodial.deploy.cli.output import one_line_errors
+from neurodial.deploy.cli.inputs import Workers
+from neurodial.deploy.cli.output import say
 
 COMMANDS = ("discover", "extract")
 SETTINGS = {"allow_interspersed_args": False}  # what follows the command's name is the command's
 
 
-@one_line_errors
 def command(
     args: Annotated[
         list[str],
-        typer.Argument(
-            metavar="COMMAND [ARGS]...", help="discover or extract with its own options.", show_default=False
-        ),
+        Argument(metavar="COMMAND [ARGS]...", help="discover or extract with its own options.", show_default=False),
     ],
     address: Annotated[
         str,
-        typer.Option(
+        Option(
             help="auto (the cluster of this machine), HOST:PORT, local (one for this job alone), or http://HOST:8265 "
             "(handed over to a cluster, with its own files)."
         ),
     ] = "auto",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Copies of the model; as many as find room where absent.")
+        int | None, Option(min=1, help="Copies of the model; as many as find room where absent.")
     ] = None,
-    cpus: Annotated[float, typer.Option(min=0, help="CPUs that each reserves; 0 shares those in use.")] = 1.0,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs that each reserves.")] = 0.0,
+    cpus: Annotated[float, Option(min=0, help="CPUs that each reserves; 0 shares those in use.")] = 1.0,
+    gpus: Annotated[float, Option(min=0, help="GPUs that each reserves.")] = 0.0,
     working_dir: Annotated[
         Path | None,
-        typer.Option(help="With http://…: folder that is sent along; the command's paths are relative to it."),
+        Option(help="With http://…: folder that is sent along; the command's paths are relative to it."),
     ] = None,
 ) -> None:
     """Run discover or extract with the model's passes over the corpus shared by workers on a Ray cluster.
@@ -52,7 +50,7 @@ def command(
 
         options = ["--cpus", str(cpus), "--gpus", str(gpus), *(["--workers", str(workers)] if workers else [])]
         entry = shlex.join(["neurodial", "job", *options, name, *rest])
-        code = submit(address, entry, working_dir, lambda line: typer.echo(line, err=True))
+        code = submit(address, entry, working_dir, say)
     else:
         if working_dir is not None:
             raise BadInput("--working-dir: nothing is sent to a cluster whose files this machine has")
@@ -60,7 +58,7 @@ def command(
         from neurodial.deploy.jobs.workers import ClusterExecutor, WorkerSettings
 
         settings = WorkerSettings(address, workers, cpus, gpus)
-        found: Workers = partial(ClusterExecutor, settings, say=lambda line: typer.echo(line, err=True))
+        found: Workers = partial(ClusterExecutor, settings, say=say)
         code = load_command(name).main(rest, f"neurodial job {name}", standalone_mode=False, obj=found)
     if code:
         raise typer.Exit(code)

@@ -4,22 +4,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from neurodial.control.errors import BadInput
-from neurodial.deploy.cli.output import one_line_errors, print_json
+from neurodial.deploy.cli.output import print_json
 from neurodial.deploy.jobs.publishing import KEY_VARIABLE, Destination, published_lines
 
 
-@one_line_errors
 def command(
-    file: Annotated[Path, typer.Argument(metavar="SET", help="File of a neuron set.", show_default=False)],
-    name: Annotated[str | None, typer.Option(help="What requests will call it; its concept where absent.")] = None,
-    model: Annotated[str | None, typer.Option(help="The model's id; not needed where the server has one.")] = None,
-    url: Annotated[str, typer.Option(help="The server's address.")] = "http://127.0.0.1:8000",
+    file: Annotated[Path, Argument(metavar="SET", help="File of a neuron set.", show_default=False)],
+    name: Annotated[str | None, Option(help="What requests will call it; its concept where absent.")] = None,
+    model: Annotated[str | None, Option(help="The model's id; not needed where the server has one.")] = None,
+    url: Annotated[str, Option(help="The server's address.")] = "http://127.0.0.1:8000",
     key_env: Annotated[
-        str, typer.Option(help="Environment variable with the admin key; not needed where it is not set.")
+        str, Option(help="Environment variable with the admin key; not needed where it is not set.")
     ] = KEY_VARIABLE,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the server's answer as JSON.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Write the server's answer as JSON.")] = False,
 ) -> None:
     """Publish a neuron set on a server: from then on requests can name it, without a restart."""
     data = _read(file)

@@ -4,20 +4,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from neurodial.control.errors import ConfigError
-from neurodial.deploy.cli.output import one_line_errors
+from neurodial.deploy.cli.output import say
 
 
-@one_line_errors
 def command(
     config: Annotated[
-        Path | None, typer.Argument(help="YAML file, see docs/reference/configuration.md.", show_default=False)
+        Path | None, Argument(help="YAML file, see docs/reference/configuration.md.", show_default=False)
     ] = None,
-    demo: Annotated[bool, typer.Option("--demo", help="Serve the bundled English–Spanish model.")] = False,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 unless configured.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 8000 unless configured.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Ray's own messages.")] = False,
+    demo: Annotated[bool, Option("--demo", help="Serve the bundled English–Spanish model.")] = False,
+    host: Annotated[str | None, Option(help="Address to listen on; 127.0.0.1 unless configured.")] = None,
+    port: Annotated[int | None, Option(help="Port to listen on; 8000 unless configured.")] = None,
+    verbose: Annotated[bool, Option("--verbose", "-v", help="Show Ray's own messages.")] = False,
 ) -> None:
     """Serve models with per-request neuron control over HTTP, until Ctrl-C.
 
@@ -33,12 +33,12 @@ def command(
 
     server.check_port(settings.host, settings.port)
     server.check_files(settings)
-    typer.echo("starting …", err=True)
+    say("starting …")
     with server.running(settings, verbose=verbose) as running:
         for model, reason in running.failures.items():
-            typer.echo(f"warning: {model} could not be loaded: {reason.message}", err=True)
+            say(f"warning: {model} could not be loaded: {reason.message}")
         plain, controlled = running.curl_commands()
         typer.echo(f"\nserving {', '.join(info.model.id for info in running.infos)} on {running.address}\n")
         typer.echo(f"without a control:\n{plain}\n\nwith one:\n{controlled}\n\nCtrl-C stops the server.")
         server.wait_until_stopped()
-        typer.echo("\nstopping …", err=True)
+        say("\nstopping …")

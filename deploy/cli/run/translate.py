@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from neurodial.control.errors import BadInput, ConfigError, ControlError
-from neurodial.deploy.cli.output import one_line_errors, print_json
+from neurodial.deploy.cli.inputs import demo_sets, parse_json
+from neurodial.deploy.cli.options import AllowChangedWeights, Device, Dtype, Model
+from neurodial.deploy.cli.output import print_json
 
 if TYPE_CHECKING:
     from neurodial.control.controls import Control
@@ -19,22 +22,19 @@ if TYPE_CHECKING:
 _CHUNK = 512  # requests in the engine's queue at a time
 
 
-@one_line_errors
 def command(
-    text: Annotated[list[str] | None, typer.Argument(help="Sentences to translate.", show_default=False)] = None,
-    file: Annotated[Path | None, typer.Option(help="Translate each line of a file; - is standard input.")] = None,
-    model: Annotated[str, typer.Option(help="Checkpoint folder, or demo.")] = "demo",
-    set_: Annotated[str | None, typer.Option("--set", help="Neuron set: a name of the demo's, or a file.")] = None,
-    to: Annotated[str | None, typer.Option(help="Label of the set to move to.")] = None,
-    controls: Annotated[str | None, typer.Option(help="Controls as JSON, as in a request.")] = None,
-    allow_changed_weights: Annotated[
-        bool, typer.Option("--allow-changed-weights", help="Take sets made for the model that this one derives from.")
-    ] = False,
-    num_beams: Annotated[int, typer.Option(min=1, max=16, help="Beam search with so many beams; 1 is greedy.")] = 1,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens per text.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON with what was applied.")] = False,
+    text: Annotated[list[str] | None, Argument(help="Sentences to translate.", show_default=False)] = None,
+    file: Annotated[Path | None, Option(help="Translate each line of a file; - is standard input.")] = None,
+    model: Model = "demo",
+    set_: Annotated[str | None, Option("--set", help="Neuron set: a name of the demo's, or a file.")] = None,
+    to: Annotated[str | None, Option(help="Label of the set to move to.")] = None,
+    controls: Annotated[str | None, Option(help="Controls as JSON, as in a request.")] = None,
+    allow_changed_weights: AllowChangedWeights = False,
+    num_beams: Annotated[int, Option(min=1, max=16, help="Beam search with so many beams; 1 is greedy.")] = 1,
+    max_tokens: Annotated[int | None, Option(min=1, help="Most tokens per text.")] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    as_json: Annotated[bool, Option("--json", help="Write JSON with what was applied.")] = False,
 ) -> None:
     """Translate text under controls, without a server: one line of output per line of input."""
     from neurodial.service.access.limits import Limits
@@ -74,16 +74,10 @@ def _controls(
     model: str, set_: str | None, to: str | None, raw: str | None
 ) -> tuple[dict[str, Path], "tuple[Control, ...]"]:
     """The neuron sets to load, by name, and the controls that the options amount to."""
-    import json
-
     from neurodial.control.controls import parse_controls
-    from neurodial.deploy.demo import DEMO_SETS
 
-    sets = {name: path for name, path in DEMO_SETS.items() if path.exists()} if model == "demo" else {}
-    try:
-        listed: Any = json.loads(raw) if raw else []
-    except ValueError as error:
-        raise ControlError(f"--controls is not JSON ({error})", param="controls") from None
+    sets = demo_sets(model)
+    listed = parse_json(raw) if raw else []
     listed = [listed] if isinstance(listed, dict) else listed
     if to is not None and set_ is None:
         raise ControlError("--to needs --set", param="controls")

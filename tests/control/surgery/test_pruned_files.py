@@ -132,11 +132,12 @@ def test_an_error_inside_names_the_folder_that_was_asked_for(adaptive: LoadedMod
     assert not list(tmp_path.iterdir())
 
 
-def test_an_error_while_replacing_leaves_the_old_one(folder: Path) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_while_replacing_leaves_the_old_one(folder: Path, error: type[BaseException]) -> None:
     content = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(RuntimeError, match="halfway"), new_folder(folder, overwrite=True) as beside:  # noqa: PT012
+    with pytest.raises(error, match="halfway"), new_folder(folder, overwrite=True) as beside:  # noqa: PT012
         (beside / "config.json").write_text("{")
-        raise RuntimeError("halfway")
+        raise error("halfway")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == content
     assert {path.name for path in folder.parent.iterdir()} == {"small"}
 

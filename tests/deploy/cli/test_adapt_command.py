@@ -6,10 +6,8 @@ from pathlib import Path
 import pytest
 
 from neurodial.control.models.loading import load_model
-from neurodial.deploy.cli.change.adapt import adapt
-from neurodial.interpret.studies.adaptation import ways
 from neurodial.interpret.studies.adaptation.manner import WAYS
-from tests.deploy.cli.test_discover_command import run
+from tests.deploy.cli.runner import check_refused, ctrl_c_at_update, run
 
 QUICK = ("--steps", 3, "--minutes", 1, "--test-limit", 10)
 
@@ -34,7 +32,7 @@ def given(texts: dict[str, str], model: Path, out: Path) -> tuple[object, ...]:
 
 def test_all_ways_with_one_report(tiny_marian_path: Path, texts: dict[str, str], tmp_path: Path) -> None:
     out = tmp_path / "made" / "adapted"
-    result = run(adapt, *given(texts, tiny_marian_path, out), "--way", "all")
+    result = run("adapt", *given(texts, tiny_marian_path, out), "--way", "all")
     assert result.exit_code == 0, result.output
     assert "lora, seed 0: gains bleu" in result.stderr
     assert "a folder for each way" in result.stdout
@@ -54,7 +52,7 @@ def test_all_ways_with_one_report(tiny_marian_path: Path, texts: dict[str, str],
 
 def test_one_way_is_a_checkpoint_of_its_own(tiny_marian_path: Path, texts: dict[str, str], tmp_path: Path) -> None:
     out = tmp_path / "adapted"
-    result = run(adapt, *given(texts, tiny_marian_path, out), "--way", "freeze-salient", "--json")
+    result = run("adapt", *given(texts, tiny_marian_path, out), "--way", "freeze-salient", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["summary"]["freeze-salient"]["trained"] < 0.6
     assert (out / "config.json").is_file()
@@ -64,7 +62,7 @@ def test_one_way_is_a_checkpoint_of_its_own(tiny_marian_path: Path, texts: dict[
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--way", "half"), "--way half: not known"),
+        (("--way", "half"), "invalid value for '--way': 'half' is not one of 'prune-expand', "),
         (("--free", "0"), "free 0: not a share"),
         (("--hold", "0"), "no neuron is held fixed"),
         (("--by", "size"), "there is no salience measure 'size'"),
@@ -76,9 +74,8 @@ def test_one_way_is_a_checkpoint_of_its_own(tiny_marian_path: Path, texts: dict[
 def test_bad_options_are_one_line(
     tiny_marian_path: Path, texts: dict[str, str], tmp_path: Path, options: tuple[str, str], message: str
 ) -> None:
-    result = run(adapt, *given(texts, tiny_marian_path, tmp_path / "out"), *options)
-    assert (result.exit_code, message in result.stderr) == (2, True), result.output
-    assert len(result.stderr.strip().splitlines()) <= 2
+    result = run("adapt", *given(texts, tiny_marian_path, tmp_path / "out"), *options)
+    check_refused(result, message)
     assert not (tmp_path / "out").exists()
 
 
@@ -86,24 +83,17 @@ def test_a_domain_of_five_lines_is_refused(tiny_marian_path: Path, texts: dict[s
     few = tmp_path / "few.tsv"
     few.write_text("a\tb\n" + "She opens the door.\tThe door.\n" * 5, encoding="utf-8")
     args = (tiny_marian_path, "--general", texts["general"], "--domain", f"parallel:{few}?source=a&target=b")
-    result = run(adapt, *args, "--out", tmp_path / "out", *QUICK)
-    assert result.exit_code == 2
-    assert "5 lines are too few for domain text" in result.stderr
+    result = run("adapt", *args, "--out", tmp_path / "out", *QUICK)
+    check_refused(result, "5 lines are too few for domain text")
     assert [p.name for p in tmp_path.iterdir()] == ["few.tsv"]
 
 
-def test_an_interrupted_run_says_how_to_go_on(
-    tiny_marian_path: Path, texts: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stopped(*args: object, **options: object) -> None:
-        raise KeyboardInterrupt
-
+def test_an_interrupted_run_says_how_to_go_on(tiny_marian_path: Path, texts: dict[str, str], tmp_path: Path) -> None:
     options = given(texts, tiny_marian_path, tmp_path / "out")
-    with monkeypatch.context() as patched:
-        patched.setattr(ways, "train", stopped)
-        result = run(adapt, *options)
+    with ctrl_c_at_update(2):
+        result = run("adapt", *options)
     assert result.exit_code == 130
     assert "the same command goes on with what is in" in result.stderr
     assert [p.name for p in tmp_path.iterdir()] == ["out.work"]
-    assert run(adapt, *options).exit_code == 0
+    assert run("adapt", *options).exit_code == 0
     assert [p.name for p in tmp_path.iterdir()] == ["out"]

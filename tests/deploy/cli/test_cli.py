@@ -8,71 +8,94 @@ import warnings
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+import typer
 
 from neurodial.control.errors import NeurodialWarning
-from neurodial.deploy.cli.main import COMMANDS, app
+from neurodial.deploy.cli.main import COMMANDS
 from neurodial.deploy.cli.output import one_line_errors
+from tests.deploy.cli.runner import check_refused, run
+from tests.documentation.command_line import command_line_reference
 
 TEXT = "She opens the door."
 
 
-def run(*args: str, stdin: str | None = None) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of a command."""
-    result = CliRunner().invoke(app, list(args), input=stdin)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
+HEAVY = {"torch", "ray", "transformers", "fastapi", "numpy", "sklearn"}
 
 
-def test_help_lists_every_command_and_loads_nothing_heavy() -> None:
-    """`--help` answers at once."""
+def test_no_help_and_no_mistake_in_an_option_loads_anything_heavy() -> None:
+    """They answer at once."""
+    lines = [["--help"], ["discover", "--decoder", "both"], *([command, "--help"] for command in COMMANDS)]
     code = (
-        "import sys\nfrom neurodial.deploy.cli.main import app\n"
-        "try: app(['--help'])\nexcept SystemExit: pass\n"
-        "sys.exit(bool({'torch', 'ray', 'transformers', 'fastapi'} & set(sys.modules)))"
+        "import sys\nsys.argv[0] = 'neurodial'\nfrom neurodial.deploy.cli.main import app\n"
+        f"for line in {lines}:\n"
+        "    try: app(line)\n"
+        "    except SystemExit: pass\n"
+        f"sys.exit(' '.join({HEAVY} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0
-    assert all(command in done.stdout for command in COMMANDS)
+    assert done.returncode == 0, done.stderr
+    assert all(f"neurodial {command}" in done.stdout for command in COMMANDS)
 
 
-def test_version_and_unknown_commands() -> None:
+def test_the_reference_says_what_the_commands_say() -> None:
+    """`make command-line-reference` writes it."""
+    page = Path(__file__).parents[3] / "docs" / "reference" / "command-line.md"
+    assert page.read_text(encoding="utf-8") == command_line_reference()
+
+
+def test_version() -> None:
     """The usual."""
-    assert run("--version")[1].startswith("neurodial ")
-    assert run("nonsense")[0] == 2
+    assert run("--version").stdout.startswith("neurodial ")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("nonsense",), "no such command 'nonsense'"),
+        (("methods", "--jsn"), "no such option: --jsn"),
+        (("calibrate",), "missing option '--model'"),
+        (("calibrate", "--seed", "-1"), "invalid value for '--seed'"),
+        (("calibrate", "--decoder", "both"), "invalid value for '--decoder': 'both' is not one of 'reference', 'own'"),
+    ],
+)
+def test_what_typer_refuses_is_one_line_too(args: tuple[str, ...], said: str) -> None:
+    """With a hint at the help."""
+    result = run(*args)
+    check_refused(result, said)
+    assert "hint: neurodial " in result.stderr
+
+
+def test_an_interruption_is_one_line() -> None:
+    """Ctrl-C is no error, and no traceback."""
+    with pytest.raises(typer.Exit) as ended, one_line_errors():
+        raise KeyboardInterrupt
+    assert ended.value.exit_code == 130
 
 
 def test_a_warning_of_ours_is_two_short_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """What is wrong and what to do, and no path of the code that said it."""
 
-    @one_line_errors
-    def command() -> None:
+    with one_line_errors():
         warnings.warn(NeurodialWarning("few rows", hint="take more"), stacklevel=1)
-
-    command()
     assert capsys.readouterr().err == "warning: few rows\nhint: take more\n"
 
 
 def test_translate(tiny_marian_path: Path, set_path: Path) -> None:
     """With and without a control; `--json` shows what was applied."""
     model = ("--model", str(tiny_marian_path), "--max-tokens", "6")
-    code, plain, _ = run("translate", TEXT, *model)
-    assert code == 0
-    assert len(plain.splitlines()) == 1
-    code, out, _ = run("translate", TEXT, "He walked.", *model, "--set", str(set_path), "--to", "past", "--json")
-    assert code == 0
-    first, second = json.loads(out)["translations"]
+    assert len(run("translate", TEXT, *model).stdout.splitlines()) == 1
+    result = run("translate", TEXT, "He walked.", *model, "--set", set_path, "--to", "past", "--json")
+    assert result.exit_code == 0
+    first, second = json.loads(result.stdout)["translations"]
     assert first["source"] == TEXT
     assert first["applied"]["controls"][0]["to"] == "past"
     assert first["applied"]["controls"][0]["sites"]["encoder.1.resid"]["positions"] > 0
     assert second["index"] == 1
     inline = json.dumps([{"neurons": "encoder.0.resid[1]", "op": "clamp", "value": 2}])
-    code, out, _ = run(
-        "translate", "--file", "-", *model, "--controls", inline, "--json", stdin=f"{TEXT}\n\nHe walked.\n"
-    )
-    assert code == 0
-    assert [t["source"] for t in json.loads(out)["translations"]] == [TEXT, "He walked."]
+    piped = f"{TEXT}\n\nHe walked.\n"
+    result = run("translate", "--file", "-", *model, "--controls", inline, "--json", stdin=piped)
+    assert result.exit_code == 0
+    assert [t["source"] for t in json.loads(result.stdout)["translations"]] == [TEXT, "He walked."]
 
 
 def test_mistakes_are_one_line_and_exit_with_two(
@@ -104,11 +127,7 @@ def test_mistakes_are_one_line_and_exit_with_two(
         ("serve", str(config), "--port", "0"),
         ("serve", str(config)),
     ):
-        code, out, err = run(*args)
-        assert code == 2, (args, err)
-        assert err.startswith("error: "), (args, err)
-        assert len(err.strip().splitlines()) <= 2, (args, err)
-        assert not out
+        check_refused(run(*args), "error: ")
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path, tiny_marian_path: Path) -> None:
@@ -119,7 +138,5 @@ def test_a_port_in_use_is_one_line(tmp_path: Path, tiny_marian_path: Path) -> No
         port = taken.getsockname()[1]
         config = tmp_path / "serve.yaml"
         config.write_text(f"{{models: [{{id: a, path: {tiny_marian_path}}}], port: {port}}}")
-        code, _, err = run("serve", str(config))
-    assert code == 2
-    assert err.splitlines()[0] == f"error: port {port} on 127.0.0.1 is in use"
+        check_refused(run("serve", config), f"error: port {port} on 127.0.0.1 is in use")
     assert "ray" not in sys.modules or pytest.importorskip("ray").is_initialized() is False

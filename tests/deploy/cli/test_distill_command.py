@@ -1,15 +1,16 @@
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from neurodial.control.distilled.classifier import DistilledClassifier
-from neurodial.deploy.cli.change.distill import distill, labelled
+from neurodial.deploy.cli.change.distill import labelled
 from neurodial.deploy.configuration.config import parse_config
 from neurodial.deploy.serve.engines import build_engine
 from neurodial.service.engine.types import EngineRequest
-from tests.deploy.cli.test_discover_command import run
+from tests.deploy.cli.runner import run
 from tests.experiments.results import distill_results
 
 QUICK = ("--rounds", 1, "--size", 0.1)
@@ -32,7 +33,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_distill_writes_a_classifier_that_is_served(tiny_marian_path: Path, corpus: Path, tmp_path: Path) -> None:
     out = tmp_path / "made" / "tense"
-    result = run(distill, tiny_marian_path, corpus, "--label", "tense", "--budget", 0.25, "--out", out, *QUICK)
+    result = run("distill", tiny_marian_path, corpus, "--label", "tense", "--budget", 0.25, "--out", out, *QUICK)
     assert result.exit_code == 0, result.output
     assert "neurons (" in result.stderr
     assert f"wrote {out}" in result.stdout
@@ -56,7 +57,7 @@ def test_distill_writes_a_classifier_that_is_served(tiny_marian_path: Path, corp
 def test_a_test_corpus_and_json(tiny_marian_path: Path, corpus: Path, tmp_path: Path) -> None:
     spec = f"sentences:{corpus}?where=who:3"
     options = ("--label", "tense", "--test", spec, "--out", tmp_path / "t", "--json", *QUICK)
-    result = run(distill, tiny_marian_path, corpus, *options)
+    result = run("distill", tiny_marian_path, corpus, *options)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["corpora"]["texts"]["test"] == 30
@@ -77,7 +78,7 @@ def test_corpora_are_named_by_their_files() -> None:
         ({"--budget": 0}, "budget is 0"),
         ({"--budget": 0.001}, "no neuron at all: the stack has 64"),
         ({"--layer-tolerance": 2}, "layer_tolerance is 2"),
-        ({"--words": "all"}, "--words all: not known"),
+        ({"--words": "all"}, "'all' is not one of 'first', 'last', 'mean'"),
         ({"--label": "color"}, "there is no column 'color'"),
         ({"--test": "nowhere.tsv"}, "nowhere.tsv"),
         ({"--dev-share": 0.9}, "dev_share is 0.9"),
@@ -104,23 +105,10 @@ def test_mistakes_are_one_line_and_leave_nothing(
         text.write_text("\n".join(made[name]) + "\n", encoding="utf-8")
         given["corpus"] = text
     flags = [part for name, value in given.items() if name.startswith("--") for part in (name, value)]
-    result = run(distill, given["model"], given["corpus"], *flags)
-    assert result.exit_code == 2, result.output
-    assert message in result.stderr
+    result = run("distill", given["model"], given["corpus"], *flags)
+    assert (result.exit_code, message in result.stderr) == (2, True), result.output
     assert len([line for line in result.stderr.strip().splitlines() if line.startswith(("error", "hint"))]) <= 2
     assert [path.name for path in tmp_path.iterdir() if path != text] == []
-
-
-def test_an_interruption_leaves_nothing(
-    tiny_marian_path: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object, **__: object) -> Callable[[], None]:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("neurodial.interpret.studies.distillation.report.write_report", interrupted)
-    options = ("--label", "tense", "--out", tmp_path / "out", *QUICK)
-    assert run(distill, tiny_marian_path, corpus, *options).exit_code == 130
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_results_page_is_made_of_the_reports(
@@ -129,12 +117,14 @@ def test_the_results_page_is_made_of_the_reports(
     monkeypatch.setattr(distill_results, "MODELS", {"tiny": tiny_marian_path})
     spec = f"sentences:{corpus}?label=tense"
     monkeypatch.setattr(distill_results, "corpora", lambda data, task: (spec, f"{spec}&where=who:3"))
-    make = ("--data", tmp_path, "--model", "tiny", "--task", "tense", "--work", tmp_path / "made")
-    assert run(distill_results.main, *make).exit_code == 0
+    make = ["--data", str(tmp_path), "--model", "tiny", "--task", "tense", "--work", str(tmp_path / "made")]
+    main = typer.Typer()
+    main.command()(distill_results.main)
+    assert CliRunner().invoke(main, make).exit_code == 0
     page = (tmp_path / "made" / "distillation-results.md").read_text()
     assert "| `tiny` | tense | 120 / 30 |" in page
     assert (tmp_path / "made" / "distillation-results.png").stat().st_size > 1000
     kept = tmp_path / "made" / "tiny-tense.json"
     kept.write_text(kept.read_text().replace('"kept": ', '"kept": 1'))
-    assert run(distill_results.main, *make).exit_code == 0  # what is there is not made again
+    assert CliRunner().invoke(main, make).exit_code == 0  # what is there is not made again
     assert (tmp_path / "made" / "distillation-results.md").read_text() != page

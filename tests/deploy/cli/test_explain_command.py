@@ -5,23 +5,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner, Result
 
-from neurodial.deploy.cli.find.explain import explain
-from neurodial.deploy.cli.find.group import group
-from neurodial.deploy.cli.find.methods import methods
 from neurodial.interpret.methods.explaining import explanation_methods
 from neurodial.interpret.methods.registry import all_methods
+from tests.deploy.cli.runner import run
 
 GRAMMAR = "grammar:tense?count=60"
 SMALL = ["length=2", "steps=10", "texts=4"]
-
-
-def run(command: object, *arguments: object, width: int = 120) -> Result:
-    app = typer.Typer()
-    app.command()(command)  # type: ignore[type-var]
-    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": str(width)})
 
 
 @pytest.mark.parametrize(
@@ -40,7 +30,7 @@ def test_explain_prints_and_writes_a_page(
     out = tmp_path / "report.html"
     options = [word for param in params for word in ("--param", param)]
     result = run(
-        explain, "encoder.1.ffn[3,5]", "--model", tiny_marian_path, "--method", method, "--corpus", GRAMMAR,
+        "explain", "encoder.1.ffn[3,5]", "--model", tiny_marian_path, "--method", method, "--corpus", GRAMMAR,
         "--out", out, *options,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -55,7 +45,7 @@ def test_explain_speaks_json_and_draws_svg(tiny_marian_path: Path, tmp_path: Pat
     out = tmp_path / "text.svg"
     texts = ["--text", "She opens the door.", "--text", "He closed <it>."]
     result = run(
-        explain, "encoder.0.resid[7]", "--model", tiny_marian_path, "--method", "visualization", *texts,
+        "explain", "encoder.0.resid[7]", "--model", tiny_marian_path, "--method", "visualization", *texts,
         "--out", out, "--json",
     )  # fmt: skip
     report = json.loads(result.stdout)
@@ -70,7 +60,7 @@ def test_decoder_neurons_are_explained_on_the_target_side(tiny_marian_path: Path
     file = tmp_path / "text.tsv"
     file.write_text("en\tes\n" + "She opens the door.\tthe door opens .\n" * 6, encoding="utf-8")
     corpus = f"parallel:{file}?source=en&target=es"
-    result = run(explain, "decoder.1.resid[2]", "--model", tiny_marian_path, "--corpus", corpus, "--json")
+    result = run("explain", "decoder.1.resid[2]", "--model", tiny_marian_path, "--corpus", corpus, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["explanations"][0]["contexts"][0]["text"] == "the door opens ."
 
@@ -98,7 +88,7 @@ def test_mistakes_cost_one_line(
     options: dict[str, str | None] = {"--model": str(tiny_marian_path), "--corpus": "grammar:tense?count=8"}
     options |= change
     address = options.pop("address", "encoder.1.ffn[3]")
-    result = run(explain, address, *(w for k, v in options.items() if v is not None for w in (k, v)))
+    result = run("explain", address, *(w for k, v in options.items() if v is not None for w in (k, v)))
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.output.split())
     assert "Traceback" not in result.output
@@ -108,13 +98,13 @@ def test_mistakes_cost_one_line(
 def test_group_by_clustering(tiny_marian_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "groups.html"
     sites = ["--site", "encoder.*.resid", "--param", "cut=0.7"]
-    result = run(group, "--model", tiny_marian_path, "--corpus", GRAMMAR, *sites, "--out", out)
+    result = run("group", "--model", tiny_marian_path, "--corpus", GRAMMAR, *sites, "--out", out)
     assert result.exit_code == 0, result.output
     assert "64 neurons" in result.output
     page = out.read_text(encoding="utf-8")
     assert page.count("<svg") == 1 and "encoder.1.resid" in page and "cut 0.7" in page
     assert "<h2>Representatives by site</h2>" in page and "<h2>Sizes</h2>" in page
-    found = json.loads(run(group, "--model", tiny_marian_path, "--corpus", GRAMMAR, *sites, "--json").stdout)
+    found = json.loads(run("group", "--model", tiny_marian_path, "--corpus", GRAMMAR, *sites, "--json").stdout)
     members = [m for g in found["groups"] for m in g["members"]]
     assert sorted(members) == sorted(f"encoder.{layer}.resid[{i}]" for layer in (0, 1) for i in range(32))
     assert all(g["representative"] in g["members"] for g in found["groups"])
@@ -125,7 +115,7 @@ def test_group_by_factors_of_one_text(tiny_marian_path: Path, tmp_path: Path) ->
     out = tmp_path / "factors.html"
     text = "She opens the </script> door."
     result = run(
-        group, "--model", tiny_marian_path, "--method", "nmf", "--text", text, "--param", "factors=3", "--out", out
+        "group", "--model", tiny_marian_path, "--method", "nmf", "--text", text, "--param", "factors=3", "--out", out
     )
     assert result.exit_code == 0, result.output
     page = out.read_text(encoding="utf-8")
@@ -136,14 +126,14 @@ def test_group_by_factors_of_one_text(tiny_marian_path: Path, tmp_path: Path) ->
 
 def test_group_across_models(tiny_marian_path: Path) -> None:
     both = ["--model", tiny_marian_path, "--model", tiny_marian_path, "--method", "multi-model"]
-    result = run(group, *both, "--corpus", GRAMMAR, "--json")
+    result = run("group", *both, "--corpus", GRAMMAR, "--json")
     found = json.loads(result.stdout)
     assert found["statistics"]["mean max-corr"] == pytest.approx(1, abs=1e-3)
     assert all(g["members"] == [g["representative"], f"model 2: {g['representative']}"] for g in found["groups"])
 
 
 def test_a_text_without_words_has_no_factors(tiny_marian_path: Path) -> None:
-    result = run(group, "--model", tiny_marian_path, "--method", "nmf", "--text", " ")
+    result = run("group", "--model", tiny_marian_path, "--method", "nmf", "--text", " ")
     assert result.exit_code == 2
     assert "has no words to factorize" in result.output
 
@@ -160,13 +150,13 @@ def test_a_text_without_words_has_no_factors(tiny_marian_path: Path) -> None:
     ],
 )
 def test_mistakes_of_group(tiny_marian_path: Path, options: list[str], message: str) -> None:
-    result = run(group, "--model", tiny_marian_path, "--corpus", GRAMMAR, *options)
+    result = run("group", "--model", tiny_marian_path, "--corpus", GRAMMAR, *options)
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.output.split())
 
 
 def test_methods_lists_every_method_with_its_properties() -> None:
-    rows = {row["method"]: row for row in json.loads(run(methods, "--json").stdout)["methods"]}
+    rows = {row["method"]: row for row in json.loads(run("methods", "--json").stdout)["methods"]}
     assert sorted(rows) == sorted(all_methods())
     assert rows["top-contexts"] == {
         "method": "top-contexts", "command": "explain", "scope": "global", "direction": "neuron → concept",
@@ -174,7 +164,7 @@ def test_methods_lists_every_method_with_its_properties() -> None:
     }  # fmt: skip
     assert {rows[m]["command"] for m in ("nmf", "clustering", "multi-model")} == {"group"}
     assert rows["probeless"]["command"] == "discover"
-    wide, narrow = (run(methods, width=width).output for width in (140, 80))
+    wide, narrow = (run("methods", width=width).output for width in (140, 80))
     assert "Mu and Andreas 2020" in wide
     assert max(map(len, narrow.splitlines())) <= 80
 
@@ -189,7 +179,7 @@ def test_the_documentation_has_every_method_and_its_commands_parse() -> None:
     assert len(commands) == 8
     for _, name, *arguments in commands:
         given = {word.split("=")[0] for word in arguments if word.startswith("--")}
-        assert given <= set(re.findall(r"--[\w-]+", run({"explain": explain, "group": group}[name], "--help").output))
+        assert given <= set(re.findall(r"--[\w-]+", run(name, "--help").output))
         params = dict(p.split("=") for flag, p in pairwise(arguments) if flag == "--param")
         slug = arguments[arguments.index("--method") + 1]
         assert set(params) <= set(all_methods()[slug]().get_params())

@@ -9,10 +9,8 @@ import torch
 
 from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.models.loading import load_model
-from neurodial.deploy.cli.find.discover import discover
-from neurodial.deploy.cli.find.extract import extract
 from neurodial.interpret.rankings.expert_units_file import Experts
-from tests.deploy.cli.test_discover_command import run
+from tests.deploy.cli.runner import run
 
 GRAMMAR = "grammar:tense?count=100"
 
@@ -20,7 +18,7 @@ GRAMMAR = "grammar:tense?count=100"
 @pytest.fixture(scope="module")
 def store(tiny_marian_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("extract") / "store"
-    result = run(extract, tiny_marian_path, GRAMMAR, "--sites", "encoder.1.resid,encoder.0.ffn", "--out", out)
+    result = run("extract", tiny_marian_path, GRAMMAR, "--sites", "encoder.1.resid,encoder.0.ffn", "--out", out)
     assert result.exit_code == 0, result.output
     assert "200 examples" in result.output
     assert "at 2 sites" in result.output
@@ -42,7 +40,7 @@ def test_discovery_reads_the_store(tiny_marian_path: Path, store: Path, tmp_path
     )
     for source, out in ((("--store", store), "a"), (("--corpus", GRAMMAR), "b")):
         result = run(
-            discover,
+            "discover",
             *common,
             *source,
             "--site",
@@ -60,7 +58,7 @@ def test_discovery_reads_the_store(tiny_marian_path: Path, store: Path, tmp_path
 
 def test_the_report_is_json_and_a_second_run_has_nothing_to_do(tiny_marian_path: Path, store: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in store.iterdir()}
-    result = run(extract, tiny_marian_path, GRAMMAR, "--site", "encoder.0.ffn", "--site", "encoder.1.resid",
+    result = run("extract", tiny_marian_path, GRAMMAR, "--site", "encoder.0.ffn", "--site", "encoder.1.resid",
                  "--out", store, "--json")  # fmt: skip
     report = json.loads(result.stdout)
     assert (report["examples"], report["sites"]) == (200, ["encoder.0.ffn", "encoder.1.resid"])
@@ -70,9 +68,9 @@ def test_the_report_is_json_and_a_second_run_has_nothing_to_do(tiny_marian_path:
 def test_a_neurox_file_there_and_back(tiny_marian_path: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("She opens the door.\nHe likes a tall house.\n")
     corpus = f"text:{tmp_path / 'text.txt'}"
-    written = run(extract, tiny_marian_path, corpus, "--out", tmp_path / "acts.hdf5")
+    written = run("extract", tiny_marian_path, corpus, "--out", tmp_path / "acts.hdf5")
     assert "2 sentences, 3 layers of 32 neurons" in written.output
-    read = run(extract, tiny_marian_path, corpus, "--from", tmp_path / "acts.hdf5", "--out", tmp_path / "store")
+    read = run("extract", tiny_marian_path, corpus, "--from", tmp_path / "acts.hdf5", "--out", tmp_path / "store")
     assert "11 encoder words at 3 sites" in read.output
 
 
@@ -98,7 +96,7 @@ def test_causal_methods_by_command(tiny_marian_path: Path, tmp_path: Path, metho
     out = tmp_path / "tense.safetensors"
     options = ("--model", tiny_marian_path, "--corpus", spec, "--concept", "tense", "--out", out, "--json")
     chosen = ("--method", method, "--site", "encoder.1.ffn", "--examples", 4, "--top", 5, "--evidence", "none")
-    result = run(discover, *options, *chosen, *extra)
+    result = run("discover", *options, *chosen, *extra)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["evidence"]["task"]["rows"] <= 8
     assert NeuronSet.load(out).num_neurons == 5
@@ -107,7 +105,7 @@ def test_causal_methods_by_command(tiny_marian_path: Path, tmp_path: Path, metho
 def test_expert_units_write_their_table(tiny_marian_path: Path, tmp_path: Path) -> None:
     options = ("--model", tiny_marian_path, "--corpus", GRAMMAR, "--concept", "tense")
     result = run(
-        discover,
+        "discover",
         *options,
         "--method",
         "expert-units",
@@ -125,7 +123,7 @@ def test_expert_units_write_their_table(tiny_marian_path: Path, tmp_path: Path) 
     [
         (("--sites", "encoder.9.resid"), "encoder.9.resid"),
         (("--level", "letter"), "--level letter: not known"),
-        (("--store-as", "int8"), "--store-as int8: not known"),
+        (("--store-as", "int8"), "'int8' is not one of 'float32', 'float16'"),
         (("--from", "x.hdf5", "--site", "encoder.1.resid"), "all that the file holds"),
         (("--from", "x.hdf5"), "there is no such file"),
     ],
@@ -133,7 +131,7 @@ def test_expert_units_write_their_table(tiny_marian_path: Path, tmp_path: Path) 
 def test_mistakes_cost_one_line_and_leave_nothing(
     tiny_marian_path: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    result = run(extract, tiny_marian_path, GRAMMAR, "--out", tmp_path / "store", *arguments)
+    result = run("extract", tiny_marian_path, GRAMMAR, "--out", tmp_path / "store", *arguments)
     assert result.exit_code == 2
     assert message in result.output
     assert len(result.output.strip().splitlines()) <= 2
@@ -147,14 +145,14 @@ def test_a_store_of_another_model_is_refused(tiny_marian_path: Path, store: Path
     (tmp_path / "other" / "store.json").write_text(json.dumps(manifest))
     out = tmp_path / "x.safetensors"
     options = ("--model", tiny_marian_path, "--concept", "x", "--out", out)
-    result = run(discover, *options, "--store", tmp_path / "other")
+    result = run("discover", *options, "--store", tmp_path / "other")
     assert result.exit_code == 2
     assert "not of this model" in result.output
-    nothing = run(discover, *options)
+    nothing = run("discover", *options)
     assert "there is nothing to learn from" in nothing.output
-    missing = run(discover, *options, "--store", tmp_path / "nowhere")
+    missing = run("discover", *options, "--store", tmp_path / "nowhere")
     assert "there is no activation store" in missing.output
-    wrong = run(discover, *options, "--corpus", GRAMMAR, "--experts", "e.csv")
+    wrong = run("discover", *options, "--corpus", GRAMMAR, "--experts", "e.csv")
     assert "has no expert units" in wrong.output
     assert not out.exists()
 
@@ -174,7 +172,7 @@ def test_corpora_that_cannot_be_learned_from(
     tiny_marian_path: Path, tmp_path: Path, text: str, spec: str, message: str
 ) -> None:
     (tmp_path / "corpus").write_text(text)
-    result = run(discover, "--model", tiny_marian_path, "--concept", "x", "--method", "probeless",
+    result = run("discover", "--model", tiny_marian_path, "--concept", "x", "--method", "probeless",
                  "--corpus", spec.format(tmp_path / "corpus"), "--out", tmp_path / "x.safetensors")  # fmt: skip
     assert result.exit_code == 2
     assert re.search(message, result.output)
@@ -191,8 +189,8 @@ def test_activations_that_are_no_numbers(tiny_marian_path: Path, tmp_path: Path)
     broken.model.save_pretrained(model)
     broken.tokenizer.save_pretrained(model)
     for command, arguments in (
-        (extract, (model, GRAMMAR, "--out", tmp_path / "store")),
-        (discover, ("--model", model, "--corpus", GRAMMAR, "--concept", "x", "--out", tmp_path / "x.safetensors")),
+        ("extract", (model, GRAMMAR, "--out", tmp_path / "store")),
+        ("discover", ("--model", model, "--corpus", GRAMMAR, "--concept", "x", "--out", tmp_path / "x.safetensors")),
     ):
         result = run(command, *arguments)
         assert result.exit_code == 2
@@ -206,7 +204,7 @@ def test_labels_that_do_not_meet_a_token(tiny_marian_path: Path, tmp_path: Path)
     (tmp_path / "corpus").write_text(f"{far}zebra\n" * 30)
     spec, out = f"words:{tmp_path / 'corpus'}?words=zebra", tmp_path / "x.safetensors"
     options = ("--model", tiny_marian_path, "--concept", "x", "--method", "probeless")
-    result = run(discover, *options, "--corpus", spec, "--out", out)
+    result = run("discover", *options, "--corpus", spec, "--out", out)
     assert result.exit_code == 2
     assert "only 0 training examples of 'listed'" in result.output
     assert "align with the tokenizer" in result.output

@@ -7,24 +7,15 @@ from typing import Any
 
 import pytest
 import transformers
-import typer
-from typer.testing import CliRunner, Result
 
 from neurodial.control.addresses import Site
 from neurodial.control.models.lineage import FILE_NAME, KeptNeurons, Lineage
-from neurodial.deploy.cli.find.inspect import inspect_
+from tests.deploy.cli.runner import run
 from tests.tiny import build, settings, tiny
-
-app = typer.Typer()
-app.command()(inspect_)
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
 
 
 def report(path: Path) -> Any:
-    return json.loads(run(path, "--json").stdout)
+    return json.loads(run("inspect", path, "--json").stdout)
 
 
 @pytest.fixture
@@ -40,7 +31,7 @@ Save = Callable[[transformers.PreTrainedModel], Path]
 
 
 def test_layers_that_are_alike_share_a_line(saved: Save) -> None:
-    shown = " ".join(run(saved(tiny("mbart", encoder_layers=3))).stdout.split())
+    shown = " ".join(run("inspect", saved(tiny("mbart", encoder_layers=3)), width=200).stdout.split())
     assert "model (mbart, encoder-decoder) sha256:" in shown
     assert "672 neurons at 19 sites" in shown
     assert "encoder: 3 layers, 368 neurons" in shown and "decoder: 2 layers, 304 neurons" in shown
@@ -61,7 +52,7 @@ def test_json_has_every_site(saved: Save) -> None:
 def test_a_model_outside_the_table_says_so(saved: Save) -> None:
     config = transformers.MixtralConfig(**settings("llama"), num_local_experts=4)
     folder = saved(build(transformers.MixtralForCausalLM, config))
-    shown = run(folder).stdout
+    shown = run("inspect", folder, width=200).stdout
     assert "not in the table of architectures: resolved by its structure" in shown
     assert "decoder ffn in layers 0,1 is refused: the FFN of this layer is a mixture of experts" in " ".join(
         shown.split()
@@ -79,7 +70,7 @@ def test_a_derived_model_shows_where_it_comes_from(saved: Save) -> None:
     )
     lineage.save(folder)
     assert (folder / FILE_NAME).is_file()
-    shown = run(folder).stdout
+    shown = run("inspect", folder, width=200).stdout
     assert "derived from big (sha256:aaaaaaaaaaaa): pruned" in shown
     assert "2 of its neurons were removed" in shown
     found = report(folder)["lineage"]
@@ -94,14 +85,14 @@ def test_wrong_input_is_one_line(saved: Save, tmp_path: Path) -> None:
         (tmp_path / "nothing", "there is no such folder"),
         (tmp_path, "cannot load the model"),
     ):
-        result = run(target)
+        result = run("inspect", target)
         assert result.exit_code == 2 and expected in result.stderr and "Traceback" not in result.stderr
         assert result.stdout == "" and len(result.stderr.splitlines()) <= 2
 
 
 def test_an_architecture_that_is_not_clear_shows_how_to_add_a_row(saved: Save) -> None:
     folder = saved(build(transformers.AlbertForMaskedLM, transformers.AlbertConfig(**settings("bert"))))
-    result = run(folder)
+    result = run("inspect", folder, width=200)
     assert result.exit_code == 2
     assert "'albert' is not in the table, and its structure is not clear" in result.stderr
     assert 'register_architecture("albert", ArchitectureRow(' in result.stderr

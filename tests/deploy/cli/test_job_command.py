@@ -8,18 +8,18 @@ from typing import Any, ClassVar
 
 import pytest
 import ray.job_submission
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from neurodial.control.errors import ConfigError
-from neurodial.deploy.cli.main import app
 from neurodial.deploy.jobs.workers import WorkerPool, WorkerSettings
 from neurodial.service.version import package_version
+from tests.deploy.cli.runner import check_refused, run
 
 DISCOVER = ("discover", "--model", "demo", "--corpus", "grammar:tense", "--concept", "tense", "--out", "t.safetensors")
 
 
 def job(*args: object) -> Result:
-    return CliRunner().invoke(app, ["job", *(str(a) for a in args)], env={"COLUMNS": "120"})
+    return run("job", *args)
 
 
 @pytest.mark.parametrize(
@@ -34,16 +34,13 @@ def job(*args: object) -> Result:
     ],
 )
 def test_mistakes_cost_one_line(args: tuple[object, ...], said: str) -> None:
-    result = job(*args)
-    assert result.exit_code == 2
-    assert said in result.stderr
-    assert len(result.stderr.splitlines()) <= 2
+    check_refused(job(*args), said)
 
 
 def test_usage_is_that_of_both_commands() -> None:
     assert "--workers" in job("--help").output
     assert "--concept" in job("discover", "--help").output
-    assert "Missing option" in job("discover").output
+    check_refused(job("discover"), "missing option '--model'")
 
 
 def test_threads_follow_the_reservation() -> None:

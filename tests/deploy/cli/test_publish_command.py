@@ -7,10 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from typer.testing import CliRunner
 
 from neurodial.control.artifacts.catalogue import StoredSets
-from neurodial.deploy.cli.main import app
 from neurodial.service.access.auth import Keys
 from neurodial.service.access.limits import Limits
 from neurodial.service.engine.client import LocalClient
@@ -19,6 +17,7 @@ from neurodial.service.http.app import create_app
 from neurodial.service.http.services import Services
 from neurodial.service.sets.catalogue import Catalogue
 from neurodial.service.sets.store import SetStore
+from tests.deploy.cli.runner import check_refused, run
 from tests.service.engine.fake import FakeRunner
 from tests.service.http.applications import Server
 from tests.service.sets.sets import set_file
@@ -50,9 +49,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
 
 def publish(*args: str, key: str | None = ADMIN) -> tuple[int, str, str]:
     """Exit code, standard output and standard error."""
-    result = CliRunner().invoke(app, ["publish", *args], env={"NEURODIAL_API_KEY": key})
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
+    result = run("publish", *args, NEURODIAL_API_KEY=key)
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -115,11 +112,8 @@ def test_refusals_are_one_line(server: Address, tmp_path: Path) -> None:
         ((str(tmp_path), *here), ADMIN, 2, "cannot be read"),
     ]
     for args, key, expected, said in cases:
-        code, out, err = publish(*args, key=key)
-        assert (code, out) == (expected, ""), (args, err)
-        assert said in err, (args, err)
-        assert len([line for line in err.splitlines() if line.startswith("error: ")]) == 1
-        assert len(err.splitlines()) <= 2
-        assert ADMIN not in err
+        result = run("publish", *args, NEURODIAL_API_KEY=key)
+        check_refused(result, said, expected)
+        assert ADMIN not in result.stderr
     listed = httpx.get(f"{server.url}/v1/controls", headers={"Authorization": f"Bearer {ADMIN}"}).json()["data"]
     assert all(card["name"] in ("tense", "other") for card in listed)

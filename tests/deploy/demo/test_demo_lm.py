@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from neurodial.control import LoadedModel, load_model
-from neurodial.deploy.cli.options import checkpoint
+from neurodial.deploy.cli.inputs import checkpoint
 from neurodial.deploy.demo import DEMO_LM
 from neurodial.interpret.corpora.grammars.agreement import generate_agreement
 from tests.experiments.demo_lm.evaluate import agreement_scores, ending_scores

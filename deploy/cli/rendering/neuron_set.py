@@ -1,14 +1,19 @@
 """A neuron set as commands show it: for people, and as JSON."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    from neurodial.control.artifacts.neuron_set import NeuronSet
+from rich.markup import escape
+from rich.text import Text
+
+from neurodial.control.artifacts.neuron_set import NeuronSet
+from neurodial.deploy.cli.rendering.evidence import print_evidence
+from neurodial.deploy.cli.rendering.tables import table, terminal
 
 BAR = 12  # characters of the longest bar
 
 
-def set_report(found: "NeuronSet") -> dict[str, Any]:
+def set_report(found: NeuronSet) -> dict[str, Any]:
     """Everything about a set that a program may want, tensors aside."""
     return {
         "kind": "neuron_set",
@@ -34,15 +39,9 @@ def set_report(found: "NeuronSet") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def print_set(found: "NeuronSet", top: int) -> None:
+def print_set(found: NeuronSet, top: int) -> None:
     """The set for people: what it is, what shows it, and its best neurons."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from neurodial.deploy.cli.evidence import print_evidence
-
-    console = Console(highlight=False)
+    console = terminal()
     console.print(f"[bold]{escape(found.concept)}[/bold]: {escape(' / '.join(found.labels))}  [dim]{found.short}[/dim]")
     where = ", ".join(f"{s.site} ({len(s.indices)})" for s in found.sites)
     console.print(f"{found.num_neurons} neurons of {escape(found.model_name)}: {where}")
@@ -55,18 +54,14 @@ def print_set(found: "NeuronSet", top: int) -> None:
     strengths = ", ".join(f"{label} {value:g}" for label, value in advice.strength.items())
     console.print(f"recommended: {advice.op} where {advice.where}, strength {escape(strengths)}")
     print_evidence(found.evidence, console)
-    table = Table("neuron", "score", "", *found.labels, box=None, pad_edge=False, header_style="bold")
     rows = found.ranked()
-    longest = max(abs(score) for _, score, _ in rows) or 1.0
-    for address, score, means in rows[:top]:
-        bar = "█" * max(1, round(BAR * abs(score) / longest))
-        colour = "red" if score < 0 else "green"
-        table.add_row(
-            escape(address),
-            f"{score:+.3f}",
-            f"[{colour}]{bar}[/{colour}]",
-            *(f"{means[label]:+.3f}" for label in found.labels),
-        )
-    console.print(table)
+    console.print(table(("neuron", "score", "", *found.labels), _rows(found.labels, rows, top)))
     if len(rows) > top:
         console.print(f"[dim]… and {len(rows) - top} more; --top shows more of them, --json all[/dim]")
+
+
+def _rows(labels: Sequence[str], ranked: Sequence[Any], top: int) -> Iterator[tuple[str | Text, ...]]:
+    longest = max(abs(score) for _, score, _ in ranked) or 1.0
+    for address, score, means in ranked[:top]:
+        bar = Text("█" * max(1, round(BAR * abs(score) / longest)), style="red" if score < 0 else "green")
+        yield address, f"{score:+.3f}", bar, *(f"{means[label]:+.3f}" for label in labels)

@@ -1,19 +1,19 @@
 """How a neuron set's evidence is shown: a few lines, and a table of its causal effects."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich.console import Console
+from rich.markup import escape
+
+from neurodial.deploy.cli.rendering.tables import print_lines, table
 
 Report = dict[str, Any]
 
 
-def print_evidence(evidence: Report, console: "Console") -> None:
+def print_evidence(evidence: Report, console: Console) -> None:
     """Everything that shows that a set's neurons are the right ones; nothing for what was not measured."""
-    from rich.markup import escape
-
-    for line in evidence_lines(evidence):
-        console.print(escape(line))
+    print_lines(evidence_lines(evidence), console)
     causal = evidence.get("causal", {})
     if "note" in causal:
         console.print(escape(f"causal effect: not measured ({causal['note']})"))
@@ -85,13 +85,9 @@ def _readout_line(site: str, scores: Report) -> str:
     return f"read-out at {site}: {scores['accuracy']:.1%} of held-out tokens right; recall {recall}"
 
 
-def _print_causal(causal: Report, console: "Console") -> None:
+def _print_causal(causal: Report, console: Console) -> None:
     """Effects beside those of matched random neurons, and the perplexity ratio of other text."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    cost = causal.get("off_target", {})
-    text = cost.get("text", {}).get("name", "")
+    text = causal.get("off_target", {}).get("text", {}).get("name", "")
     console.print(
         escape(
             f"causal effect, {causal['unit']} ({causal['measure']}), {causal['where']}; cost: perplexity ratio on "
@@ -99,19 +95,20 @@ def _print_causal(causal: Report, console: "Console") -> None:
         ),
         style="dim",
     )
-    table = Table("", "set", "95 %", "share", "random", "cost", "random", box=None, pad_edge=False, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    heads = ("", "set", "95 %", "share", "random", "cost", "random")
+    console.print(table(heads, _causal_rows(causal), right=range(1, len(heads))))
+
+
+def _causal_rows(causal: Report) -> Iterator[list[str]]:
+    cost = causal.get("off_target", {})
     for label, effect in causal.get("ablate", {}).items():
-        table.add_row(escape(f"ablate, reading {label}"), *_cells(effect, cost.get("ablate", {})))
+        yield [f"ablate, reading {label}", *_cells(effect, cost.get("ablate", {}))]
     for label, effect in causal.get("move", {}).items():
-        table.add_row(escape(f"move to {label}"), *_cells(effect, cost.get("move", {}).get(label, {})))
+        yield [f"move to {label}", *_cells(effect, cost.get("move", {}).get(label, {}))]
     for label, effect in causal.get("control", {}).items():
-        here = cost.get("control", {}).get(label, {})
-        table.add_row(escape(f"control ({effect['op']}) to {label}"), *_cells(effect, here))
+        yield [f"control ({effect['op']}) to {label}", *_cells(effect, cost.get("control", {}).get(label, {}))]
         if "already" in effect:
-            table.add_row(escape(f"  where it is {label} already"), f"{effect['already']:+.2f}")
-    console.print(table)
+            yield [f"  where it is {label} already", f"{effect['already']:+.2f}"]
 
 
 def _cells(effect: Report, cost: Report) -> list[str]:

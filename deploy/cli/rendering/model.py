@@ -1,30 +1,19 @@
 """What `neurodial inspect` says of a model: its stacks, layers, sites, widths and heads."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from neurodial.control.addresses import compact_ranges
+from rich.markup import escape
 
-if TYPE_CHECKING:
-    from neurodial.control.models.loading import LoadedModel
-    from neurodial.control.models.sites import ModelSites
-
-
-@dataclass
-class _Line:
-    """Sites of one kind that are alike: the same width and heads in some layers."""
-
-    site: str
-    width: int
-    heads: str
-    layers: list[int]
+from neurodial.control.addresses import Stack, compact_ranges
+from neurodial.control.models.loading import LoadedModel
+from neurodial.control.models.sites import ModelSites, SiteInfo
+from neurodial.control.models.weights import why_weights_are_fixed
+from neurodial.deploy.cli.rendering.tables import print_lines, table, terminal
 
 
-def model_report(loaded: "LoadedModel") -> dict[str, Any]:
+def model_report(loaded: LoadedModel) -> dict[str, Any]:
     """A model's sites for programs: the address, width and heads of every one."""
-    from neurodial.control.models.weights import why_weights_are_fixed
-
     sites, lineage = loaded.sites, loaded.lineage
     return {
         "kind": "model",
@@ -67,37 +56,22 @@ def model_report(loaded: "LoadedModel") -> dict[str, Any]:
     }  # fmt: skip
 
 
-def print_model(loaded: "LoadedModel") -> None:
+def print_model(loaded: LoadedModel) -> None:
     """A model for people; layers that are alike share a line."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from neurodial.control.models.weights import why_weights_are_fixed
-
-    console = Console(highlight=False)
+    console = terminal()
     sites = loaded.sites
     kind = f"{sites.model_type}, {loaded.family}"
     console.print(f"[bold]{escape(loaded.name)}[/bold] ({kind})  [dim]{loaded.fingerprint[:19]}[/dim]")
     if sites.by_structure:
         console.print("not in the table of architectures: resolved by its structure, which was verified on a dry run")
-    for line in _lineage_lines(loaded):
-        console.print(escape(line))
+    print_lines(_lineage_lines(loaded), console)
     console.print(f"{sites.num_neurons:,} neurons at {len(sites.sites)} sites")
     for stack in sites.stacks:
         found, layers = sites.of(stack), len(sites.layers[stack])
         console.print(
             f"\n[bold]{stack}[/bold]: {_count(layers, 'layer')}, {sum(info.width for info in found):,} neurons"
         )
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for header in ("site", "layers", "neurons", "heads", "in all"):
-            table.add_column(header, justify="right" if header in ("neurons", "in all") else "left")
-        for item in _lines(sites, stack):
-            number = len(item.layers) or 1
-            table.add_row(
-                item.site, compact_ranges(item.layers), f"{item.width:,}", item.heads, f"{number * item.width:,}"
-            )
-        console.print(table)
+        console.print(table(("site", "layers", "neurons", "heads", "in all"), _rows(sites, stack), right=(2, 4)))
     for line in _refusals(sites):
         console.print(f"\n{escape(line)}")
     fixed = why_weights_are_fixed(loaded.model)
@@ -105,26 +79,26 @@ def print_model(loaded: "LoadedModel") -> None:
         console.print(f"\ncannot be pruned or baked: {escape(fixed)}")
 
 
-def _lines(sites: "ModelSites", stack: Any) -> Iterator[_Line]:
-    """The sites of a stack in the order of execution, those that are alike in one line."""
-    lines: dict[tuple[Any, ...], _Line] = {}
+def _rows(sites: ModelSites, stack: Stack) -> Iterator[tuple[str, ...]]:
+    """The sites of a stack in the order of execution, those of one kind that are alike in one line."""
+    alike: dict[tuple[str, int, str], list[int]] = {}
     for info in sites.of(stack):
-        kind = info.site.kind
-        name = f"{stack}.{kind}" if info.site.layer is None else f"{stack}.N.{kind}"
-        line = lines.setdefault((kind, info.width, _heads(info)), _Line(name, info.width, _heads(info), []))
+        name = f"{stack}.{info.site.kind}" if info.site.layer is None else f"{stack}.N.{info.site.kind}"
+        layers = alike.setdefault((name, info.width, _heads(info)), [])
         if info.site.layer is not None:
-            line.layers.append(info.site.layer)
-    yield from lines.values()
+            layers.append(info.site.layer)
+    for (name, width, heads), layers in alike.items():
+        yield name, compact_ranges(layers), f"{width:,}", heads, f"{(len(layers) or 1) * width:,}"
 
 
-def _heads(info: Any) -> str:
+def _heads(info: SiteInfo) -> str:
     if not info.num_heads:
         return ""
     groups = f", {info.num_kv_heads} for keys and values" if info.num_kv_heads != info.num_heads else ""
     return f"{info.num_heads} × {info.head_dim}{groups}"
 
 
-def _lineage_lines(loaded: "LoadedModel") -> Iterator[str]:
+def _lineage_lines(loaded: LoadedModel) -> Iterator[str]:
     lineage = loaded.lineage
     if lineage is None:
         return
@@ -136,12 +110,12 @@ def _lineage_lines(loaded: "LoadedModel") -> Iterator[str]:
         yield "weights that are left were changed: neuron sets of the original need allow_changed_weights"
 
 
-def _removed(loaded: "LoadedModel") -> int:
+def _removed(loaded: LoadedModel) -> int:
     kept = loaded.lineage.kept.values() if loaded.lineage else ()
     return sum(site.original_width - len(site.indices) for site in kept)
 
 
-def _refusals(sites: "ModelSites") -> Iterator[str]:
+def _refusals(sites: ModelSites) -> Iterator[str]:
     """Sites that cannot be controlled, those with the same reason together."""
     reasons: dict[tuple[str, str, str], list[int]] = {}
     for site, reason in sites.refused.items():
