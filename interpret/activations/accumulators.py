@@ -12,7 +12,7 @@ from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.blocks import Block, Level
 from neurodial.interpret.activations.extract import Extraction, extract_window, windows
-from neurodial.interpret.activations.sketches import LabelCovariances, LabelQuantiles
+from neurodial.interpret.activations.sketches import LabelQuantiles
 from neurodial.interpret.activations.statistics import LabelMoments, PairMoments
 from neurodial.interpret.common.executors import Executor
 from neurodial.interpret.common.progress import progress
@@ -89,7 +89,7 @@ def _filled(
     return sinks, len(window)
 
 
-Summary = TypeVar("Summary", LabelMoments, LabelCovariances, LabelQuantiles)
+Summary = TypeVar("Summary", LabelMoments, LabelQuantiles)
 
 
 class _ByLabel(Generic[Summary]):
@@ -135,13 +135,6 @@ class LabelStatistics(_ByLabel[LabelMoments]):
 
     def _empty(self, width: int) -> LabelMoments:
         return LabelMoments(len(self.classes), width)
-
-
-class CovarianceStatistics(_ByLabel[LabelCovariances]):
-    """Per-label covariances of each site's neurons, and their correlations; (labels, neurons, neurons) of memory."""
-
-    def _empty(self, width: int) -> LabelCovariances:
-        return LabelCovariances(len(self.classes), width)
 
 
 class QuantileStatistics(_ByLabel[LabelQuantiles]):

@@ -1,6 +1,7 @@
 """Blocks of rows: what extraction hands on, and what a store keeps."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
@@ -53,6 +54,10 @@ class Block:
         """The rows for which `mask` holds."""
         rows = {name: getattr(self, name)[mask] for name in ("examples", "words", "types", "labels", "pairs", "splits")}
         return replace(self, values={site: x[mask] for site, x in self.values.items()}, **rows)
+
+    def matrix(self, sites: Iterable[Site] | None = None) -> Array:
+        """(n, neurons) of some sites side by side; by default of all of them."""
+        return np.concatenate([self.values[site] for site in (self.values if sites is None else sites)], axis=1)
 
 
 def labelled_rows(

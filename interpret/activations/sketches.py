@@ -1,4 +1,4 @@
-"""Streaming statistics beyond mean and variance: covariances, correlations and quantiles, mergeable in any split."""
+"""Streaming quantiles, mergeable in any split."""
 
 import copy
 import math
@@ -11,68 +11,6 @@ from neurodial.control.errors import BadInput
 
 Array = np.ndarray[Any, Any]
 ROWS = 64  # counted at a time
-
-
-class LabelCovariances:
-    """Count, mean and covariance of the neurons for every label, in float64; correlations over all rows.
-
-    Sums of products are combined as the sums of squares in `statistics`: S + T + (v − u)(v − u)ᵀ n m / (n + m).
-    Memory is (labels, neurons, neurons).
-
-    Attributes:
-        count: (labels,) rows seen.
-        mean: (labels, neurons).
-        products: (labels, neurons, neurons) sums of products of the deviations from the mean.
-    """
-
-    def __init__(self, num_labels: int, width: int) -> None:
-        self.count = np.zeros(num_labels)
-        self.mean = np.zeros((num_labels, width))
-        self.products = np.zeros((num_labels, width, width))
-
-    def update(self, x: Array, y: Array) -> "LabelCovariances":
-        """Adds rows.
-
-        Args:
-            x: (rows, neurons).
-            y: (rows,) label numbers; negative ones are left out.
-        """
-        for label in np.unique(y[y >= 0]).tolist():
-            rows = x[y == label].astype(np.float64)
-            centred = rows - rows.mean(axis=0)
-            self._combine(label, len(rows), rows.mean(axis=0), centred.T @ centred)
-        return self
-
-    def merge(self, other: "LabelCovariances") -> "LabelCovariances":
-        """Adds what another one has seen."""
-        for label in np.flatnonzero(other.count).tolist():
-            self._combine(label, other.count[label], other.mean[label], other.products[label])
-        return self
-
-    def _combine(self, label: int, count: float, mean: Array, products: Array) -> None:
-        total = self.count[label] + count
-        step = mean - self.mean[label]
-        self.products[label] += products + np.outer(step, step) * (self.count[label] * count / total)
-        self.mean[label] += step * (count / total)
-        self.count[label] = total
-
-    @property
-    def covariance(self) -> Array:
-        """(labels, neurons, neurons) covariance (of the population); 0 for labels that were not seen."""
-        spread: Array = self.products / np.maximum(self.count, 1)[:, None, None]
-        return spread
-
-    @property
-    def correlation(self) -> Array:
-        """(neurons, neurons) correlation over all rows; 0 where a neuron does not vary."""
-        joint = LabelCovariances(1, self.mean.shape[1])
-        for label in np.flatnonzero(self.count).tolist():
-            joint._combine(0, self.count[label], self.mean[label], self.products[label])
-        deviation = np.sqrt(np.diagonal(joint.products[0]))
-        varies = deviation > 0
-        scale = np.where(varies, deviation, 1.0)
-        found: Array = joint.products[0] / np.outer(scale, scale) * np.outer(varies, varies)
-        return np.clip(found, -1.0, 1.0)
 
 
 class LabelQuantiles:

@@ -1,36 +1,23 @@
 """Rankings by what changing neurons does to a task that a corpus sets: the causal side of `discover`."""
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.corpora.corpus import Corpus
-from neurodial.interpret.gathering.assemble import Ranked
 from neurodial.interpret.methods.causal.knowledge_attribution import KnowledgeAttribution, fact_effects
-from neurodial.interpret.methods.registry import CausalMethod
+from neurodial.interpret.methods.contracts import CausalMethod
 from neurodial.interpret.tasks.corpus_tasks import CorpusTask, corpus_task
 from neurodial.interpret.tasks.interventions import plain_scores
 from neurodial.interpret.tasks.tasks import Batch
 
+Array = np.ndarray[Any, Any]
 FROM_CORPUS = ("corrupted", "facts")  # settings of methods that the corpus gives
 MEASURED_FACTS = 20  # facts whose neurons are suppressed and enhanced
-
-
-@dataclass(frozen=True)
-class CausalRanking:
-    """Scores of every neuron and what is known of the task.
-
-    Attributes:
-        ranked: one a site.
-        report: score, rows, how the model does without any change, and what the method says of itself.
-    """
-
-    ranked: list[Ranked]
-    report: dict[str, Any]
 
 
 def default_patterns(loaded: LoadedModel, method: object) -> tuple[str, ...]:
@@ -38,12 +25,8 @@ def default_patterns(loaded: LoadedModel, method: object) -> tuple[str, ...]:
     return (f"{loaded.sites.stacks[-1]}.*.ffn",) if isinstance(method, KnowledgeAttribution) else ()
 
 
-def check_settings(method: CausalMethod) -> None:
-    """Refuses settings that the corpus gives.
-
-    Raises:
-        BadInput: naming the setting.
-    """
+def _check_settings(method: CausalMethod) -> None:
+    """Refuses settings that the corpus gives."""
     fresh = type(method)().get_params()
     for name in FROM_CORPUS:
         if name in fresh and method.get_params()[name] != fresh[name]:
@@ -58,8 +41,8 @@ def rank_causally(
     *,
     examples: int = 50,
     seed: int = 0,
-    decoder: Literal["reference", "own"] | None = None,
-) -> CausalRanking:
+    decoder: Literal["reference", "own"] = "reference",
+) -> tuple[dict[Site, Array], dict[str, Any]]:
     """Ranks the neurons of sites by a causal method on a corpus's pairs or facts.
 
     Args:
@@ -69,21 +52,24 @@ def rank_causally(
         sites: whose neurons are ranked.
         examples: pairs or facts of the training part.
         seed: of their choice.
-        decoder: targets of an encoder–decoder.
+        decoder: targets of an encoder–decoder: the corpus's where it has any (`reference`), or the model's own output.
+
+    Returns:
+        Site → (width,) scores, and the task's score and rows, how the model does without any change, and what the
+        method says of itself.
 
     Raises:
         CorpusError: if the corpus asks nothing of the model.
-        BadInput: for scores that are not numbers.
+        BadInput: for settings that the corpus gives, and scores that are not numbers.
     """
+    _check_settings(method)
     params = method.get_params()
-    task = corpus_task(
-        loaded, corpus, examples=examples, seed=seed, decoder=decoder, twins="corrupted" in params
-    )  # fmt: skip
+    own: Literal["own"] | None = "own" if decoder == "own" else None
+    task = corpus_task(loaded, corpus, examples=examples, seed=seed, decoder=own, twins="corrupted" in params)
     given: dict[str, Any] = {"corrupted": task.corrupted, "facts": task.facts or None}
     made = type(method)(**params | {name: given[name] for name in FROM_CORPUS if name in params})
     made.fit(loaded, task.clean, sites)
-    ranked = [Ranked(site, scores) for site, scores in made.by_site().items()]
-    return CausalRanking(ranked, _task_report(loaded, task) | _method_report(made, loaded, task))
+    return made.by_site(), _task_report(loaded, task) | _method_report(made, loaded, task)
 
 
 def _task_report(loaded: LoadedModel, task: CorpusTask) -> dict[str, Any]:

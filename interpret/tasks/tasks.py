@@ -8,7 +8,7 @@ import torch
 
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.activations.losses import IGNORED, TokenRow, loss_batch
+from neurodial.interpret.activations.losses import IGNORED
 
 Measure = Literal["log-probability", "probability"]
 
@@ -99,7 +99,7 @@ def next_tokens(
     if len(answers) != len(prompts) or (foils is not None and len(foils) != len(prompts)):
         raise BadInput("prompts, answers and foils must be of the same number")
     if loaded.family == "encoder-decoder":
-        raise BadInput("next tokens are asked of decoder-only and encoder-only models; use translations")
+        raise BadInput("next tokens are asked of decoder-only and encoder-only models")
     rows = [
         prompt_of(loaded, prompt, answers[n], None if foils is None else foils[n]) for n, prompt in enumerate(prompts)
     ]
@@ -136,25 +136,6 @@ def token_batches(
         wrong = None if all(r.foil is None for r in here) else foils.to(device)
         batches.append(Batch(inputs, labels.to(device), wrong))
     return batches
-
-
-def translations(
-    loaded: LoadedModel, sources: Sequence[str], targets: Sequence[str], *, batch: int = 32
-) -> list[Batch]:
-    """The mean log-probability of each target's tokens given its source, in an encoder–decoder model.
-
-    Raises:
-        BadInput: for lists of different length or a model of another family.
-    """
-    if len(sources) != len(targets):
-        raise BadInput("sources and targets must be of the same number")
-    if loaded.family != "encoder-decoder":
-        raise BadInput("translations are asked of encoder–decoder models; use next_tokens")
-    encoded = loaded.tokenizer(list(sources))["input_ids"], loaded.tokenizer(text_target=list(targets))["input_ids"]
-    rows = sorted((TokenRow(tuple(s), tuple(t)) for s, t in zip(*encoded, strict=True)), key=lambda row: row.length)
-    unused = torch.Generator()  # draws the masks of encoder-only models
-    made = (loss_batch(loaded, rows[start : start + batch], unused) for start in range(0, len(rows), batch))
-    return [Batch(one.inputs, one.labels) for one in made]
 
 
 def prompt_of(loaded: LoadedModel, prompt: str, answer: str, foil: str | None) -> Prompt:

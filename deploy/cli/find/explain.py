@@ -44,7 +44,7 @@ def explain(
     from neurodial.control.models.loading import load_model
     from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
     from neurodial.interpret.corpora.readers import open_corpus
-    from neurodial.interpret.methods.explaining import make_explanation_method
+    from neurodial.interpret.methods.registry import make_explanation_method
     from neurodial.interpret.studies.explain.job import explain
 
     make_explanation_method(method, **params)  # refused before anything slow happens

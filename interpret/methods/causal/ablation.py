@@ -11,7 +11,8 @@ from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.common.progress import progress
 from neurodial.interpret.methods.causal.gradient_activation import ablation_estimates
-from neurodial.interpret.methods.registry import CausalMethod, Properties, register
+from neurodial.interpret.methods.contracts import CausalMethod, Properties, best_first
+from neurodial.interpret.methods.registry import register
 from neurodial.interpret.tasks.interventions import Unit, effects, real_positions, to_values, values_at, zero
 from neurodial.interpret.tasks.tasks import Batch
 
@@ -60,7 +61,7 @@ class Ablation(CausalMethod):
         if self.screened < 1:
             parts = ablation_estimates(loaded, task, found)
             self.estimates_ = np.concatenate([parts[site] for site in found])
-            order = np.argsort(-np.abs(self.estimates_), kind="stable")
+            order = best_first(self.estimates_)
             chosen = np.sort(order[: max(1, round(self.screened * len(units)))])
         some: list[Unit] = [{units[n][0]: [loaded.original(units[n][0], [units[n][1]])[0]]} for n in chosen]
         measured = -group_effects(loaded, task, some, to=self.to, max_rows=self.max_rows)

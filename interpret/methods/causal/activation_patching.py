@@ -10,7 +10,8 @@ from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.common.progress import progress
 from neurodial.interpret.methods.causal.attribution_patching import twins
-from neurodial.interpret.methods.registry import CausalMethod, Properties, register
+from neurodial.interpret.methods.contracts import CausalMethod, Properties
+from neurodial.interpret.methods.registry import register
 from neurodial.interpret.tasks.interventions import Unit, effects, plain_scores, to_values, values_at
 from neurodial.interpret.tasks.tasks import Batch
 

@@ -8,7 +8,8 @@ import numpy as np
 from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.methods.registry import CausalMethod, Properties, register
+from neurodial.interpret.methods.contracts import CausalMethod, Properties
+from neurodial.interpret.methods.registry import register
 from neurodial.interpret.tasks.interventions import gradients_at
 from neurodial.interpret.tasks.tasks import Batch
 

@@ -14,7 +14,8 @@ from neurodial.control.models.capture import capture
 from neurodial.control.models.hooks import hook_site
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.losses import IGNORED
-from neurodial.interpret.methods.registry import CausalMethod, Properties, register
+from neurodial.interpret.methods.contracts import CausalMethod, Properties
+from neurodial.interpret.methods.registry import register
 from neurodial.interpret.tasks.interventions import Unit, effects, plain_scores, scaled, zero
 from neurodial.interpret.tasks.tasks import Batch, forward
 

@@ -15,7 +15,7 @@ from neurodial.interpret.activations.calibration import calibrate_model
 from neurodial.interpret.common.versions import package_versions
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.discovery.discover import RIDGE, STRENGTHS
-from neurodial.interpret.gathering.assemble import Ranked, in_original_numbers, site_neurons
+from neurodial.interpret.gathering.assemble import in_original_numbers, site_neurons
 from neurodial.interpret.gathering.gather import check_gathered, gather, train_readouts
 from neurodial.interpret.gathering.plan import GatheringPlan
 from neurodial.interpret.gathering.readout import ReadOutSettings
@@ -106,7 +106,7 @@ def remeasured(loaded: LoadedModel, found: NeuronSet, corpus: Corpus, *, seed: i
         places = np.array(loaded.physical(part.site, part.indices.tolist()), dtype=np.int64)
         scores = np.zeros(loaded.sites.info(part.site).width)
         scores[places] = part.scores
-        parts.append(site_neurons(data, Ranked(part.site, scores), places, ridge=RIDGE))
+        parts.append(site_neurons(data, part.site, scores, places, ridge=RIDGE))
     numbered, readouts = in_original_numbers(loaded, tuple(parts), readouts)
     op = found.recommended.op if data.pairs or found.recommended.op != "map" else "shift"
     strengths = dict.fromkeys(found.labels, STRENGTHS.get(op, 1.0))

@@ -167,9 +167,8 @@ def _part(
         found = [example.source.labels[word] for example, word in zip(owners, joint.words.tolist(), strict=True)]
         types = joint.types
     y = np.array([numbers.get(str(label), UNKNOWN) for label in found], dtype=np.int64)
-    x = np.concatenate([joint.values[site] for site in sites], axis=1)
     dev = np.array([folds.get(number, -1) for number in joint.examples.tolist()], dtype=np.int64)
-    return Part(x, y, joint.examples, joint.words, types, dev)
+    return Part(joint.matrix(sites), y, joint.examples, joint.words, types, dev)
 
 
 def _drawn(corpus: Corpus, most: int, seed: int, level: Level) -> tuple[Example, ...]:

@@ -9,12 +9,13 @@ import numpy as np
 from neurodial.control.addresses import Neurons, Site
 from neurodial.control.errors import BadInput, NeurodialError
 from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.evidence.cases import Cases, concept_cases
 from neurodial.interpret.evidence.causal import Intervener, Measurement, unchanged
 from neurodial.interpret.evidence.matching import matched_neurons
 from neurodial.interpret.evidence.probes import Rows, control_labels, probe_accuracy
-from neurodial.interpret.gathering.assemble import Gathered, Ranked, choose
+from neurodial.interpret.gathering.assemble import choose
 from neurodial.interpret.gathering.gather import check_gathered, check_labels, gather, train_readouts
 from neurodial.interpret.gathering.plan import GatheringPlan, match_sites
 from neurodial.interpret.gathering.readout import ReadOutSettings
@@ -166,8 +167,7 @@ def _effects(ground: Ground, cases: Cases, chosen: dict[Site, Array], random_set
 
 def _chosen(ground: Ground, scores: Array, size: int) -> dict[Site, Array]:
     widths = np.cumsum([ground.loaded.sites.info(site).width for site in ground.sites])[:-1]
-    parts = np.split(scores, widths)
-    return choose([Ranked(site, part) for site, part in zip(ground.sites, parts, strict=True)], size)
+    return choose(dict(zip(ground.sites, np.split(scores, widths), strict=True)), size)
 
 
 def random_baseline(ground: Ground) -> dict[str, Any]:

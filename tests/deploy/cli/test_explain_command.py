@@ -11,8 +11,7 @@ from typer.testing import CliRunner, Result
 from neurodial.deploy.cli.find.explain import explain
 from neurodial.deploy.cli.find.group import group
 from neurodial.deploy.cli.find.methods import methods
-from neurodial.interpret.methods.explaining import explanation_methods
-from neurodial.interpret.methods.registry import all_methods
+from neurodial.interpret.methods.registry import all_methods, explanation_methods
 
 GRAMMAR = "grammar:tense?count=60"
 SMALL = ["length=2", "steps=10", "texts=4"]
