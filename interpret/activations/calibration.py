@@ -106,14 +106,7 @@ def decoder_input(
 
 
 def _by_original_number(loaded: LoadedModel, site: Site, moments: LabelMoments) -> SiteStatistics:
-    mean, std = moments.mean[0], np.sqrt(moments.variance[0])
-    kept = loaded.lineage.kept.get(site) if loaded.lineage else None
-    if kept is not None:
-        mean, std = (_spread(x, kept.indices, kept.original_width) for x in (mean, std))
-    return SiteStatistics(int(moments.count[0]), mean.astype(np.float32), std.astype(np.float32))
-
-
-def _spread(values: Array, places: tuple[int, ...], width: int) -> Array:
-    spread = np.full(width, np.nan)
-    spread[list(places)] = values
-    return spread
+    mean, std = np.full((2, loaded.original_width(site)), np.nan, dtype=np.float32)
+    places = list(loaded.original(site, range(moments.mean.shape[1])))
+    mean[places], std[places] = moments.mean[0], np.sqrt(moments.variance[0])
+    return SiteStatistics(int(moments.count[0]), mean, std)

@@ -196,10 +196,8 @@ def _neurons(loaded: LoadedModel, ranking: Ranking, address: str) -> tuple[int, 
     """The original numbers that an address names."""
     site = Neurons.site_of(address)
     info = loaded.sites.info(site)
-    kept = loaded.lineage.kept.get(site) if loaded.lineage else None
     try:
-        width = kept.original_width if kept else info.width
-        return Neurons.parse(address, width=width, head_dim=info.head_dim).indices
+        return Neurons.parse(address, width=loaded.original_width(site), head_dim=info.head_dim).indices
     except NeurodialError as error:
         raise BadInput(
             f"the ranking {ranking.name} does not fit {loaded.name}: {error.message}", hint="is it of another model?"
