@@ -10,7 +10,7 @@ import numpy as np
 from neurodial.control.addresses import Site, Stack
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.activations.blocks import Block, Level
+from neurodial.interpret.activations.blocks import Block, Level, join_blocks
 from neurodial.interpret.activations.extract import Extraction, extract_window, windows
 from neurodial.interpret.activations.sketches import LabelQuantiles
 from neurodial.interpret.activations.statistics import LabelMoments, PairMoments
@@ -202,15 +202,6 @@ class Collector:
         quota = max(1, self._limit(joint) // max(1, len(np.unique(groups))))
         chosen = [order[groups[order] == group][:quota] for group in np.unique(groups)]
         return joint.where(np.sort(np.concatenate(chosen)))
-
-
-def join_blocks(blocks: list[Block]) -> Block:
-    """One block of the rows of several."""
-    first = blocks[0]
-    names = ("examples", "words", "types", "labels", "pairs", "splits")
-    columns = {name: np.concatenate([getattr(b, name) for b in blocks]) for name in names}
-    values = {site: np.concatenate([b.values[site] for b in blocks]) for site in first.values}
-    return Block(first.stack, first.level, **columns, values=values)
 
 
 def _hashes(block: Block, seed: int) -> Array:

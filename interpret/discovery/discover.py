@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +13,7 @@ from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.activations.store import ActivationStore
 from neurodial.interpret.common.executors import Executor
-from neurodial.interpret.common.versions import PACKAGES, package_versions
+from neurodial.interpret.common.versions import PACKAGES, package_versions, time_now
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.discovery.causal import default_patterns, rank_causally
 from neurodial.interpret.discovery.tuned import Tuned, tune
@@ -159,7 +158,7 @@ def discover(
         ),
         evidence=evidence,
         provenance=_provenance(corpus, job, method, sites, sum(map(len, scores.values()))),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=time_now(),
     )
     return replace(found, evidence=gather_evidence(finding, found, job.evidence) | evidence)
 

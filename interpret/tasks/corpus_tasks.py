@@ -12,7 +12,6 @@ where they are as long. Where they agree up to the word that is asked for there 
 last label over the first: it says which way the neurons push, and there is nothing to patch.
 """
 
-import hashlib
 import heapq
 from collections import Counter
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from neurodial.control.models.loading import LoadedModel
 from neurodial.control.text.batching import padded
 from neurodial.interpret.activations.calibration import decoder_input
 from neurodial.interpret.activations.generation import generate_ids
-from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence, Split
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence, Split, lot
 from neurodial.interpret.tasks.tasks import Batch, Prompt, asked, prompt_of
 
 BATCH = 32
@@ -145,8 +144,7 @@ def _chosen(corpus: Corpus, count: int, seed: int, splits: tuple[Split, ...]) ->
     wanted = (unit for unit in units if unit[0].split in splits)
 
     def draw(unit: Sequence[Example]) -> tuple[bytes, int]:
-        text = unit[0].key or unit[0].source.text
-        return hashlib.sha256(f"{seed}\0{text}".encode()).digest(), unit[0].number
+        return lot(seed, unit[0].key or unit[0].source.text), unit[0].number
 
     return sorted(heapq.nsmallest(count, wanted, key=draw), key=lambda unit: unit[0].number)
 

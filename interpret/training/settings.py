@@ -119,7 +119,7 @@ class TrainingData:
             CorpusError: if targets are wanted that the corpus has not.
         """
         first, second = (token_rows(loaded, list(c), decoder_input(loaded, c, decoder)) for c in (train, dev))
-        return cls(first, second, {"train": described(train), "dev": described(dev)})
+        return cls(first, second, {"train": train.described, "dev": dev.described})
 
     def check(self) -> None:
         """Refuses data that cannot be trained on.
@@ -140,8 +140,3 @@ class TrainingData:
                 content.update(json.dumps([row.source, row.target]).encode())
             content.update(b"\n")
         return f"sha256:{content.hexdigest()}"
-
-
-def described(corpus: Corpus) -> dict[str, Any]:
-    """Name, digest and size of a corpus."""
-    return {"name": corpus.name, "digest": corpus.digest, "size": corpus.size}

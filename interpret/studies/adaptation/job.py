@@ -5,7 +5,6 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from neurodial.control.errors import BadInput, CorpusError
 from neurodial.control.models.loading import LoadedModel, load_model
 from neurodial.control.surgery.saving import save_pruned
 from neurodial.interpret.common.folders import claim_folder
-from neurodial.interpret.common.versions import package_versions
+from neurodial.interpret.common.versions import package_versions, time_now
 from neurodial.interpret.corpora.corpus import SPLITS, Corpus, Split
 from neurodial.interpret.studies.adaptation.adapter import Adapter
 from neurodial.interpret.studies.adaptation.measuring import Measured, Measuring, better_by, intervals
 from neurodial.interpret.studies.adaptation.sets import check_sets, drift, fate
 from neurodial.interpret.studies.adaptation.settings import STRATEGIES, AdaptationSettings, Strategy, Texts
 from neurodial.interpret.studies.adaptation.summary import summary
-from neurodial.interpret.training.settings import described
 
 FORMAT_VERSION = 1
 LEAST = {"train": 20, "dev": 5, "test": 5}  # examples below which nothing can be learnt, chosen or told
@@ -65,7 +63,7 @@ class Job:
             "general, to test on": self.general_test, "domain": self.texts.domain,
             "domain, to choose by": self.texts.domain_dev, "domain, to test on": self.domain_test,
         }  # fmt: skip
-        return {role: described(corpus) for role, corpus in named.items()}
+        return {role: corpus.described for role, corpus in named.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,5 +214,5 @@ def _report(loaded: LoadedModel, job: Job, before: dict[str, Measured], runs: Se
         "summary": summary(runs),
         "runs": list(runs),
         "versions": package_versions(("neurodial", "torch", "transformers", "peft", "numpy")),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": time_now(),
     }

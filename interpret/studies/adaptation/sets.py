@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from neurodial.control.artifacts.neuron_set import NeuronSet, Recommended
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.calibration import calibrate_model
-from neurodial.interpret.common.versions import package_versions
+from neurodial.interpret.common.versions import package_versions, time_now
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.discovery.discover import RIDGE, STRENGTHS
 from neurodial.interpret.gathering.assemble import in_original_numbers, site_neurons
@@ -119,10 +118,10 @@ def remeasured(loaded: LoadedModel, found: NeuronSet, corpus: Corpus, *, seed: i
         recommended=Recommended(op, "concept" if readouts else "all", strengths, found.recommended.top),
         evidence={"readout": report} if report else {},
         provenance={**found.provenance, "remeasured": _remeasured(found, corpus)},
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=time_now(),
     )
 
 
 def _remeasured(found: NeuronSet, corpus: Corpus) -> dict[str, Any]:
-    named = {"name": corpus.name, "digest": corpus.digest, "size": corpus.size}
+    named = corpus.described
     return {"from": found.digest, "corpus": named, "versions": package_versions()}

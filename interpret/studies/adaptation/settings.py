@@ -34,17 +34,14 @@ class Protected:
 
         Raises:
             FingerprintError: if the ranking is of another model.
-            AddressError: if the model has no such neuron.
+            BadInput: if the model never had such a neuron.
+            AddressError: if it was removed from it.
         """
-        if self.ranking.fingerprint:
-            what = f"{self.ranking.name} was made for {self.ranking.model_name}"
-            loaded.check_origin(self.ranking.fingerprint, what=what, remedy="discover the concept in this model")
+        self.ranking.check_model(loaded, "discover the concept in this model")
         places: dict[Site, tuple[int, ...]] = {}
         for address, _ in sorted(self.ranking.rows, key=lambda row: -abs(row[1]))[: self.top]:
             site = Neurons.site_of(address)
-            info = loaded.sites.info(site)
-            named = Neurons.parse(address, width=info.width, head_dim=info.head_dim).indices
-            places[site] = (*places.get(site, ()), *loaded.physical(site, named))
+            places[site] = (*places.get(site, ()), *loaded.physical(site, self.ranking.neurons(loaded, address)))
         return places
 
 

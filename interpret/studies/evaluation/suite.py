@@ -30,7 +30,6 @@ from neurodial.interpret.studies.evaluation.cost import measured
 from neurodial.interpret.studies.evaluation.ground import (
     Evaluation,
     Ground,
-    majority,
     prepare,
     random_baseline,
     results,
@@ -107,7 +106,7 @@ def evaluate(
         "causal": {"measure": ground.cases.measure, "unit": "nats per token"}
         if ground.cases
         else {"note": ground.why_not},
-        "majority": majority(ground.rows),
+        "majority": ground.rows.majority,
         "methods": found,
         "left_out": left_out,
         RANDOM: random_baseline(ground),

@@ -24,7 +24,7 @@ from neurodial.interpret.activations.losses import TokenRow, token_rows
 from neurodial.interpret.common.progress import progress
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.training.descent import descendant
-from neurodial.interpret.training.settings import Settings, TrainingData, described
+from neurodial.interpret.training.settings import Settings, TrainingData
 from neurodial.interpret.training.trainer import train
 
 SETTINGS = Settings(minutes=10.0, learning_rate=1e-3, hidden=1.0)
@@ -56,8 +56,8 @@ class Recovery:
         return {
             "settings": self.settings.document,
             "beams": self.beams,
-            "text": described(self.text),
-            "dev": described(self.dev),
+            "text": self.text.described,
+            "dev": self.dev.described,
         }
 
     def clean(self) -> None:
@@ -87,7 +87,7 @@ def teaching(teacher: LoadedModel, recovery: Recovery) -> TrainingData:
     """
     cache = recovery.work / TARGETS if recovery.work else None
     text, dev = (_taught(teacher, corpus, recovery.beams, cache) for corpus in (recovery.text, recovery.dev))
-    return TrainingData(text, dev, {"train": described(recovery.text), "dev": described(recovery.dev)})
+    return TrainingData(text, dev, {"train": recovery.text.described, "dev": recovery.dev.described})
 
 
 def _taught(teacher: LoadedModel, corpus: Corpus, beams: int, cache: Path | None) -> list[TokenRow]:
