@@ -10,6 +10,8 @@ import torch
 from neurodial.control.errors import BadInput
 
 Array = np.ndarray[Any, Any]
+ALPHA = 0.02  # relative error
+SMALLEST, LARGEST = 1e-4, 1e5  # sizes that are told from 0, and from one another
 ROWS = 64  # counted at a time
 
 
@@ -18,30 +20,17 @@ class LabelQuantiles:
 
     A value x ≠ 0 falls into the bin ⌈log_γ |x|⌉ of its sign with γ = (1 + α) / (1 − α); the bin's middle 2γⁱ / (γ + 1)
     is within α of it (DDSketch, Masson, Rim and Lee 2019, section 2). Counts add up, so that merging in any split and
-    order gives the same sketch to the last bit. Values below `smallest` in size count as 0, those above `largest` as
-    that.
-
-    Args:
-        num_labels: labels.
-        width: neurons.
-        alpha: relative error.
-        smallest: size of the smallest value that is told from 0.
-        largest: size of the largest value.
+    order gives the same sketch to the last bit. Values below `SMALLEST` in size count as 0, those above `LARGEST`
+    as that.
 
     Attributes:
         counts: (labels, neurons, bins), from the largest negative values over 0 to the largest positive ones.
     """
 
-    def __init__(
-        self, num_labels: int, width: int, *, alpha: float = 0.02, smallest: float = 1e-4, largest: float = 1e5
-    ) -> None:
-        if not 0 < alpha < 1 or not 0 < smallest < largest:
-            raise BadInput("alpha lies between 0 and 1, and smallest between 0 and largest")
-        self.alpha = alpha
-        self._gamma = (1 + alpha) / (1 - alpha)
-        self._first = int(self._bin(torch.tensor(smallest, dtype=torch.float64)))
-        self._bins = int(self._bin(torch.tensor(largest, dtype=torch.float64))) - self._first + 1
-        self._smallest = smallest
+    def __init__(self, num_labels: int, width: int) -> None:
+        self._gamma = (1 + ALPHA) / (1 - ALPHA)
+        self._first = int(self._bin(torch.tensor(SMALLEST, dtype=torch.float64)))
+        self._bins = int(self._bin(torch.tensor(LARGEST, dtype=torch.float64))) - self._first + 1
         self.counts = np.zeros((num_labels, width, 2 * self._bins + 1), dtype=np.int64)
 
     def update(self, x: Array, y: Array) -> "LabelQuantiles":
@@ -62,13 +51,7 @@ class LabelQuantiles:
         return self
 
     def merge(self, other: "LabelQuantiles") -> "LabelQuantiles":
-        """Adds what another one with the same settings has seen.
-
-        Raises:
-            BadInput: if it has others.
-        """
-        if (self.alpha, self.counts.shape) != (other.alpha, other.counts.shape):
-            raise BadInput("sketches of different settings cannot be merged")
+        """Adds what another one has seen."""
         self.counts += other.counts
         return self
 
@@ -95,7 +78,7 @@ class LabelQuantiles:
 
     @classmethod
     def concatenate(cls, parts: "list[LabelQuantiles]") -> "LabelQuantiles":
-        """Puts the neurons of several sites, seen on the same rows with the same settings, side by side."""
+        """Puts the neurons of several sites, seen on the same rows, side by side."""
         joint = copy.copy(parts[0])
         joint.counts = np.concatenate([part.counts for part in parts], axis=1)
         return joint
@@ -106,8 +89,8 @@ class LabelQuantiles:
     def _places(self, x: torch.Tensor) -> torch.Tensor:
         """The place of each value among the bins."""
         size = x.abs()
-        number = (self._bin(size.clamp(min=self._smallest)) - self._first).clamp_(0, self._bins - 1) + 1
-        return torch.where(size < self._smallest, 0, number.mul_(x.sign().long())) + self._bins
+        number = (self._bin(size.clamp(min=SMALLEST)) - self._first).clamp_(0, self._bins - 1) + 1
+        return torch.where(size < SMALLEST, 0, number.mul_(x.sign().long())) + self._bins
 
     @property
     def middles(self) -> Array:

@@ -15,7 +15,7 @@ from neurodial.interpret.activations.store import ActivationStore
 from neurodial.interpret.common.executors import Executor
 from neurodial.interpret.common.versions import PACKAGES, package_versions, time_now
 from neurodial.interpret.corpora.corpus import Corpus
-from neurodial.interpret.discovery.causal import default_patterns, rank_causally
+from neurodial.interpret.discovery.causal import rank_causally
 from neurodial.interpret.discovery.tuned import Tuned, tune
 from neurodial.interpret.discovery.tuning import TuningSettings
 from neurodial.interpret.evidence.gathering import Finding, gather_evidence
@@ -114,7 +114,8 @@ def discover(
     """
     method = make_ranker(job.method, **job.params)
     stored = tuple(str(site) for site in store.sites) if store else ()
-    sites = match_sites(loaded, job.sites or stored or default_patterns(loaded, method))
+    usual = method.default_patterns(loaded) if isinstance(method, CausalMethod) else ()
+    sites = match_sites(loaded, job.sites or stored or usual)
     if job.top < 1:
         raise BadInput(f"top={job.top}: a set has at least one neuron", param="top")
     _check_corpus(corpus, method)

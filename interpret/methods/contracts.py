@@ -19,6 +19,7 @@ from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.methods.explanations import Explanation
 from neurodial.interpret.methods.observations import Observations
 from neurodial.interpret.methods.responding import NeuronModel
+from neurodial.interpret.tasks.corpus_tasks import CorpusTask
 from neurodial.interpret.tasks.tasks import Batch
 
 Array = np.ndarray[Any, Any]
@@ -178,6 +179,14 @@ class CausalMethod(Method):
             BadInput: for an empty task, no sites, or scores that are not numbers.
         """
 
+    def default_patterns(self, loaded: LoadedModel) -> tuple[str, ...]:
+        """Sites to rank where none are named; empty for the model's default site."""
+        return ()
+
+    def report(self, loaded: LoadedModel, task: CorpusTask) -> dict[str, Any]:
+        """What the fitted method says of itself beside its ranking, as JSON values."""
+        return {}
+
     def by_site(self) -> dict[Site, Array]:
         """The scores, site by site."""
         return dict(zip(self.sites_, np.split(self.scores_, np.cumsum(self._widths)[:-1]), strict=True))
@@ -194,6 +203,11 @@ class CausalMethod(Method):
         for site in sites:
             loaded.sites.info(site)
         return tuple(dict.fromkeys(sites))
+
+    def _rank_flat(self, loaded: LoadedModel, sites: Sequence[Site], scores: Array) -> None:
+        """Ranks by (neurons,) scores of the sites' neurons, one site after the other."""
+        widths = np.cumsum([loaded.sites.info(site).width for site in sites])[:-1]
+        self._rank_sites(dict(zip(sites, np.split(scores, widths), strict=True)))
 
     def _rank_sites(self, scores: Mapping[Site, Array]) -> None:
         self.sites_ = tuple(scores)

@@ -45,7 +45,7 @@ class AttributionPatching(CausalMethod):
         totals = {site: np.zeros(loaded.sites.info(site).width) for site in found}
         for clean, corrupt in twins(task, self.corrupted):
             restored = values_at(loaded, clean, found)
-            _, values, gradient = gradients_at(loaded, corrupt, found)
+            values, gradient = gradients_at(loaded, corrupt, found)
             for site in found:
                 moved = (restored[site] - values[site]).float() * gradient[site].float()
                 totals[site] += moved.sum((0, 1)).double().cpu().numpy()

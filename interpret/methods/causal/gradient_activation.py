@@ -59,7 +59,7 @@ def ablation_estimates(
     """(width,) per site: the mean over rows of Σ over positions of h · ∂S/∂h, or of its size."""
     totals = {site: np.zeros(loaded.sites.info(site).width) for site in sites}
     for batch in task:
-        _, values, gradient = gradients_at(loaded, batch, sites)
+        values, gradient = gradients_at(loaded, batch, sites)
         for site in sites:
             rows = (values[site].float() * gradient[site].float()).sum(1)
             totals[site] += (rows.abs() if absolute else rows).sum(0).double().cpu().numpy()

@@ -67,7 +67,7 @@ class LayerConductance(CausalMethod):
         loaded: LoadedModel, batch: Batch, sites: Sequence[Site], alpha: float
     ) -> tuple[dict[Site, torch.Tensor], dict[Site, torch.Tensor]]:
         with embeddings_between(loaded, alpha):
-            return gradients_at(loaded, batch, sites)[1:]
+            return gradients_at(loaded, batch, sites)
 
 
 @contextmanager

@@ -78,14 +78,13 @@ def fate(found: NeuronSet, loaded: LoadedModel, freed: Freed, moved: Drift) -> d
     }
 
 
-def remeasured(loaded: LoadedModel, found: NeuronSet, corpus: Corpus, *, seed: int = 0) -> NeuronSet:
+def remeasured(loaded: LoadedModel, found: NeuronSet, corpus: Corpus) -> NeuronSet:
     """The same neurons with statistics, maps and read-outs measured on an adapted model.
 
     Args:
         loaded: the adapted model.
         found: a set of its base.
         corpus: labelled as the set's was; the labels must be the same.
-        seed: of the rows that are drawn.
 
     Returns:
         A set of the adapted model; it has no evidence yet but its read-out's (`neurodial discover` gathers it).
@@ -97,7 +96,7 @@ def remeasured(loaded: LoadedModel, found: NeuronSet, corpus: Corpus, *, seed: i
     if set(corpus.labels) != set(found.labels):
         raise BadInput(f"{corpus.name}: its labels are not those of the set {found.concept!r}")
     sites = tuple(part.site for part in found.sites)
-    data = gather(loaded, corpus, GatheringPlan(sites, seed=seed))
+    data = gather(loaded, corpus, GatheringPlan(sites))
     check_gathered(corpus, data)
     readouts, report = train_readouts(data, sites, ReadOutSettings())
     parts = []
