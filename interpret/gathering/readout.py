@@ -54,7 +54,7 @@ def fit_readout(
     """
     chosen = settings or ReadOutSettings()
     check_classes(y, classes)
-    rows = X.astype(np.float64)
+    rows = np.asfortranarray(X, dtype=np.float64)  # column by column: sums are rounded in this order
     center, scale = rows.mean(axis=0), rows.std(axis=0)
     scale[scale <= 1e-8] = 1.0
     model = LogisticRegression(
