@@ -114,8 +114,8 @@ def discover(
     """
     method = make_ranker(job.method, **job.params)
     stored = tuple(str(site) for site in store.sites) if store else ()
-    usual = method.default_patterns(loaded) if isinstance(method, CausalMethod) else ()
-    sites = match_sites(loaded, job.sites or stored or usual)
+    default = method.default_patterns(loaded) if isinstance(method, CausalMethod) else ()
+    sites = match_sites(loaded, job.sites or stored or default)
     if job.top < 1:
         raise BadInput(f"top={job.top}: a set has at least one neuron", param="top")
     _check_corpus(corpus, method)
