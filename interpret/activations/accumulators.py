@@ -19,6 +19,7 @@ from neurodial.interpret.common.progress import progress
 from neurodial.interpret.corpora.corpus import SPLITS, Corpus, Example, Split
 
 Array = np.ndarray[Any, Any]
+LABELS = (1, 2)  # class numbers of the two labels of minimal pairs
 MAX_VALUES = 50_000_000  # numbers that a sample of rows may hold: 200 MB
 
 
@@ -223,24 +224,18 @@ class PairedTokens:
     """
 
     def __init__(
-        self,
-        sites: Iterable[Site],
-        labels: tuple[int, int] = (1, 2),
-        *,
-        level: Level = "piece",
-        splits: tuple[Split, ...] = ("train",),
+        self, sites: Iterable[Site], *, level: Level = "piece", splits: tuple[Split, ...] = ("train",)
     ) -> None:
         self.level = level
-        self.labels = labels
         self.moments: dict[Site, PairMoments] = {}
         self._sites = tuple(sites)
         self._splits = splits
         self._numbers = [SPLITS.index(split) for split in splits]
-        self._waiting: dict[tuple[Stack, int], tuple[int, dict[int, Block]]] = {}
+        self._waiting: dict[tuple[Stack, int], Block] = {}
 
     def fresh(self) -> "PairedTokens":
         """One with the same settings that has seen nothing."""
-        return PairedTokens(self._sites, self.labels, level=self.level, splits=self._splits)
+        return PairedTokens(self._sites, level=self.level, splits=self._splits)
 
     def merge(self, other: "PairedTokens") -> "PairedTokens":
         """Adds what another one has seen; both sentences of a pair must have come to the same one."""
@@ -253,12 +248,12 @@ class PairedTokens:
         wanted = [site for site in self._sites if site in block.values]
         if block.level != self.level or not wanted:
             return
-        mask = np.isin(block.labels, self.labels) & (block.pairs >= 0) & np.isin(block.splits, self._numbers)
+        mask = np.isin(block.labels, LABELS) & (block.pairs >= 0) & np.isin(block.splits, self._numbers)
         rows = block.where(mask)
         found: list[tuple[Block, int, Block, int]] = []
         for example in np.unique(rows.examples).tolist():
             one = rows.where(rows.examples == example)
-            found += self._join(int(one.pairs[0]), example, one)
+            found += self._join(int(one.pairs[0]), one)
         for site in wanted:
             moments = self.moments.setdefault(site, PairMoments.empty(block.values[site].shape[1]))
             if found:
@@ -266,17 +261,16 @@ class PairedTokens:
                 b = np.stack([second.values[site][j] for _, _, second, j in found])
                 moments.update(a, b)
 
-    def _join(self, pair: int, example: int, rows: Block) -> list[tuple[Block, int, Block, int]]:
+    def _join(self, pair: int, rows: Block) -> list[tuple[Block, int, Block, int]]:
         """The pairs of rows that this example completes."""
-        key = (rows.stack, pair)
-        if key not in self._waiting:
-            self._waiting[key] = (example, {int(rows.labels[0]): rows})
+        other = self._waiting.pop((rows.stack, pair), None)
+        if other is None:
+            self._waiting[rows.stack, pair] = rows
             return []
-        _, sides = self._waiting.pop(key)
-        sides[int(rows.labels[0])] = rows
-        if set(sides) != set(self.labels):
+        sides = {int(side.labels[0]): side for side in (other, rows)}
+        if len(sides) < 2:
             return []
-        first, second = sides[self.labels[0]], sides[self.labels[1]]
+        first, second = (sides[label] for label in LABELS)
         return [(first, i, second, j) for i, j in paired_pieces(first.words, second.words)]
 
 
