@@ -1,6 +1,6 @@
 """A distilled classifier as scikit-learn's users expect it: `predict`, `predict_proba`, `transform`, `classes_`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from neurodial.control.distilled.head import Array, Head, Reading, Text, check_t
 from neurodial.control.errors import LimitError
 from neurodial.control.models.capture import capture
 from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.control.text.batching import by_length, padded
 
 Texts = Sequence[Text]
 BATCH_TOKENS = 2048  # padded tokens of a batch
@@ -100,28 +101,14 @@ class DistilledClassifier:
                 message = f"text {number} has {len(reading.ids)} tokens; the model reads at most"
                 raise LimitError(f"{message} {self.loaded.max_length}", hint="split the text into sentences")
         found: dict[int, Array] = {}
-        for batch in _batches(readings):
+        for batch in by_length(range(len(readings)), lambda i: len(readings[i].ids), BATCH_TOKENS):
             found |= dict(zip(batch, self._pass([readings[i] for i in batch]), strict=True))
         return [found[i] for i in range(len(readings))]
 
     def _pass(self, readings: list[Reading]) -> list[Array]:
-        model, pad = self.loaded.model, self.loaded.tokenizer.pad_token_id or 0
-        longest = max(len(reading.ids) for reading in readings)
-        ids = torch.tensor([[*r.ids, *[pad] * (longest - len(r.ids))] for r in readings], device=model.device)
-        mask = torch.tensor([[1] * len(r.ids) + [0] * (longest - len(r.ids)) for r in readings], device=model.device)
+        model = self.loaded.model
+        ids, mask = padded([r.ids for r in readings], self.loaded.tokenizer.pad_token_id or 0, model.device)
         with capture(model, self.head.sites, self.loaded.sites) as recorded:
             model.base_model(input_ids=ids, attention_mask=mask)
         features = self.head.features(self.loaded, recorded, dict(enumerate(readings)))
         return [features[i] for i in range(len(readings))]
-
-
-def _batches(readings: Sequence[Reading]) -> Iterator[list[int]]:
-    """Places of texts of similar length, shortest first, whose padded size stays within bounds."""
-    batch: list[int] = []
-    for place in sorted(range(len(readings)), key=lambda i: len(readings[i].ids)):
-        if batch and (len(batch) + 1) * len(readings[place].ids) > BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch

@@ -67,6 +67,11 @@ class AttentionRow:
     all_heads_if: str | None = None
     reads_config: bool = False
 
+    @property
+    def into(self) -> tuple[str, ...]:
+        """The modules that make what `out` reads, as of an FFN."""
+        return self.qkv
+
 
 @dataclass(frozen=True)
 class StackRow:

@@ -4,7 +4,7 @@ The same code cuts a loaded model and, on modules without values, makes room for
 shapes matter there.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -76,37 +76,32 @@ def num_units(info: SiteInfo) -> int:
     return info.num_heads or info.width
 
 
-def cut_of(sites: ModelSites, site: Site, units: Iterable[int]) -> Cut:
+def cut_of(sites: ModelSites, site: Site, units: Iterable[int], *, whole_groups: bool = True) -> Cut:
     """The cut that leaves some neurons (`ffn`) or heads (`attn`, `cross`) of a site.
 
     Args:
         sites: of the model.
         site: what to cut.
         units: present places of the neurons or heads that are left.
+        whole_groups: refuse to tear heads apart that share keys and values; else the shared ones count as theirs.
 
     Raises:
-        PruningError: if heads that share keys and values would be torn apart, or the site cannot be pruned.
+        PruningError: if heads would be torn apart, or the site cannot be pruned.
     """
     layer, row = row_of(sites, site)
     info = sites.info(site)
     left = tuple(sorted(units))
     if isinstance(row, FfnRow):
         return Cut(info, layer, row, left)
-    return Cut(info, layer, row, _spread(left, info.head_dim or 1), left, _kv_heads(info, left))
-
-
-def _kv_heads(info: SiteInfo, heads: tuple[int, ...]) -> tuple[int, ...]:
-    """The key-value heads that `heads` read; several of them lose their query heads all together or not at all."""
-    total, shared = info.num_heads or 1, info.num_kv_heads or 1
-    size = total // shared
-    groups = tuple(sorted({head // size for head in heads}))
-    if shared > 1 and len(heads) != len(groups) * size:
-        split = next(g for g in groups if sum(h // size == g for h in heads) < size)
+    size = (info.num_heads or 1) // (info.num_kv_heads or 1)  # heads that read the same keys and values
+    groups = tuple(sorted({head // size for head in left}))
+    if whole_groups and (info.num_kv_heads or 1) > 1 and len(left) != len(groups) * size:
+        split = next(g for g in groups if sum(h // size == g for h in left) < size)
         raise PruningError(
             f"{info.site}: heads {split * size}-{split * size + size - 1} share their keys and values and go together",
             hint=f"keep or remove whole groups of {size} heads",
         )
-    return groups
+    return Cut(info, layer, row, _spread(left, info.head_dim or 1), left, groups)
 
 
 def _spread(blocks: Iterable[int], size: int) -> tuple[int, ...]:
@@ -125,27 +120,49 @@ def apply_cut(cut: Cut, mean: torch.Tensor | None = None) -> None:
     out = cut.layer.part(cut.row.out)
     if mean is not None:
         _fold(out, mean, cut.removed)
+    for module, rows in makers(cut):
+        _keep_outputs(module, rows)
     if isinstance(cut.row, FfnRow):
-        _cut_ffn(cut, cut.row)
+        _tell(cut.layer.part(cut.row.into[0].rpartition(".")[0]), {"intermediate_size": len(cut.neurons)})
     else:
-        _cut_attention(cut, cut.row)
+        _tell_attention(cut, cut.row)
     _keep_inputs(out, cut.neurons)
 
 
-def _cut_ffn(cut: Cut, row: FfnRow) -> None:
-    rows = cut.neurons
-    if row.fused:
-        rows = (*rows, *(cut.info.width + n for n in rows))
-    for path in row.into:
-        _keep_outputs(cut.layer.part(path), rows)
-    owner = cut.layer.part(row.into[0].rpartition(".")[0])
-    _tell(owner, {"intermediate_size": len(cut.neurons)})
+def makers(cut: Cut) -> Iterator[tuple[nn.Module, tuple[int, ...]]]:
+    """The linear modules that make a site's neurons, or its queries, keys and values, with the rows that are left."""
+    if isinstance(cut.row, AttentionRow):
+        rows = _qkv_rows(cut, cut.row)
+    else:
+        both = (*cut.neurons, *(cut.info.width + n for n in cut.neurons)) if cut.row.fused else cut.neurons
+        rows = (both,) * len(cut.row.into)
+    return ((cut.layer.part(path), own) for path, own in zip(cut.row.into, rows, strict=True))
 
 
-def _cut_attention(cut: Cut, row: AttentionRow) -> None:
-    rows = qkv_rows(cut, row)
-    for path, kept in zip(row.qkv, rows, strict=True):
-        _keep_outputs(cut.layer.part(path), kept)
+def weights_of(cut: Cut) -> Iterator[tuple[nn.Parameter, int, tuple[int, ...]]]:
+    """The parameters of a site's neurons, the dimension along which they lie, and the places that are left of it.
+
+    Rows of the matrices that make the neurons, with their biases, and last their columns of the output projection.
+    """
+    for made_by, rows in makers(cut):
+        yield from outputs_of(made_by, rows)
+    yield inputs_of(cut.layer.part(cut.row.out), cut.neurons)
+
+
+def outputs_of(module: Any, rows: tuple[int, ...]) -> Iterator[tuple[nn.Parameter, int, tuple[int, ...]]]:
+    """Some outputs of a linear module: their rows of the weight, and of the bias where there is one."""
+    yield module.weight, 1 - _input_dim(module), rows
+    if module.bias is not None:
+        yield module.bias, 0, rows
+
+
+def inputs_of(module: Any, columns: tuple[int, ...]) -> tuple[nn.Parameter, int, tuple[int, ...]]:
+    """Some inputs of a linear module: their columns of the weight."""
+    return module.weight, _input_dim(module), columns
+
+
+def _tell_attention(cut: Cut, row: AttentionRow) -> None:
+    """Cuts what else there is of each head, and writes the new sizes where the module keeps them."""
     owner: Any = cut.layer.part(row.qkv[0].rpartition(".")[0])
     for path in row.per_head:
         if hasattr(owner, path.rpartition(".")[2]):
@@ -157,7 +174,7 @@ def _cut_attention(cut: Cut, row: AttentionRow) -> None:
         owner.config = LayerConfig(owner.config, {row.heads: heads})
 
 
-def qkv_rows(cut: Cut, row: AttentionRow) -> tuple[tuple[int, ...], ...]:
+def _qkv_rows(cut: Cut, row: AttentionRow) -> tuple[tuple[int, ...], ...]:
     """The output rows that are left of each of the row's `qkv` modules."""
     size = cut.info.head_dim or 1
     total, shared = cut.info.num_heads or 1, cut.info.num_kv_heads or 1

@@ -141,6 +141,15 @@ class LoadedModel:
             )
         return True
 
+    def original_width(self, site: Site) -> int:
+        """Neurons of a site, those that were removed from the model included.
+
+        Raises:
+            AddressError: if the model has no such site.
+        """
+        kept = self.lineage.kept.get(site) if self.lineage else None
+        return kept.original_width if kept else self.sites.info(site).width
+
     def physical(self, site: Site, neurons: Sequence[int]) -> tuple[int, ...]:
         """Places in this model's tensors of neurons given by their original numbers.
 

@@ -56,20 +56,10 @@ def physical_neurons(loaded: LoadedModel, site: Site, neurons: Array, param: str
     return places
 
 
-def original_width(loaded: LoadedModel, site: Site) -> int:
-    """Neurons of a site, those that were removed from the model included.
-
-    Raises:
-        AddressError: if the model has no such site.
-    """
-    kept = loaded.lineage.kept.get(site) if loaded.lineage else None
-    return kept.original_width if kept else loaded.sites.info(site).width
-
-
 def _at_one_site(address: str, loaded: LoadedModel) -> tuple[Site, Array]:
     site = Neurons.site_of(address)
     info = loaded.sites.info(site)
-    width = original_width(loaded, site)
+    width = loaded.original_width(site)
     if address.rstrip().endswith("[*]"):
         return site, np.asarray(loaded.original(site, range(info.width)), dtype=np.int64)
     chosen = Neurons.parse(address, width=width, head_dim=info.head_dim)

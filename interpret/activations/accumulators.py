@@ -10,15 +10,16 @@ import numpy as np
 from neurodial.control.addresses import Site, Stack
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.activations.blocks import Block, Level
+from neurodial.interpret.activations.blocks import Block, Level, join_blocks
 from neurodial.interpret.activations.extract import Extraction, extract_window, windows
-from neurodial.interpret.activations.sketches import LabelCovariances, LabelQuantiles
+from neurodial.interpret.activations.sketches import LabelQuantiles
 from neurodial.interpret.activations.statistics import LabelMoments, PairMoments
 from neurodial.interpret.common.executors import Executor
 from neurodial.interpret.common.progress import progress
 from neurodial.interpret.corpora.corpus import SPLITS, Corpus, Example, Split
 
 Array = np.ndarray[Any, Any]
+LABELS = (1, 2)  # class numbers of the two labels of minimal pairs
 MAX_VALUES = 50_000_000  # numbers that a sample of rows may hold: 200 MB
 
 
@@ -89,7 +90,7 @@ def _filled(
     return sinks, len(window)
 
 
-Summary = TypeVar("Summary", LabelMoments, LabelCovariances, LabelQuantiles)
+Summary = TypeVar("Summary", LabelMoments, LabelQuantiles)
 
 
 class _ByLabel(Generic[Summary]):
@@ -135,13 +136,6 @@ class LabelStatistics(_ByLabel[LabelMoments]):
 
     def _empty(self, width: int) -> LabelMoments:
         return LabelMoments(len(self.classes), width)
-
-
-class CovarianceStatistics(_ByLabel[LabelCovariances]):
-    """Per-label covariances of each site's neurons, and their correlations; (labels, neurons, neurons) of memory."""
-
-    def _empty(self, width: int) -> LabelCovariances:
-        return LabelCovariances(len(self.classes), width)
 
 
 class QuantileStatistics(_ByLabel[LabelQuantiles]):
@@ -211,15 +205,6 @@ class Collector:
         return joint.where(np.sort(np.concatenate(chosen)))
 
 
-def join_blocks(blocks: list[Block]) -> Block:
-    """One block of the rows of several."""
-    first = blocks[0]
-    names = ("examples", "words", "types", "labels", "pairs", "splits")
-    columns = {name: np.concatenate([getattr(b, name) for b in blocks]) for name in names}
-    values = {site: np.concatenate([b.values[site] for b in blocks]) for site in first.values}
-    return Block(first.stack, first.level, **columns, values=values)
-
-
 def _hashes(block: Block, seed: int) -> Array:
     """A 64-bit hash (splitmix64) of example, word and seed for each row."""
     z = (block.examples.astype(np.uint64) << np.uint64(20)) + block.words.astype(np.uint64)
@@ -239,24 +224,18 @@ class PairedTokens:
     """
 
     def __init__(
-        self,
-        sites: Iterable[Site],
-        labels: tuple[int, int] = (1, 2),
-        *,
-        level: Level = "piece",
-        splits: tuple[Split, ...] = ("train",),
+        self, sites: Iterable[Site], *, level: Level = "piece", splits: tuple[Split, ...] = ("train",)
     ) -> None:
         self.level = level
-        self.labels = labels
         self.moments: dict[Site, PairMoments] = {}
         self._sites = tuple(sites)
         self._splits = splits
         self._numbers = [SPLITS.index(split) for split in splits]
-        self._waiting: dict[tuple[Stack, int], tuple[int, dict[int, Block]]] = {}
+        self._waiting: dict[tuple[Stack, int], Block] = {}
 
     def fresh(self) -> "PairedTokens":
         """One with the same settings that has seen nothing."""
-        return PairedTokens(self._sites, self.labels, level=self.level, splits=self._splits)
+        return PairedTokens(self._sites, level=self.level, splits=self._splits)
 
     def merge(self, other: "PairedTokens") -> "PairedTokens":
         """Adds what another one has seen; both sentences of a pair must have come to the same one."""
@@ -269,12 +248,12 @@ class PairedTokens:
         wanted = [site for site in self._sites if site in block.values]
         if block.level != self.level or not wanted:
             return
-        mask = np.isin(block.labels, self.labels) & (block.pairs >= 0) & np.isin(block.splits, self._numbers)
+        mask = np.isin(block.labels, LABELS) & (block.pairs >= 0) & np.isin(block.splits, self._numbers)
         rows = block.where(mask)
         found: list[tuple[Block, int, Block, int]] = []
         for example in np.unique(rows.examples).tolist():
             one = rows.where(rows.examples == example)
-            found += self._join(int(one.pairs[0]), example, one)
+            found += self._join(int(one.pairs[0]), one)
         for site in wanted:
             moments = self.moments.setdefault(site, PairMoments.empty(block.values[site].shape[1]))
             if found:
@@ -282,17 +261,16 @@ class PairedTokens:
                 b = np.stack([second.values[site][j] for _, _, second, j in found])
                 moments.update(a, b)
 
-    def _join(self, pair: int, example: int, rows: Block) -> list[tuple[Block, int, Block, int]]:
+    def _join(self, pair: int, rows: Block) -> list[tuple[Block, int, Block, int]]:
         """The pairs of rows that this example completes."""
-        key = (rows.stack, pair)
-        if key not in self._waiting:
-            self._waiting[key] = (example, {int(rows.labels[0]): rows})
+        other = self._waiting.pop((rows.stack, pair), None)
+        if other is None:
+            self._waiting[rows.stack, pair] = rows
             return []
-        _, sides = self._waiting.pop(key)
-        sides[int(rows.labels[0])] = rows
-        if set(sides) != set(self.labels):
+        sides = {int(side.labels[0]): side for side in (other, rows)}
+        if len(sides) < 2:
             return []
-        first, second = sides[self.labels[0]], sides[self.labels[1]]
+        first, second = (sides[label] for label in LABELS)
         return [(first, i, second, j) for i, j in paired_pieces(first.words, second.words)]
 
 

@@ -1,6 +1,7 @@
 """Blocks of rows: what extraction hands on, and what a store keeps."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
@@ -18,6 +19,7 @@ from neurodial.interpret.corpora.corpus import SPLITS, Example, Sentence
 Array = np.ndarray[Any, Any]
 Level = Literal["piece", "word", "sentence"]
 UNKNOWN = -1
+COLUMNS = ("examples", "words", "types", "labels", "pairs", "splits")
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,20 @@ class Block:
 
     def where(self, mask: Array) -> "Block":
         """The rows for which `mask` holds."""
-        rows = {name: getattr(self, name)[mask] for name in ("examples", "words", "types", "labels", "pairs", "splits")}
+        rows = {name: getattr(self, name)[mask] for name in COLUMNS}
         return replace(self, values={site: x[mask] for site, x in self.values.items()}, **rows)
+
+    def matrix(self, sites: Iterable[Site] | None = None) -> Array:
+        """(n, neurons) of some sites side by side; by default of all of them."""
+        return np.concatenate([self.values[site] for site in (self.values if sites is None else sites)], axis=1)
+
+
+def join_blocks(blocks: list[Block]) -> Block:
+    """One block of the rows of several."""
+    first = blocks[0]
+    columns = {name: np.concatenate([getattr(b, name) for b in blocks]) for name in COLUMNS}
+    values = {site: np.concatenate([b.values[site] for b in blocks]) for site in first.values}
+    return Block(first.stack, first.level, **columns, values=values)
 
 
 def labelled_rows(

@@ -1,6 +1,5 @@
 """Measuring a calibration: mean and deviation of every neuron of every site, in one streaming pass over a corpus."""
 
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +12,7 @@ from neurodial.interpret.activations.accumulators import stream
 from neurodial.interpret.activations.blocks import Block
 from neurodial.interpret.activations.extract import Extraction
 from neurodial.interpret.activations.statistics import LabelMoments
-from neurodial.interpret.common.versions import package_versions
+from neurodial.interpret.common.versions import package_versions, time_now
 from neurodial.interpret.corpora.corpus import Corpus
 
 Array = np.ndarray[Any, Any]
@@ -79,11 +78,11 @@ def calibrate_model(
         model_name=loaded.name,
         fingerprint=loaded.fingerprint,
         sites={site: _by_original_number(loaded, site, sink.moments[site]) for site in sites},
-        corpus={"name": corpus.name, "digest": corpus.digest, "size": corpus.size},
+        corpus=corpus.described,
         tokens=tokens,
         decoder=chosen,
         versions=package_versions(),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=time_now(),
     )
 
 
@@ -106,14 +105,7 @@ def decoder_input(
 
 
 def _by_original_number(loaded: LoadedModel, site: Site, moments: LabelMoments) -> SiteStatistics:
-    mean, std = moments.mean[0], np.sqrt(moments.variance[0])
-    kept = loaded.lineage.kept.get(site) if loaded.lineage else None
-    if kept is not None:
-        mean, std = (_spread(x, kept.indices, kept.original_width) for x in (mean, std))
-    return SiteStatistics(int(moments.count[0]), mean.astype(np.float32), std.astype(np.float32))
-
-
-def _spread(values: Array, places: tuple[int, ...], width: int) -> Array:
-    spread = np.full(width, np.nan)
-    spread[list(places)] = values
-    return spread
+    mean, std = np.full((2, loaded.original_width(site)), np.nan, dtype=np.float32)
+    places = list(loaded.original(site, range(moments.mean.shape[1])))
+    mean[places], std[places] = moments.mean[0], np.sqrt(moments.variance[0])
+    return SiteStatistics(int(moments.count[0]), mean, std)

@@ -17,13 +17,13 @@ from neurodial.control.addresses import Site, Stack
 from neurodial.control.errors import BadInput
 from neurodial.control.models.capture import capture
 from neurodial.control.models.loading import LoadedModel
+from neurodial.control.text.batching import by_length, padded
 from neurodial.control.text.pieces import Encoded, encode
 from neurodial.control.text.pooling import Pooling, SentencePooling, WordPooling, sentence_places, word_places
 from neurodial.interpret.activations.blocks import Block, Level, labelled_rows
 from neurodial.interpret.corpora.corpus import Example, Sentence, label_differences
 
 Array = np.ndarray[Any, Any]
-EFFICIENT = 512  # tokens of a batch that is large enough to be followed by another one
 PADDING = 0.2  # share of a batch's tokens
 
 
@@ -94,7 +94,7 @@ def extract_window(
     if plan.decoder == "own" and _wants_decoder(loaded, plan):
         window = _with_own_output(loaded, window, plan)
     items = [_item(loaded, example, plan) for example in window]
-    for batch in _batches(items, plan.batch_tokens):
+    for batch in by_length(items, _length, plan.batch_tokens, most_padding=PADDING):
         groups = [
             group
             for stack in ("encoder", "decoder")
@@ -124,28 +124,12 @@ def windows(examples: Iterable[Example], size: int) -> Iterator[list[Example]]:
         yield window
 
 
-def _batches(items: list[_Item], batch_tokens: int) -> Iterator[list[_Item]]:
-    """Batches of similar length whose padded size stays within `batch_tokens`, and whose padding within a share."""
-    batch: list[_Item] = []
-    size = tokens = 0
-    for item in sorted(items, key=_length):
-        length = _length(item)
-        grown = (len(batch) + 1) * length
-        if batch and (grown > batch_tokens or (size >= EFFICIENT and tokens + length < (1 - PADDING) * grown)):
-            yield batch
-            batch, tokens, grown = [], 0, length
-        batch.append(item)
-        size, tokens = grown, tokens + length
-    if batch:
-        yield batch
-
-
 def _length(item: _Item) -> int:
     return max(len(item.source.ids), len(item.target.ids) if item.target else 0)
 
 
 def _item(loaded: LoadedModel, example: Example, plan: Extraction) -> _Item:
-    limit = max_length(loaded)
+    limit = loaded.max_length
     source = encode(loaded.tokenizer, example.source, max_length=limit)
     if not _wants_decoder(loaded, plan):
         return _Item(example, source, None)
@@ -155,18 +139,6 @@ def _item(loaded: LoadedModel, example: Example, plan: Extraction) -> _Item:
             hint="give the corpus a target column, or run the decoder on the model's own output",
         )
     return _Item(example, source, encode(loaded.tokenizer, example.target, max_length=limit, target=True))
-
-
-def max_length(loaded: LoadedModel) -> int:
-    """Tokens that fit into the model."""
-    return loaded.max_length
-
-
-def _padded(rows: list[list[int]], fill: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    longest = max(len(row) for row in rows)
-    ids = torch.tensor([row + [fill] * (longest - len(row)) for row in rows], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
-    return ids, mask
 
 
 @torch.inference_mode()
@@ -180,12 +152,12 @@ def _forward(loaded: LoadedModel, batch: list[_Item], plan: Extraction, groups: 
                 group.values[site] = group.pooling(x).cpu().numpy()
 
     fill = loaded.tokenizer.pad_token_id or 0
-    ids, mask = _padded([list(item.source.ids) for item in batch], fill, model.device)
+    ids, mask = padded([item.source.ids for item in batch], fill, model.device)
     with capture(model, plan.sites, loaded.sites, keep):
         if _wants_decoder(loaded, plan):
             start = int(model.config.decoder_start_token_id)
-            shifted = [[start, *(item.target.ids[:-1] if item.target else ())] for item in batch]
-            decoder_ids, decoder_mask = _padded(shifted, fill, model.device)
+            shifted = [(start, *(item.target.ids[:-1] if item.target else ())) for item in batch]
+            decoder_ids, decoder_mask = padded(shifted, fill, model.device)
             model.base_model(
                 input_ids=ids, attention_mask=mask,
                 decoder_input_ids=decoder_ids, decoder_attention_mask=decoder_mask, use_cache=False,
@@ -246,13 +218,11 @@ def _places(tokens: Encoded, level: Level, plan: Extraction) -> Iterator[tuple[i
 @torch.inference_mode()
 def _with_own_output(loaded: LoadedModel, window: list[Example], plan: Extraction) -> list[Example]:
     """The examples with the model's greedy output as target side, words that differ within a pair labelled."""
-    limit = max_length(loaded)
+    limit = loaded.max_length
     texts: dict[int, str] = {}
     items = [_Item(e, encode(loaded.tokenizer, e.source, max_length=limit), None) for e in window]
-    for batch in _batches(items, plan.batch_tokens):
-        ids, mask = _padded(
-            [list(i.source.ids) for i in batch], loaded.tokenizer.pad_token_id or 0, loaded.model.device
-        )
+    for batch in by_length(items, _length, plan.batch_tokens, most_padding=PADDING):
+        ids, mask = padded([i.source.ids for i in batch], loaded.tokenizer.pad_token_id or 0, loaded.model.device)
         generate: Any = loaded.model.generate
         out = generate(input_ids=ids, attention_mask=mask, num_beams=1, do_sample=False, max_new_tokens=limit - 1)
         for item, text in zip(batch, loaded.tokenizer.batch_decode(out, skip_special_tokens=True), strict=True):

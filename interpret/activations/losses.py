@@ -7,7 +7,7 @@
 | encoder-only | of the tokens that are masked, one in seven, drawn by the seed |
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -18,13 +18,14 @@ from torch.nn import functional
 from neurodial.control.addresses import Stack
 from neurodial.control.errors import CorpusError, ModelError
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.activations.extract import max_length
+from neurodial.control.text.batching import by_length, padded
 from neurodial.interpret.activations.generation import generate_ids
 from neurodial.interpret.corpora.corpus import Corpus, Example
 
 IGNORED = -100
 MASKED_SHARE = 0.15
 WINDOW = 1024  # examples that are sorted by length together
+BATCH_TOKENS = 2048  # padded tokens of a batch
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,8 @@ class TokenRow:
     source: tuple[int, ...]
     target: tuple[int, ...] = ()
 
-    @property
-    def length(self) -> int:
-        """Of its longer side."""
+    def longest(self) -> int:
+        """Tokens of its longer side."""
         return max(len(self.source), len(self.target))
 
 
@@ -60,7 +60,6 @@ def loss_batches(
     corpus: Corpus,
     *,
     decoder: Literal["reference", "own"] | None = None,
-    batch_tokens: int = 2048,
     seed: int = 0,
 ) -> Iterator[tuple[LossBatch, int]]:
     """Batches of similar length, in an order that corpus and seed decide, each with its number of examples.
@@ -69,7 +68,6 @@ def loss_batches(
         loaded: the model.
         corpus: any text.
         decoder: see `interpret.activations.calibration.decoder_input`, which chooses it.
-        batch_tokens: padded tokens of a batch.
         seed: of the masks.
 
     Raises:
@@ -79,7 +77,7 @@ def loss_batches(
     draw = torch.Generator().manual_seed(seed)
     for window in _windows(corpus):
         rows = token_rows(loaded, window, decoder)
-        for batch in length_groups(sorted(rows, key=lambda row: row.length), batch_tokens):
+        for batch in by_length(rows, TokenRow.longest, BATCH_TOKENS):
             yield loss_batch(loaded, batch, draw), len(batch)
 
 
@@ -93,13 +91,13 @@ def token_rows(
     loaded: LoadedModel, examples: Sequence[Example], decoder: Literal["reference", "own"] | None
 ) -> list[TokenRow]:
     """The token ids of examples, cut to the model's length."""
-    options: dict[str, Any] = {"truncation": True, "max_length": max_length(loaded)}
+    options: dict[str, Any] = {"truncation": True, "max_length": loaded.max_length}
     texts = [example.source.text for example in examples]
     sources = [tuple(ids) for ids in loaded.tokenizer(texts, **options)["input_ids"]]
     if loaded.family != "encoder-decoder":
         return [TokenRow(source) for source in sources]
     if decoder == "own":
-        targets = generate_ids(loaded, texts, max_new_tokens=max_length(loaded) - 1)
+        targets = generate_ids(loaded, texts, max_new_tokens=loaded.max_length - 1)
     else:
         missing = next((e for e in examples if e.target is None), None)
         if missing is not None:
@@ -109,27 +107,17 @@ def token_rows(
     return [TokenRow(source, tuple(target)) for source, target in zip(sources, targets, strict=True)]
 
 
-def length_groups(rows: Iterable[TokenRow], batch_tokens: int) -> Iterator[list[TokenRow]]:
-    """Batches of rows that are sorted by length already; rows times the longest row is at most `batch_tokens`."""
-    group: list[TokenRow] = []
-    for row in rows:
-        if group and (len(group) + 1) * row.length > batch_tokens:
-            yield group
-            group = []
-        group.append(row)
-    if group:
-        yield group
-
-
 def loss_batch(loaded: LoadedModel, rows: Sequence[TokenRow], draw: torch.Generator) -> LossBatch:
     """Pads rows on the right and sets what they should predict."""
-    ids, mask = _padded(loaded, [row.source for row in rows])
-    inputs = {"input_ids": ids, "attention_mask": mask.long()}
+    fill, device = loaded.tokenizer.pad_token_id or 0, loaded.model.device
+    ids, real = padded([row.source for row in rows], fill, device)
+    inputs, mask = {"input_ids": ids, "attention_mask": real}, real.bool()
     if loaded.family == "encoder-decoder":
         start = int(loaded.model.config.decoder_start_token_id)
-        shifted, decoder_mask = _padded(loaded, [(start, *row.target[:-1]) for row in rows])
-        targets, _ = _padded(loaded, [row.target for row in rows])
-        inputs |= {"decoder_input_ids": shifted, "decoder_attention_mask": decoder_mask.long()}
+        shifted, decoder_real = padded([(start, *row.target[:-1]) for row in rows], fill, device)
+        targets, _ = padded([row.target for row in rows], fill, device)
+        inputs |= {"decoder_input_ids": shifted, "decoder_attention_mask": decoder_real}
+        decoder_mask = decoder_real.bool()
         return LossBatch(
             inputs, targets.masked_fill(~decoder_mask, IGNORED), {"encoder": mask, "decoder": decoder_mask}
         )
@@ -140,14 +128,6 @@ def loss_batch(loaded: LoadedModel, rows: Sequence[TokenRow], draw: torch.Genera
     hidden = _masked_places(loaded, ids, mask, draw)
     masked = ids.masked_fill(hidden, int(loaded.tokenizer.mask_token_id))
     return LossBatch(inputs | {"input_ids": masked}, ids.masked_fill(~hidden, IGNORED), {"encoder": mask})
-
-
-def _padded(loaded: LoadedModel, rows: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
-    fill, longest = loaded.tokenizer.pad_token_id or 0, max(1, *(len(row) for row in rows))
-    device = loaded.model.device
-    ids = torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], device=device)
-    mask = torch.tensor([[i < len(row) for i in range(longest)] for row in rows], device=device)
-    return ids, mask
 
 
 def _masked_places(loaded: LoadedModel, ids: torch.Tensor, mask: torch.Tensor, draw: torch.Generator) -> torch.Tensor:

@@ -20,14 +20,13 @@ from neurodial.control.addresses import Site, Stack
 from neurodial.control.artifacts.files import write_atomically
 from neurodial.control.errors import FingerprintError, StoreError
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.activations.blocks import Block, Level
+from neurodial.interpret.activations.blocks import COLUMNS, Block, Level
 from neurodial.interpret.activations.extract import Extraction
 from neurodial.interpret.corpora.corpus import Corpus, Example
 
 Array = np.ndarray[Any, Any]
 FORMAT_VERSION = 1
 MANIFEST = "store.json"
-COLUMNS = ("examples", "words", "types", "labels", "pairs", "splits")
 CORPUS_FIELDS = ("name", "labels", "size", "counts", "digest", "paired", "parallel", "word_labels", "num_problems")
 
 

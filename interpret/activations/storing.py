@@ -19,10 +19,9 @@ from neurodial.control.artifacts.files import write_atomically
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.errors import StoreError
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.activations.accumulators import join_blocks
-from neurodial.interpret.activations.blocks import Block, Level
+from neurodial.interpret.activations.blocks import COLUMNS, Block, Level, join_blocks
 from neurodial.interpret.activations.extract import Extraction, extract_window, windows
-from neurodial.interpret.activations.store import COLUMNS, CORPUS_FIELDS, MANIFEST, ActivationStore
+from neurodial.interpret.activations.store import CORPUS_FIELDS, MANIFEST, ActivationStore
 from neurodial.interpret.common.executors import Executor
 from neurodial.interpret.common.progress import progress
 from neurodial.interpret.corpora.corpus import Corpus, Example

@@ -1,9 +1,15 @@
-"""The versions of the packages that made an artifact."""
+"""What made an artifact, and when: versions of packages, and the time."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = ("neurodial", "torch", "transformers", "numpy")
+
+
+def time_now() -> str:
+    """The time of writing, to the second, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:

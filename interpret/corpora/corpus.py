@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.errors import CorpusError
@@ -157,6 +157,11 @@ class Corpus:
     problems: tuple[BadRow, ...] = ()
     num_problems: int = 0
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """Name, digest and size, for reports and artifacts."""
+        return {"name": self.name, "digest": self.digest, "size": self.size}
+
     def __iter__(self) -> Iterator[Example]:
         return (row for row in self.read() if isinstance(row, Example))
 
@@ -210,14 +215,15 @@ class Corpus:
         if limit >= self.size and splits == SPLITS:
             return self
         from_splits = (example for example in self if example.split in splits)
-        chosen = heapq.nsmallest(limit, from_splits, key=lambda e: (_draw(seed, e), e.number))
+        chosen = heapq.nsmallest(limit, from_splits, key=lambda e: (lot(seed, e.key or e.source.text), e.number))
         where = "" if splits == SPLITS else f" of {' and '.join(splits)}"
         name = f"{self.name} ({len(chosen)} examples{where}, seed {seed})"
         return Corpus.of(name, sorted(chosen, key=lambda e: e.number))
 
 
-def _draw(seed: int, example: Example) -> bytes:
-    return hashlib.sha256(f"{seed}\0{example.key or example.source.text}".encode()).digest()
+def lot(seed: int, text: str) -> bytes:
+    """What decides which texts are drawn: those with the smallest hash of the seed and the text."""
+    return hashlib.sha256(f"{seed}\0{text}".encode()).digest()
 
 
 class _Scan:

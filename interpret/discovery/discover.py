@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import numpy as np
@@ -11,30 +10,23 @@ from neurodial.control.addresses import Site
 from neurodial.control.artifacts.neuron_set import NeuronSet, ReadOut, Recommended
 from neurodial.control.errors import BadInput, CorpusError
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.activations.sketches import LabelQuantiles
-from neurodial.interpret.activations.statistics import LabelMoments, PairSummary
+from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.activations.store import ActivationStore
 from neurodial.interpret.common.executors import Executor
-from neurodial.interpret.common.versions import PACKAGES, package_versions
+from neurodial.interpret.common.versions import PACKAGES, package_versions, time_now
 from neurodial.interpret.corpora.corpus import Corpus
-from neurodial.interpret.discovery.causal import check_settings, default_patterns, rank_causally
+from neurodial.interpret.discovery.causal import rank_causally
 from neurodial.interpret.discovery.tuned import Tuned, tune
 from neurodial.interpret.discovery.tuning import TuningSettings
 from neurodial.interpret.evidence.gathering import Finding, gather_evidence
 from neurodial.interpret.evidence.settings import Level
-from neurodial.interpret.gathering.assemble import (
-    QUANTILE_LEVELS,
-    Gathered,
-    Ranked,
-    choose,
-    in_original_numbers,
-    site_neurons,
-)
+from neurodial.interpret.gathering.assemble import QUANTILE_LEVELS, choose, in_original_numbers, site_neurons
 from neurodial.interpret.gathering.gather import check_gathered, check_labels, gather, train_readouts
 from neurodial.interpret.gathering.maps import explained
 from neurodial.interpret.gathering.plan import GatheringPlan, match_sites
 from neurodial.interpret.gathering.readout import ReadOutSettings
-from neurodial.interpret.methods.registry import CausalMethod, RankingMethod, make_ranker
+from neurodial.interpret.methods.contracts import CausalMethod, RankingMethod
+from neurodial.interpret.methods.registry import make_ranker
 
 Array = np.ndarray[Any, Any]
 Watch = Callable[[RankingMethod, tuple[Site, ...]], None]
@@ -122,23 +114,26 @@ def discover(
     """
     method = make_ranker(job.method, **job.params)
     stored = tuple(str(site) for site in store.sites) if store else ()
-    sites = match_sites(loaded, job.sites or stored or default_patterns(loaded, method))
+    default = method.default_patterns(loaded) if isinstance(method, CausalMethod) else ()
+    sites = match_sites(loaded, job.sites or stored or default)
     if job.top < 1:
         raise BadInput(f"top={job.top}: a set has at least one neuron", param="top")
     _check_corpus(corpus, method)
-    is_sketched = isinstance(method, RankingMethod) and method.streams == "quantiles"
+    is_sketched = isinstance(method, RankingMethod) and method.sketched
     data = gather(loaded, corpus, job.gathering(sites, quantiles=is_sketched), store, executor)
     check_gathered(corpus, data)
     measured: dict[str, Any] = {}
     if isinstance(method, RankingMethod):
-        ranked = rank(method, data, sites, watch)
+        scores = rank(method, data, sites, watch)
     else:
-        ranked, measured["task"] = _ranked_causally(loaded, corpus, method, sites, job)
+        scores, measured["task"] = rank_causally(
+            method, loaded, corpus, sites, examples=job.examples, seed=job.seed, decoder=job.decoder
+        )
     readouts, report = train_readouts(data, sites, job.readout)
-    tuned = _tuned(loaded, corpus, data, ranked, readouts, job) if job.tuning else None
-    ranked = tuned.ranked if tuned else ranked
-    chosen = choose(ranked, job.top)
-    parts = tuple(site_neurons(data, r, chosen[r.site], ridge=job.ridge) for r in ranked if r.site in chosen)
+    tuned = _tuned(loaded, corpus, data, scores, readouts, job.tuning, job) if job.tuning else None
+    scores = tuned.scores if tuned else scores
+    chosen = choose(scores, job.top)
+    parts = tuple(site_neurons(data, s, scores[s], chosen[s], ridge=job.ridge) for s in scores if s in chosen)
     readouts = tuple(r for r in readouts if r.site in chosen)
     finding = Finding(loaded, corpus, data, method, chosen, readouts, job.seed, other)
     evidence: dict[str, Any] = {"readout": report} if report else {}
@@ -163,32 +158,15 @@ def discover(
             op, "concept" if readouts else "all", dict.fromkeys(corpus.labels, float(strength)), None
         ),
         evidence=evidence,
-        provenance=_provenance(corpus, job, method, sites, sum(len(r.scores) for r in ranked)),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        provenance=_provenance(corpus, job, method, sites, sum(map(len, scores.values()))),
+        created=time_now(),
     )
     return replace(found, evidence=gather_evidence(finding, found, job.evidence) | evidence)
 
 
-def _ranked_causally(
-    loaded: LoadedModel, corpus: Corpus, method: CausalMethod, sites: tuple[Site, ...], job: Discovery
-) -> tuple[list[Ranked], dict[str, Any]]:
-    """Every neuron's score, and what is known of the task."""
-    check_settings(method)
-    found = rank_causally(
-        method,
-        loaded,
-        corpus,
-        sites,
-        examples=job.examples,
-        seed=job.seed,
-        decoder="own" if job.decoder == "own" else None,
-    )
-    return found.ranked, found.report
-
-
 def _check_corpus(corpus: Corpus, method: RankingMethod | CausalMethod) -> None:
     check_labels(corpus)
-    if isinstance(method, RankingMethod) and method.streams == "pairs" and not corpus.paired:
+    if isinstance(method, RankingMethod) and method.paired and not corpus.paired:
         raise CorpusError(
             f"{corpus.name}: {method.slug} needs minimal pairs",
             hint="use pairs:FILE, contrast:FILE or grammar:tense, or --method probeless",
@@ -196,63 +174,32 @@ def _check_corpus(corpus: Corpus, method: RankingMethod | CausalMethod) -> None:
 
 
 def rank(
-    method: RankingMethod,
-    data: Gathered,
-    sites: tuple[Site, ...],
-    watch: Watch | None = None,
-) -> list[Ranked]:
+    method: RankingMethod, data: Gathered, sites: tuple[Site, ...], watch: Watch | None = None
+) -> dict[Site, Array]:
     """Scores of all neurons of all sites; the sites of one stack are ranked together, on the same rows."""
-    ranked: list[Ranked] = []
+    scores: dict[Site, Array] = {}
     for stack in dict.fromkeys(site.stack for site in sites):
-        here = [site for site in sites if site.stack == stack]
-        _fit(method, data, here)
+        here = tuple(site for site in sites if site.stack == stack)
+        method.fit_from(data, here)
         if watch is not None:
-            watch(method, tuple(here))
+            watch(method, here)
         widths = np.cumsum([data.moments[site].mean.shape[1] for site in here])[:-1]
-        ranked += [Ranked(s, part) for s, part in zip(here, np.split(method.scores_, widths), strict=True)]
-    return ranked
-
-
-def _fit(method: RankingMethod, data: Gathered, sites: list[Site]) -> None:
-    fitted: Any = method
-    if method.streams == "labels":
-        fitted.fit_moments(LabelMoments.concatenate([data.moments[s].select(data.contrast) for s in sites]))
-    elif method.streams == "pairs":
-        if not data.pairs:
-            raise CorpusError(
-                f"{method.slug} compares tokens of minimal pairs, and the store holds none",
-                hint="extract them too: --level word --level piece",
-            )
-        fitted.fit_pairs(PairSummary.concatenate([data.pairs[s].summary() for s in sites]))
-    else:
-        sample = data.samples[sites[0].stack]
-        rows = sample.where((sample.splits == 0) & np.isin(sample.labels, data.contrast))
-        is_sampled = len(rows) < data.moments[sites[0]].count[data.contrast].sum()
-        if method.streams == "quantiles" and data.sketches and is_sampled:  # a comparison of methods gathers none
-            fitted.fit_quantiles(LabelQuantiles.concatenate([data.sketches[s].select(data.contrast) for s in sites]))
-            return
-        method.fit(np.concatenate([rows.values[s] for s in sites], axis=1), rows.labels)
+        scores |= zip(here, np.split(method.scores_, widths), strict=True)
+    return scores
 
 
 def _tuned(
     loaded: LoadedModel,
     corpus: Corpus,
     data: Gathered,
-    ranked: list[Ranked],
+    scores: dict[Site, Array],
     readouts: tuple[ReadOut, ...],
+    settings: TuningSettings,
     job: Discovery,
 ) -> Tuned:
     """Maps of whole sites, fitted through the model and narrowed to the set's size."""
-    whole = [site_neurons(data, r, np.arange(len(r.scores)), ridge=job.ridge) for r in ranked]
-    return tune(
-        loaded,
-        corpus,
-        whole,
-        readouts,
-        keep=job.top,
-        max_pairs=job.tuning_pairs,
-        settings=job.tuning or TuningSettings(),
-    )
+    whole = [site_neurons(data, s, own, np.arange(len(own)), ridge=job.ridge) for s, own in scores.items()]
+    return tune(loaded, corpus, whole, readouts, keep=job.top, max_pairs=job.tuning_pairs, settings=settings)
 
 
 def _map_evidence(data: Gathered, site: Site, maps: dict[str, Any], indices: Array) -> dict[str, float]:

@@ -13,7 +13,7 @@ from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.gates import ConceptGate
 from neurodial.interpret.corpora.corpus import Corpus, Split
 from neurodial.interpret.discovery.tuning import TrainableMap, TuningSettings, both_ways, fit_maps, held_out_loss
-from neurodial.interpret.gathering.assemble import Ranked, choose
+from neurodial.interpret.gathering.assemble import choose
 
 MAX_HELD_OUT = 512  # pairs on which the loss is reported
 
@@ -23,12 +23,12 @@ class Tuned:
     """The outcome.
 
     Attributes:
-        ranked: every neuron of the sites, scored by the effect of writing it, signed as its shift to the last label.
+        scores: site → (width,) the effect of writing each neuron, signed as its shift to the last label.
         maps: site → label → the map of the chosen neurons, in the order in which `choose` ranks them.
         report: number of pairs, and the loss on held-out pairs without control, before and after.
     """
 
-    ranked: list[Ranked]
+    scores: dict[Site, np.ndarray[Any, Any]]
     maps: dict[Site, dict[str, AffineMap]]
     report: dict[str, Any]
 
@@ -69,8 +69,8 @@ def tune(
         gates = {r.site: ConceptGate(r, (r.classes.index(other),)) for r in readouts}
         maps[to] = [TrainableMap(c.site, c.indices, c.maps[to], gates[c.site]) for c in candidates]
         fit_maps(loaded, maps[to], train[to], replace(settings, steps=max(1, settings.steps // 2), nested=()))
-    ranked = [_ranked(c, [maps[to][i] for to in labels], labels[-1]) for i, c in enumerate(candidates)]
-    chosen = choose(ranked, keep)
+    scores = {c.site: _scores(c, [maps[to][i] for to in labels], labels[-1]) for i, c in enumerate(candidates)}
+    chosen = choose(scores, keep)
     report: dict[str, Any] = {"examples": len(train[labels[0]]), "held_out_examples": len(held_out[labels[0]])}
     for to in labels:
         maps[to] = [m.narrowed(_places(m, chosen[m.site])) for m in maps[to] if m.site in chosen]
@@ -79,7 +79,7 @@ def tune(
             "loss_uncontrolled": held_out_loss(loaded, [], held_out[to]),
             "loss": held_out_loss(loaded, maps[to], held_out[to]),
         }
-    return Tuned(ranked, {site: {to: _map_at(maps[to], site) for to in labels} for site in chosen}, report)
+    return Tuned(scores, {site: {to: _map_at(maps[to], site) for to in labels} for site in chosen}, report)
 
 
 def pairs_of(corpus: Corpus, splits: tuple[Split, ...]) -> list[dict[str, str]]:
@@ -93,12 +93,12 @@ def pairs_of(corpus: Corpus, splits: tuple[Split, ...]) -> list[dict[str, str]]:
     return [pair for pair in found.values() if len(pair) == 2]
 
 
-def _ranked(candidate: SiteNeurons, both: Sequence[TrainableMap], last: str) -> Ranked:
+def _scores(candidate: SiteNeurons, both: Sequence[TrainableMap], last: str) -> np.ndarray[Any, Any]:
     """Importance of every neuron of a site over both directions; `candidate.indices` are all of its neurons."""
     scores = np.zeros(int(candidate.indices.max()) + 1)
     importance = np.sum([m.importance.numpy() / max(float(m.importance.sum()), 1e-12) for m in both], axis=0)
     scores[candidate.indices] = importance * np.where(candidate.delta[last] < 0, -1.0, 1.0)
-    return Ranked(candidate.site, scores)
+    return scores
 
 
 def _places(m: TrainableMap, indices: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -19,7 +19,6 @@ import torch
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.text.words import differing_words, split_words, word_spans
-from neurodial.interpret.activations.extract import max_length
 from neurodial.interpret.activations.generation import generate_ids
 from neurodial.interpret.activations.losses import TokenRow, loss_batch
 from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
@@ -102,17 +101,16 @@ def text_parts(loaded: LoadedModel, texts: Sequence[str]) -> list[Part]:
     Raises:
         BadInput: if there is nothing to predict in them.
     """
-    limit = max_length(loaded)
+    limit = loaded.max_length
     ids = [tuple(one) for one in loaded.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]]
     if loaded.family != "encoder-decoder":
-        rows = sorted((TokenRow(one) for one in ids if len(one) > 1), key=lambda row: row.length)
+        rows = [TokenRow(one) for one in ids if len(one) > 1]
     else:
         outputs = generate_ids(loaded, texts, max_new_tokens=min(64, limit - 1))
-        made = (TokenRow(source, tuple(out)) for source, out in zip(ids, outputs, strict=True))
-        rows = sorted(made, key=lambda row: row.length)
+        rows = [TokenRow(source, tuple(out)) for source, out in zip(ids, outputs, strict=True)]
     if not rows:
         raise BadInput("there is no text of more than one token to take a log-probability of")
-    return [Part(own) for own in _batches(loaded, rows)]
+    return [Part(own) for own in _batches(loaded, sorted(rows, key=TokenRow.longest))]
 
 
 def _batches(loaded: LoadedModel, rows: Sequence[TokenRow]) -> Iterator[Batch]:
@@ -136,7 +134,7 @@ def _output_cases(
     loaded: LoadedModel, labels: Sequence[str], pairs: Sequence[tuple[Example, Example]], limit: int
 ) -> Cases:
     """Sentences with the model's own outputs for themselves and for their other sentence."""
-    longest = max_length(loaded)
+    longest = loaded.max_length
     texts, sources = _that_fit(loaded, pairs[: 2 * limit], longest)
     outputs = [tuple(ids) for ids in generate_ids(loaded, texts, max_new_tokens=min(64, longest - 1))]
     switching = [i for i in range(0, len(texts), 2) if outputs[i] != outputs[i + 1]][:limit]

@@ -11,6 +11,7 @@ from neurodial.control.artifacts.neuron_set import NeuronSet, ReadOut
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.blocks import Block
+from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.evidence.cases import concept_cases, other_texts, text_parts
 from neurodial.interpret.evidence.causal import Intervener, Measurement
@@ -20,8 +21,7 @@ from neurodial.interpret.evidence.probes import Rows, probe_evidence
 from neurodial.interpret.evidence.settings import SETTINGS, EvidenceSettings, Level
 from neurodial.interpret.evidence.significance import significance, significance_report
 from neurodial.interpret.evidence.stability import stability
-from neurodial.interpret.gathering.assemble import Gathered
-from neurodial.interpret.methods.registry import Method, RankingMethod
+from neurodial.interpret.methods.contracts import Method, RankingMethod
 
 Array = np.ndarray[Any, Any]
 MAX_VALUES = 60_000_000  # numbers that a test of all neurons may look at at once
@@ -79,7 +79,7 @@ def _ranking(
     """Significance of all neurons of a stack, and stability of their ranking, on rows of the training part."""
     rows = training_rows(finding.data, stack, settings.rows, finding.seed)
     exchange = Exchange.of(rows)
-    X = np.concatenate(list(rows.values.values()), axis=1)
+    X = rows.matrix()
     tested = significance(X, exchange, permutations=settings.permutations, seed=finding.seed)
     starts = dict(zip(rows.values, np.cumsum([0, *(x.shape[1] for x in rows.values.values())]), strict=False))
     places = np.concatenate([starts[site] + numbers for site, numbers in chosen.items()])
@@ -92,8 +92,7 @@ def _ranking(
 
 def training_rows(data: Gathered, stack: str, limit: int, seed: int) -> Block:
     """At most `limit` labelled rows of the training part, whole pairs where there are pairs."""
-    sample = data.samples[stack]
-    rows = sample.where((sample.splits == 0) & np.isin(sample.labels, data.contrast))
+    rows = data.training_rows(stack)
     limit = min(limit, max(8, MAX_VALUES // sum(x.shape[1] for x in rows.values.values())))
     if len(rows) <= limit:
         return rows

@@ -41,6 +41,12 @@ class Rows:
         return np.concatenate([self.values[site][:, chosen] for site, chosen in neurons.items()], axis=1)
 
     @property
+    def majority(self) -> float:
+        """Share of the most frequent label among the held-out rows."""
+        held_out = self.y[~self.train]
+        return round(float(np.unique(held_out, return_counts=True)[1].max() / len(held_out)), 4)
+
+    @property
     def testable(self) -> bool:
         """Whether there are enough held-out rows, and two labels to learn."""
         held_out = int((~self.train).sum())
@@ -89,13 +95,12 @@ def probe_evidence(rows: Rows, neurons: dict[Site, Array], seed: int) -> dict[st
     accuracy = probe_accuracy(rows, neurons)
     control = probe_accuracy(rows, neurons, control_labels(rows, seed))
     random = [probe_accuracy(rows, random_neurons(neurons, widths, seed + k)) for k in range(RANDOM_SETS)]
-    held_out = rows.y[~rows.train]
     return {
         "accuracy": round(accuracy, 4),
-        "majority": round(float(np.unique(held_out, return_counts=True)[1].max() / len(held_out)), 4),
+        "majority": rows.majority,
         "random_neurons": {"mean": round(float(np.mean(random)), 4), "all": [round(a, 4) for a in random]},
         "control_task": round(control, 4),
         "selectivity": round(accuracy - control, 4),
         "train_rows": int(rows.train.sum()),
-        "held_out_rows": len(held_out),
+        "held_out_rows": int((~rows.train).sum()),
     }

@@ -9,7 +9,7 @@ from neurodial.control.errors import BadInput
 from neurodial.interpret.activations.blocks import Block
 from neurodial.interpret.common.progress import progress
 from neurodial.interpret.evidence.exchange import resampled_pairs
-from neurodial.interpret.methods.registry import RankingMethod
+from neurodial.interpret.methods.contracts import RankingMethod, best_first
 
 Array = np.ndarray[Any, Any]
 MAX_VALUES = 3_000_000  # numbers that a method without streamed statistics is refitted on
@@ -30,29 +30,28 @@ def stability(method: RankingMethod, rows: Block, top: int, *, resamples: int, s
     Returns:
         The mean share of the top that is found again, what chance would give, and the mean rank correlation.
     """
-    X = np.concatenate(list(rows.values.values()), axis=1)
-    paired = method.streams == "pairs"
-    if method.streams is None:
+    X = rows.matrix()
+    if not method.streamed:
         resamples = max(2, resamples // 3)
         kept = np.sort(np.random.default_rng([seed, 4]).permutation(len(rows))[: MAX_VALUES // X.shape[1]])
         rows, X = rows.where(np.isin(np.arange(len(rows)), kept)), X[kept]
-    use, unit = resampled_pairs(rows) if paired else (np.arange(len(rows)), _numbered(rows.examples))
+    use, unit = resampled_pairs(rows) if method.paired else (np.arange(len(rows)), _numbered(rows.examples))
     draw = np.random.default_rng([seed, 5])
     places = np.split(np.argsort(unit, kind="stable"), np.cumsum(np.bincount(unit))[:-1])
     try:
-        whole = _sizes(method, X[use], rows.labels[use], unit)
+        whole = method.refitted(X[use], rows.labels[use], unit)
         again = []
         with progress("stability", resamples) as advance:
             for _ in range(resamples):
                 drawn = draw.integers(0, len(places), len(places))
                 picked = np.concatenate([places[unit_] for unit_ in drawn])
                 copies = np.repeat(np.arange(len(drawn)), [len(places[unit_]) for unit_ in drawn])
-                again.append(_sizes(method, X[use][picked], rows.labels[use][picked], copies))
+                again.append(method.refitted(X[use][picked], rows.labels[use][picked], copies))
                 advance(1)
     except BadInput as error:
         return {"note": f"the ranking could not be made again on a sample ({error.message})"}
-    best = set(np.argsort(-whole, kind="stable")[:top].tolist())
-    shared = [len(best & set(np.argsort(-sizes, kind="stable")[:top].tolist())) / len(best) for sizes in again]
+    best = set(best_first(whole)[:top].tolist())
+    shared = [len(best & set(best_first(sizes)[:top].tolist())) / len(best) for sizes in again]
     return {
         "resamples": resamples,
         "rows": len(use),
@@ -66,10 +65,3 @@ def stability(method: RankingMethod, rows: Block, top: int, *, resamples: int, s
 def _numbered(values: Array) -> Array:
     numbers: Array = np.unique(values, return_inverse=True)[1]
     return numbers
-
-
-def _sizes(method: RankingMethod, X: Array, y: Array, groups: Array) -> Array:
-    again = type(method)().set_params(**method.get_params())
-    again.fit(X, y, groups if method.streams == "pairs" else None)
-    sizes: Array = np.abs(again.scores_)
-    return sizes

@@ -18,10 +18,10 @@ from neurodial.interpret.activations.accumulators import (
 )
 from neurodial.interpret.activations.blocks import Level
 from neurodial.interpret.activations.extract import Extraction
+from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.activations.store import ActivationStore
 from neurodial.interpret.common.executors import Executor
 from neurodial.interpret.corpora.corpus import Corpus
-from neurodial.interpret.gathering.assemble import Gathered
 from neurodial.interpret.gathering.plan import GatheringPlan
 from neurodial.interpret.gathering.readout import (
     MIN_ROWS_OF_A_CLASS,

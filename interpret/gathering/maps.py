@@ -16,9 +16,7 @@ from neurodial.interpret.activations.statistics import PairMoments
 Array = np.ndarray[Any, Any]
 
 
-def ridge_map(
-    pairs: PairMoments, written: Array, *, towards: int = 1, ridge: float = 100.0, read: Array | None = None
-) -> AffineMap:
+def ridge_map(pairs: PairMoments, written: Array, *, towards: int = 1, ridge: float = 100.0) -> AffineMap:
     """Fits the map in closed form.
 
     Args:
@@ -26,7 +24,6 @@ def ridge_map(
         written: (k,) neurons that the map moves.
         towards: 1 maps a to b, 0 maps b to a.
         ridge: λ, added to the sums of squares.
-        read: (r,) neurons that it reads; all of the site by default.
 
     Raises:
         BadInput: for fewer than two pairs or a ridge that is not positive.
@@ -36,14 +33,13 @@ def ridge_map(
     if not ridge > 0:
         raise BadInput(f"ridge={ridge} is not positive", param="ridge")
     here, there = (0, 1) if towards else (1, 0)
-    reads = np.arange(pairs.width) if read is None else np.asarray(read)
-    own = pairs.block(here, here)[np.ix_(reads, reads)]
-    change = (pairs.block(there, here) - pairs.block(here, here))[np.ix_(written, reads)]
-    weight = np.linalg.solve(own + ridge * np.eye(len(reads)), change.T).T
-    offset = (pairs.mean[there] - pairs.mean[here])[written]
-    center = pairs.mean[here][reads]
-    single = np.float32
-    return AffineMap(reads.astype(np.int64), weight.astype(single), center.astype(single), offset.astype(single))
+    own = pairs.block(here, here)
+    change = (pairs.block(there, here) - own)[written]
+    weight = np.linalg.solve(own + ridge * np.eye(pairs.width), change.T).T
+    center, single = pairs.mean[here], np.float32
+    offset = (pairs.mean[there] - center)[written]
+    reads = np.arange(pairs.width, dtype=np.int64)
+    return AffineMap(reads, weight.astype(single), center.astype(single), offset.astype(single))
 
 
 def explained(pairs: PairMoments, fitted: AffineMap, written: Array, *, towards: int = 1) -> float:

@@ -38,7 +38,6 @@ def fit_readout(
     y: Array,
     classes: tuple[str, ...],
     *,
-    indices: Array | None = None,
     settings: ReadOutSettings | None = None,
 ) -> ReadOut:
     """Trains a multinomial logistic regression on the positions of one site.
@@ -48,7 +47,6 @@ def fit_readout(
         X: (rows, width) activations of single tokens.
         y: (rows,) class numbers.
         classes: `none` first, then the labels.
-        indices: (n,) neurons that it reads; all by default.
         settings: how it is trained.
 
     Raises:
@@ -56,8 +54,7 @@ def fit_readout(
     """
     chosen = settings or ReadOutSettings()
     check_classes(y, classes)
-    reads = np.arange(X.shape[1]) if indices is None else np.asarray(indices)
-    rows = X[:, reads].astype(np.float64)
+    rows = np.asfortranarray(X, dtype=np.float64)  # column by column: sums are rounded in this order
     center, scale = rows.mean(axis=0), rows.std(axis=0)
     scale[scale <= 1e-8] = 1.0
     model = LogisticRegression(
@@ -66,10 +63,10 @@ def fit_readout(
         max_iter=chosen.max_iterations,
     )
     model.fit((rows - center) / scale, y)
-    weights, bias = every_class(model.coef_, model.intercept_)
-    weights = weights / scale
-    bias = bias - weights @ center
-    return ReadOut(site, reads.astype(np.int64), weights.astype(np.float32), bias.astype(np.float32), classes)
+    weights, bias = every_class(model, center, scale)
+    return ReadOut(
+        site, np.arange(X.shape[1], dtype=np.int64), weights.astype(np.float32), bias.astype(np.float32), classes
+    )
 
 
 def check_classes(y: Array, classes: tuple[str, ...]) -> None:
@@ -87,11 +84,16 @@ def check_classes(y: Array, classes: tuple[str, ...]) -> None:
             )
 
 
-def every_class(weights: Array, bias: Array) -> tuple[Array, Array]:
-    """Two rows where scikit-learn gives one for two classes."""
-    if len(weights) > 1:
-        return weights, bias
-    return np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+def every_class(model: LogisticRegression, center: Array, scale: Array) -> tuple[Array, Array]:
+    """(classes, neurons) weights and (classes,) bias, on activations as they are, of a model of standardised ones.
+
+    Where scikit-learn gives one row for two classes, there are two.
+    """
+    weights, bias = model.coef_.astype(np.float64), model.intercept_.astype(np.float64)
+    if len(weights) == 1:
+        weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+    weights = weights / scale
+    return weights, bias - weights @ center
 
 
 def calibrate(readout: ReadOut, X: Array, y: Array, *, beta: float = 3.0) -> ReadOut:

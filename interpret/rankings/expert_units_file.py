@@ -28,8 +28,8 @@ from neurodial.control.errors import BadInput
 from neurodial.control.models.architectures import FfnRow
 from neurodial.control.models.cutting import row_of
 from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.methods.contracts import RankingMethod
 from neurodial.interpret.methods.ranking.expert_units import ExpertUnits
-from neurodial.interpret.methods.registry import RankingMethod
 
 Array = np.ndarray[Any, Any]
 VALUES = ("off_mean", "on_p50", "on_p90")

@@ -98,6 +98,31 @@ class Ranking:
         rows = tuple(_rows(path, lines))
         return cls(path.name, rows, head["model"] if head else "", head["fingerprint"] if head else "")
 
+    def check_model(self, loaded: LoadedModel, remedy: str = "rank this model's neurons") -> None:
+        """Refuses a model that the ranking was not made for, where it says for which.
+
+        Raises:
+            FingerprintError: if it is of another model.
+        """
+        if self.fingerprint:
+            what = f"the ranking {self.name} was made for {self.model_name}"
+            loaded.check_origin(self.fingerprint, what=what, remedy=remedy)
+
+    def neurons(self, loaded: LoadedModel, address: str) -> tuple[int, ...]:
+        """The original numbers that an address names.
+
+        Raises:
+            BadInput: if the model never had them.
+        """
+        site = Neurons.site_of(address)
+        try:
+            head_dim = loaded.sites.info(site).head_dim
+            return Neurons.parse(address, width=loaded.original_width(site), head_dim=head_dim).indices
+        except NeurodialError as error:
+            raise BadInput(
+                f"the ranking {self.name} does not fit {loaded.name}: {error.message}", hint="is it of another model?"
+            ) from None
+
     def save(self, path: str | Path) -> None:
         """Writes the file, atomically."""
         content = io.StringIO()
@@ -171,14 +196,12 @@ def rank_by(loaded: LoadedModel, ranking: Ranking, sites: Sequence[Site]) -> Ran
         FingerprintError: for a ranking of another model.
         BadInput: if it names a neuron that the model never had, or none of the sites.
     """
-    if ranking.fingerprint:
-        what = f"the ranking {ranking.name} was made for {ranking.model_name}"
-        loaded.check_origin(ranking.fingerprint, what=what, remedy="rank this model's neurons")
+    ranking.check_model(loaded)
     values: dict[Site, dict[int, float]] = {site: {} for site in sites}
     for address, score in ranking.rows:
         site = Neurons.site_of(address)
         if site in values:
-            neurons = _neurons(loaded, ranking, address)
+            neurons = ranking.neurons(loaded, address)
             share = abs(score) / (len(neurons) if ".head[" in address else 1)
             values[site] |= dict.fromkeys(neurons, share)
     if not any(values.values()):
@@ -190,20 +213,6 @@ def rank_by(loaded: LoadedModel, ranking: Ranking, sites: Sequence[Site]) -> Ran
     scores = {site: _filled(loaded, site, found) for site, found in values.items()}
     named = sum(int((s >= 0).sum()) for s in scores.values())
     return Ranked(scores, named, sum(len(s) for s in scores.values()))
-
-
-def _neurons(loaded: LoadedModel, ranking: Ranking, address: str) -> tuple[int, ...]:
-    """The original numbers that an address names."""
-    site = Neurons.site_of(address)
-    info = loaded.sites.info(site)
-    kept = loaded.lineage.kept.get(site) if loaded.lineage else None
-    try:
-        width = kept.original_width if kept else info.width
-        return Neurons.parse(address, width=width, head_dim=info.head_dim).indices
-    except NeurodialError as error:
-        raise BadInput(
-            f"the ranking {ranking.name} does not fit {loaded.name}: {error.message}", hint="is it of another model?"
-        ) from None
 
 
 def _filled(loaded: LoadedModel, site: Site, found: dict[int, float]) -> Array:

@@ -30,7 +30,7 @@ from neurodial.control.addresses import Site
 from neurodial.control.artifacts.calibration import Calibration
 from neurodial.control.errors import BadInput, CorpusError
 from neurodial.control.models.architectures import FfnRow
-from neurodial.control.models.cutting import Cut, num_units, qkv_rows, row_of
+from neurodial.control.models.cutting import cut_of, makers, num_units, row_of
 from neurodial.control.models.hooks import hook_site
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.models.sites import SiteInfo
@@ -130,33 +130,23 @@ def magnitude(loaded: LoadedModel, site: Site) -> Array:
     """Norm of the incoming times norm of the outgoing weights: (neurons,) or (heads,)."""
     info = loaded.sites.info(site)
     layer, row = row_of(loaded.sites, site)
+    squares = [_squares(layer.part(path), of="outputs") for path in row.into]
     incoming = np.zeros(num_units(info))
     if isinstance(row, FfnRow):
-        for path in row.into:
-            squares = _row_squares(layer.part(path))
-            incoming += squares.reshape(2 if row.fused else 1, info.width).sum(axis=0)
+        for own in squares:
+            incoming += own.reshape(2 if row.fused else 1, info.width).sum(axis=0)
     else:
-        parts = [_row_squares(layer.part(path)) for path in row.qkv]
         for head in range(num_units(info)):
-            rows = qkv_rows(_one_head(info, layer, row, head), row)
-            incoming[head] = sum(float(s[list(r)].sum()) for s, r in zip(parts, rows, strict=True))
+            parts = makers(cut_of(loaded.sites, site, [head], whole_groups=False))
+            incoming[head] = sum(float(own[list(rows)].sum()) for own, (_, rows) in zip(squares, parts, strict=True))
     scores: Array = np.sqrt(incoming * per_unit(info, out_squares(loaded, site)))
     return scores
-
-
-def _one_head(info: SiteInfo, layer: Any, row: Any, head: int) -> Cut:
-    size, group = info.head_dim or 1, (info.num_heads or 1) // (info.num_kv_heads or 1)
-    return Cut(info, layer, row, tuple(range(head * size, (head + 1) * size)), (head,), (head // group,))
 
 
 def out_squares(loaded: LoadedModel, site: Site) -> Array:
     """(neurons,) squared norm of each neuron's outgoing weights."""
     layer, row = row_of(loaded.sites, site)
     return _squares(layer.part(row.out), of="inputs")
-
-
-def _row_squares(module: torch.nn.Module) -> Array:
-    return _squares(module, of="outputs")
 
 
 def _squares(module: Any, *, of: Literal["inputs", "outputs"]) -> Array:

@@ -12,25 +12,21 @@ where they are as long. Where they agree up to the word that is asked for there 
 last label over the first: it says which way the neurons push, and there is nothing to patch.
 """
 
-import hashlib
 import heapq
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
-import torch
-
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.errors import BadInput, CorpusError
 from neurodial.control.models.loading import LoadedModel
+from neurodial.control.text.batching import padded
 from neurodial.interpret.activations.calibration import decoder_input
-from neurodial.interpret.activations.extract import max_length
 from neurodial.interpret.activations.generation import generate_ids
-from neurodial.interpret.activations.losses import IGNORED
-from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence, Split
-from neurodial.interpret.tasks.tasks import Batch, Prompt, prompt_of
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence, Split, lot
+from neurodial.interpret.tasks.tasks import Batch, Prompt, asked, prompt_of
 
 BATCH = 32
 
@@ -119,7 +115,7 @@ def corpus_task(
         kept = [row for row in rows if row.twin is not None and len(row.twin) == len(row.prompt.ids)]
         skipped["no twin of the same length"] += len(rows) - len(kept)
         rows = kept
-    short = [row for row in rows if max(row.lengths) <= max_length(loaded)]
+    short = [row for row in rows if max(row.lengths) <= loaded.max_length]
     skipped["too long for the model"] += len(rows) - len(short)
     skipped = +skipped
     rows = short
@@ -148,8 +144,7 @@ def _chosen(corpus: Corpus, count: int, seed: int, splits: tuple[Split, ...]) ->
     wanted = (unit for unit in units if unit[0].split in splits)
 
     def draw(unit: Sequence[Example]) -> tuple[bytes, int]:
-        text = unit[0].key or unit[0].source.text
-        return hashlib.sha256(f"{seed}\0{text}".encode()).digest(), unit[0].number
+        return lot(seed, unit[0].key or unit[0].source.text), unit[0].number
 
     return sorted(heapq.nsmallest(count, wanted, key=draw), key=lambda unit: unit[0].number)
 
@@ -157,11 +152,11 @@ def _chosen(corpus: Corpus, count: int, seed: int, splits: tuple[Split, ...]) ->
 def _word_rows(loaded: LoadedModel, units: list[list[Example]], skipped: Counter[str]) -> list[_Row]:
     rows: list[_Row] = []
     for unit in units:
-        asked = [_last_labelled(example.source) for example in unit]
-        if len(unit) != 2 or None in asked:
+        spans = [_last_labelled(example.source) for example in unit]
+        if len(unit) != 2 or None in spans:
             skipped["no differing word"] += 1
             continue
-        (before, word), (other_before, other) = (_cut(loaded, e.source, a) for e, a in zip(unit, asked, strict=True))
+        (before, word), (other_before, other) = (_cut(loaded, e.source, a) for e, a in zip(unit, spans, strict=True))
         try:
             first = prompt_of(loaded, before, word, other)
             second = prompt_of(loaded, other_before, other, word)
@@ -202,7 +197,7 @@ def _reason(error: BadInput) -> str:
 
 def _target_rows(loaded: LoadedModel, units: list[list[Example]], own: bool, skipped: Counter[str]) -> list[_Row]:
     flat = [example for unit in units for example in unit]
-    limit = max_length(loaded)
+    limit = loaded.max_length
     options = {"truncation": True, "max_length": limit}
     sources = iter(loaded.tokenizer([e.source.text for e in flat], **options)["input_ids"])
     if own:
@@ -257,24 +252,10 @@ def _swapped(row: _Row) -> _Row:
 
 def _batch(loaded: LoadedModel, rows: list[_Row]) -> Batch:
     """Rows padded on the right."""
-    device = loaded.model.device
-    inputs = _padded("", [row.prompt.ids for row in rows], loaded)
-    width = inputs["input_ids"].shape[1]
+    fill, device = loaded.pad_token_id or 0, loaded.model.device
+    ids, mask = padded([row.prompt.ids for row in rows], fill, device)
+    inputs = {"input_ids": ids, "attention_mask": mask}
     if loaded.family == "encoder-decoder":
-        inputs |= _padded("decoder_", [row.target for row in rows], loaded)
-        width = inputs["decoder_input_ids"].shape[1]
-    places = torch.tensor([row.prompt.position for row in rows], device=device)[:, None]
-
-    def at_places(pick: Callable[[Prompt], int | None]) -> torch.Tensor:
-        values = torch.tensor([pick(row.prompt) or 0 for row in rows], device=device)[:, None]
-        return torch.full((len(rows), width), IGNORED, device=device).scatter(1, places, values)
-
-    foils = None if rows[0].prompt.foil is None else at_places(lambda prompt: prompt.foil)
-    return Batch(inputs, at_places(lambda prompt: prompt.label), foils)
-
-
-def _padded(prefix: str, rows: Sequence[Sequence[int]], loaded: LoadedModel) -> dict[str, torch.Tensor]:
-    fill, device, longest = loaded.pad_token_id or 0, loaded.model.device, max(len(row) for row in rows)
-    ids = torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows], device=device)
-    mask = torch.tensor([[int(i < len(row)) for i in range(longest)] for row in rows], device=device)
-    return {f"{prefix}input_ids": ids, f"{prefix}attention_mask": mask}
+        ids, mask = padded([row.target for row in rows], fill, device)
+        inputs |= {"decoder_input_ids": ids, "decoder_attention_mask": mask}
+    return asked([row.prompt for row in rows], inputs, ids.shape[1])

@@ -105,16 +105,16 @@ def values_at(loaded: LoadedModel, batch: Batch, sites: Sequence[Site]) -> dict[
 
 
 def gradients_at(
-    loaded: LoadedModel, batch: Batch, sites: Sequence[Site], measure: Measure = "log-probability"
-) -> tuple[torch.Tensor, dict[Site, torch.Tensor], dict[Site, torch.Tensor]]:
-    """Scores (rows,), activations and the gradient of each row's own score, (rows, tokens, width) per site."""
+    loaded: LoadedModel, batch: Batch, sites: Sequence[Site]
+) -> tuple[dict[Site, torch.Tensor], dict[Site, torch.Tensor]]:
+    """Activations and the gradient of each row's own score, (rows, tokens, width) per site."""
     with torch.enable_grad(), capture(loaded.model, sites, loaded.sites) as recorded:
-        score = batch.score(forward(loaded, batch), measure)
+        score = batch.score(forward(loaded, batch))
         found = torch.autograd.grad(score.sum(), [recorded[site] for site in sites], allow_unused=True)
         values = {site: recorded[site].detach() for site in sites}
     none = {site: torch.zeros_like(x) for site, x in values.items()}
     gradient = {s: none[s] if g is None else g for s, g in zip(sites, found, strict=True)}
-    return score.detach(), values, gradient
+    return values, gradient
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import torch
 
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.activations.losses import IGNORED, TokenRow, loss_batch
+from neurodial.control.text.batching import padded
+from neurodial.interpret.activations.losses import IGNORED
 
 Measure = Literal["log-probability", "probability"]
 
@@ -99,11 +100,11 @@ def next_tokens(
     if len(answers) != len(prompts) or (foils is not None and len(foils) != len(prompts)):
         raise BadInput("prompts, answers and foils must be of the same number")
     if loaded.family == "encoder-decoder":
-        raise BadInput("next tokens are asked of decoder-only and encoder-only models; use translations")
+        raise BadInput("next tokens are asked of decoder-only and encoder-only models")
     rows = [
         prompt_of(loaded, prompt, answers[n], None if foils is None else foils[n]) for n, prompt in enumerate(prompts)
     ]
-    return token_batches(rows, pad=_pad(loaded), batch=batch, device=loaded.model.device)
+    return token_batches(rows, pad=loaded.pad_token_id or 0, batch=batch, device=loaded.model.device)
 
 
 @dataclass(frozen=True)
@@ -124,37 +125,23 @@ def token_batches(
     batches = []
     for start in range(0, len(ordered), batch):
         here = ordered[start : start + batch]
-        shape = (len(here), max(len(r.ids) for r in here))
-        ids, labels = torch.full(shape, pad), torch.full(shape, IGNORED)
-        mask, foils = torch.zeros(shape, dtype=torch.long), torch.full(shape, IGNORED)
-        for number, row in enumerate(here):
-            ids[number, : len(row.ids)] = torch.tensor(row.ids)
-            mask[number, : len(row.ids)] = 1
-            labels[number, row.position] = row.label
-            foils[number, row.position] = IGNORED if row.foil is None else row.foil
-        inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
-        wrong = None if all(r.foil is None for r in here) else foils.to(device)
-        batches.append(Batch(inputs, labels.to(device), wrong))
+        ids, mask = padded([row.ids for row in here], pad, device)
+        batches.append(asked(here, {"input_ids": ids, "attention_mask": mask}, ids.shape[1]))
     return batches
 
 
-def translations(
-    loaded: LoadedModel, sources: Sequence[str], targets: Sequence[str], *, batch: int = 32
-) -> list[Batch]:
-    """The mean log-probability of each target's tokens given its source, in an encoder–decoder model.
+def asked(prompts: Sequence[Prompt], inputs: Mapping[str, torch.Tensor], width: int) -> Batch:
+    """Inputs with each prompt's label, and its foil where there are any, at the position whose logits count."""
 
-    Raises:
-        BadInput: for lists of different length or a model of another family.
-    """
-    if len(sources) != len(targets):
-        raise BadInput("sources and targets must be of the same number")
-    if loaded.family != "encoder-decoder":
-        raise BadInput("translations are asked of encoder–decoder models; use next_tokens")
-    encoded = loaded.tokenizer(list(sources))["input_ids"], loaded.tokenizer(text_target=list(targets))["input_ids"]
-    rows = sorted((TokenRow(tuple(s), tuple(t)) for s, t in zip(*encoded, strict=True)), key=lambda row: row.length)
-    unused = torch.Generator()  # draws the masks of encoder-only models
-    made = (loss_batch(loaded, rows[start : start + batch], unused) for start in range(0, len(rows), batch))
-    return [Batch(one.inputs, one.labels) for one in made]
+    def at_places(tokens: Sequence[int | None]) -> torch.Tensor:
+        values = torch.full((len(prompts), width), IGNORED)
+        for row, (prompt, token) in enumerate(zip(prompts, tokens, strict=True)):
+            values[row, prompt.position] = IGNORED if token is None else token
+        return values.to(inputs["input_ids"].device)
+
+    foils = [prompt.foil for prompt in prompts]
+    has_foils = any(foil is not None for foil in foils)
+    return Batch(inputs, at_places([prompt.label for prompt in prompts]), at_places(foils) if has_foils else None)
 
 
 def prompt_of(loaded: LoadedModel, prompt: str, answer: str, foil: str | None) -> Prompt:
@@ -192,7 +179,3 @@ def _continued(tokenizer: Any, prompt: str, answer: str, length: int) -> int:
             f"{answer!r} does not begin a token of its own after {prompt!r}", hint="begin the answer with a space"
         )
     return int(joined[length])
-
-
-def _pad(loaded: LoadedModel) -> int:
-    return loaded.pad_token_id or 0

@@ -103,23 +103,16 @@ class TrainingData:
     corpora: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, loaded: LoadedModel, train: Corpus, dev: Corpus, *, decoder: Literal["reference", "own"] | None = None
-    ) -> "TrainingData":
+    def of(cls, loaded: LoadedModel, train: Corpus, dev: Corpus) -> "TrainingData":
         """Encodes two corpora, in memory.
 
         Args:
-            loaded: whose tokenizer encodes them, and who writes the targets where `decoder` is `own`.
+            loaded: whose tokenizer encodes them; an encoder–decoder writes the targets where the corpus has none.
             train: text to train on.
             dev: other text.
-            decoder: what an encoder–decoder's decoder runs on: the corpus's targets (`reference`) or the model's own
-                greedy output (`own`); by default the targets where the corpus has them.
-
-        Raises:
-            CorpusError: if targets are wanted that the corpus has not.
         """
-        first, second = (token_rows(loaded, list(c), decoder_input(loaded, c, decoder)) for c in (train, dev))
-        return cls(first, second, {"train": described(train), "dev": described(dev)})
+        first, second = (token_rows(loaded, list(c), decoder_input(loaded, c, None)) for c in (train, dev))
+        return cls(first, second, {"train": train.described, "dev": dev.described})
 
     def check(self) -> None:
         """Refuses data that cannot be trained on.
@@ -140,8 +133,3 @@ class TrainingData:
                 content.update(json.dumps([row.source, row.target]).encode())
             content.update(b"\n")
         return f"sha256:{content.hexdigest()}"
-
-
-def described(corpus: Corpus) -> dict[str, Any]:
-    """Name, digest and size of a corpus."""
-    return {"name": corpus.name, "digest": corpus.digest, "size": corpus.size}

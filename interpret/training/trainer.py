@@ -7,7 +7,7 @@ import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, PrinterCallback
 
 from neurodial.control.errors import BadInput, ModelError
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.activations.losses import LossBatch, TokenRow, length_groups, loss_batch
+from neurodial.control.text.batching import by_length
+from neurodial.interpret.activations.losses import LossBatch, TokenRow, loss_batch
+from neurodial.interpret.common.folders import claim_folder
 from neurodial.interpret.common.progress import progress
 from neurodial.interpret.training.budget import Budget, Checkpoint, Course
 from neurodial.interpret.training.objective import Objective, check_teacher, mask_gradients
@@ -188,8 +190,8 @@ class _Trainer(Trainer):
         self.budget, self._copied, self._objective = budget, copied, objective
         rows = list(data.train)
         random.Random(settings.seed).shuffle(rows)  # the order of rows of equal length
-        batches = list(length_groups(sorted(rows, key=lambda row: row.length), settings.batch_tokens))
-        self._dev = list(length_groups(sorted(data.dev, key=lambda row: row.length), settings.batch_tokens))
+        batches = list(by_length(rows, TokenRow.longest, settings.batch_tokens))
+        self._dev = list(by_length(data.dev, TokenRow.longest, settings.batch_tokens))
         stopping = [EarlyStoppingCallback(settings.patience)] if settings.patience else []
         super().__init__(
             model=objective,
@@ -269,25 +271,11 @@ def _arguments(settings: Settings, folder: Path, on_cpu: bool) -> TrainingArgume
 @contextmanager
 def _folder_of(work: Path | None, identity: Mapping[str, Any]) -> Iterator[Path]:
     """The folder of a run, removed when the run is over; one that is stopped leaves a given folder as it is."""
-    if work is None:
-        with tempfile.TemporaryDirectory(prefix="neurodial-training-") as made:
-            (Path(made) / RUN).write_text(json.dumps({"identity": identity}), encoding="utf-8")
-            yield Path(made)
-        return
-    if not (work / RUN).is_file():
-        if work.exists() and (not work.is_dir() or any(work.iterdir())):
-            raise BadInput(f"{work}: is not empty, and holds no training run", hint="choose another work folder")
-        work.mkdir(parents=True, exist_ok=True)
-        (work / RUN).write_text(json.dumps({"identity": identity}), encoding="utf-8")
-    known = json.loads((work / RUN).read_text(encoding="utf-8"))["identity"]
-    other = [name for name, value in identity.items() if known.get(name) != json.loads(json.dumps(value))]
-    if other:
-        raise BadInput(
-            f"{work}: holds a run with another {' and another '.join(other)}",
-            hint="remove the folder to begin anew, or repeat the command as it was to go on",
-        )
-    yield work
-    shutil.rmtree(work)
+    with tempfile.TemporaryDirectory(prefix="neurodial-training-") if work is None else nullcontext(work) as folder:
+        claim_folder(Path(folder), RUN, identity, "training run")
+        yield Path(folder)
+    if work is not None:
+        shutil.rmtree(work)
 
 
 @contextmanager

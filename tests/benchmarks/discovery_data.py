@@ -12,8 +12,7 @@ import numpy as np
 
 from neurodial.control import LoadedModel, Site, load_model
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
-from neurodial.interpret.activations.accumulators import join_blocks
-from neurodial.interpret.activations.blocks import Block
+from neurodial.interpret.activations.blocks import Block, join_blocks
 from neurodial.interpret.activations.extract import Extraction, extract
 from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 from neurodial.interpret.corpora.grammars.tense import generate_pairs

@@ -60,7 +60,6 @@ def run_commands(code: str, folder: Path) -> str:
 
 
 @pytest.mark.demo
-@pytest.mark.skipif(not (ROOT / "deploy/demo/en-es").exists(), reason="the demo model is not in the tree yet")
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_shows_is_what_happens(page: str, folder: Path) -> None:
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")

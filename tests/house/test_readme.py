@@ -181,7 +181,6 @@ def test_comparison_of_outputs() -> None:
 @pytest.mark.cluster
 @pytest.mark.demo
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(not (ROOT / "deploy/demo/en-es").exists(), reason="the demo model is not in the tree yet")
 class TestAgainstTheDemo:
     @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda s: f"{s.language}-line-{s.line}")
     def test_snippet(self, snippet: Snippet, application: Application, folder: Path) -> None:

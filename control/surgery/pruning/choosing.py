@@ -9,7 +9,7 @@ from neurodial.control.addresses import Site, SiteKind, Stack
 from neurodial.control.errors import PruningError
 from neurodial.control.models.cutting import row_of
 from neurodial.control.models.loading import LoadedModel
-from neurodial.control.surgery.pruning.numbering import of_present, original_width
+from neurodial.control.surgery.pruning.numbering import of_present
 from neurodial.control.surgery.pruning.support import Mode
 
 
@@ -64,7 +64,7 @@ def _unit_scores(loaded: LoadedModel, site: Site, values: torch.Tensor) -> torch
     row_of(loaded.sites, site)
     head_dim = loaded.sites.info(site).head_dim
     scores = torch.as_tensor(values).detach().to("cpu", torch.float64)
-    if head_dim and tuple(scores.shape) == (original_width(loaded, site) // head_dim,):
+    if head_dim and tuple(scores.shape) == (loaded.original_width(site) // head_dim,):
         scores = (scores / head_dim).repeat_interleave(head_dim)
     scores = of_present(loaded, site, scores, "scores")
     if not bool(torch.isfinite(scores).all()):

@@ -60,7 +60,7 @@ def cost(loaded: LoadedModel) -> Cost:
 
 def _matrices(loaded: LoadedModel, site: Site) -> list[nn.Module]:
     layer, row = row_of(loaded.sites, site)
-    return [layer.part(path) for path in (*getattr(row, "into", ()), row.out)]
+    return [layer.part(path) for path in (*row.into, row.out)]
 
 
 def _flops(module: nn.Module) -> int:

@@ -7,12 +7,6 @@ from neurodial.control.errors import PruningError
 from neurodial.control.models.loading import LoadedModel
 
 
-def original_width(loaded: LoadedModel, site: Site) -> int:
-    """How many neurons the site had in the original model."""
-    kept = loaded.lineage.kept.get(site) if loaded.lineage else None
-    return kept.original_width if kept else loaded.sites.info(site).width
-
-
 def of_present(loaded: LoadedModel, site: Site, values: torch.Tensor, what: str) -> torch.Tensor:
     """From one value a neuron by original number to one a neuron that the model still has.
 
@@ -25,7 +19,7 @@ def of_present(loaded: LoadedModel, site: Site, values: torch.Tensor, what: str)
     Raises:
         PruningError: for values of another shape.
     """
-    width = original_width(loaded, site)
+    width = loaded.original_width(site)
     if tuple(values.shape) != (width,):
         shape = tuple(values.shape)
         raise PruningError(f"{site}: {what} of shape {shape} for {width} neurons", hint="are they of another model?")

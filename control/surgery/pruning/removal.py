@@ -16,7 +16,7 @@ from neurodial.control.models.derived import plain_class
 from neurodial.control.models.lineage import KeptNeurons, Lineage
 from neurodial.control.models.loading import LoadedModel, fingerprint
 from neurodial.control.models.sites import ModelSites, sites_of
-from neurodial.control.surgery.pruning.numbering import of_present, original_width
+from neurodial.control.surgery.pruning.numbering import of_present
 from neurodial.control.surgery.pruning.support import Fill, Mode, check_weights, prunable, refusal
 
 _ADAPTIVE = 'mode="adaptive" can do it: its widths are kept beside the checkpoint'
@@ -116,7 +116,7 @@ def _present(loaded: LoadedModel, site: Site, wanted: Iterable[int]) -> tuple[in
     if len(set(numbers)) != len(numbers):
         raise AddressError(f"{site}: names one of its {what} twice")
     size = info.head_dim or 1
-    last = original_width(loaded, site) // size - 1
+    last = loaded.original_width(site) // size - 1
     if max(numbers) > last:
         raise AddressError(f"{site}: there is no {max(numbers)} among its {what}, the last one is {last}")
     places = loaded.physical(site, [n * size for n in numbers])
@@ -135,7 +135,7 @@ def _mean_of(loaded: LoadedModel, cut: Cut, means: Mapping[Site, torch.Tensor] |
 
 def _kept_neurons(loaded: LoadedModel, cut: Cut) -> KeptNeurons:
     site = cut.info.site
-    return KeptNeurons(original_width(loaded, site), loaded.original(site, cut.neurons))
+    return KeptNeurons(loaded.original_width(site), loaded.original(site, cut.neurons))
 
 
 def _uniform_sizes(sites: ModelSites, plan: Mapping[Site, Cut]) -> dict[str, int]:

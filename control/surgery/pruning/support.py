@@ -101,8 +101,7 @@ def check_weights(model: PreTrainedModel, sites: ModelSites) -> None:
     uses: dict[int, str] = {}
     for site in prunable(sites):
         layer, row = row_of(sites, site)
-        others = row.qkv if isinstance(row, AttentionRow) else row.into
-        for path in (*others, row.out):
+        for path in (*row.into, row.out):
             name, module = f"{layer.path}.{path}", layer.part(path)
             if not isinstance(module, nn.Linear | Conv1D):
                 raise ModelError(

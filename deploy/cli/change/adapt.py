@@ -72,29 +72,29 @@ def command(
     from neurodial.interpret.corpora.readers import open_corpus
     from neurodial.interpret.rankings.ranking_file import Ranking
     from neurodial.interpret.studies.adaptation.job import Job, run_job
-    from neurodial.interpret.studies.adaptation.manner import RATES, WAYS, Manner, Protected
+    from neurodial.interpret.studies.adaptation.settings import RATES, STRATEGIES, AdaptationSettings, Protected
     from neurodial.interpret.studies.pruning.recovery import SETTINGS as DISTILLING
     from neurodial.interpret.training.settings import Settings
 
     if remeasure is not None and not neuron_set:
         raise BadInput("--remeasure needs a neuron set", hint="name it with --set")
     protected = Protected(Ranking.load(protect), protect_top) if protect else None
-    manner = Manner(
+    settings = AdaptationSettings(
         Settings(minutes=minutes, steps=steps, patience=PATIENCE, dropout=True),
-        dict(RATES) if learning_rate is None else dict.fromkeys(WAYS, learning_rate),
+        dict(RATES) if learning_rate is None else dict.fromkeys(STRATEGIES, learning_rate),
         replace(DISTILLING, minutes=distil_minutes or minutes, steps=steps, seed=seed),
         by, hold, train_shared, protected, free, load(pruned) if pruned else None, rank,
     )  # fmt: skip
-    manner.check()
+    settings.check()
     texts, general_apart, domain_apart = _texts(
         {"general": general, "domain": domain}, {"general": general_test, "domain": domain_test},
         {"general": general_limit, "domain": limit}, test_limit, seed, skip_bad,
     )  # fmt: skip
     labelled = open_corpus(remeasure, skip_bad=skip_bad) if remeasure else None
     place = work or out.with_name(f"{out.name}.work")
-    ways = WAYS if way == "all" else (way,)
+    ways = STRATEGIES if way == "all" else (way,)
     sets = tuple(NeuronSet.load(path) for path in neuron_set or ())
-    job = Job(texts, general_apart, domain_apart, manner, ways, tuple(range(seed, seed + seeds)), sets, place)
+    job = Job(texts, general_apart, domain_apart, settings, ways, tuple(range(seed, seed + seeds)), sets, place)
     with going_on(place), new_folder(out, overwrite=overwrite) as beside:
         outcome = run_job(load(model, device), job, silent if as_json else _say)
         outcome.report["command"] = command_line()
@@ -113,7 +113,7 @@ def _texts(
     """What is learnt from, and what is tested on."""
     from neurodial.interpret.corpora.readers import open_corpus
     from neurodial.interpret.studies.adaptation.job import parts_of
-    from neurodial.interpret.studies.adaptation.manner import Texts
+    from neurodial.interpret.studies.adaptation.settings import Texts
 
     found = {}
     for name, spec in specs.items():

@@ -39,7 +39,7 @@ def command(
         raise BadInput(f"--out {out}: only visualization is drawn as SVG", hint="name a file that ends in .html")
     params = method_params(param)
 
-    from neurodial.interpret.methods.explaining import make_explanation_method
+    from neurodial.interpret.methods.registry import make_explanation_method
     from neurodial.interpret.studies.explain.job import explain
 
     make_explanation_method(method, **params)  # refused before anything slow happens

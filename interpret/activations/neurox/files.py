@@ -19,7 +19,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from neurodial.control.addresses import Site, Stack
+from neurodial.control.addresses import Site
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.errors import StoreError
 from neurodial.control.models.loading import LoadedModel
@@ -73,13 +73,13 @@ class NeuroxFile:
         """Words and (layers, words, width) activations of each sentence, in order."""
         return _sentences(self.path)
 
-    def sites(self, loaded: LoadedModel, stack: Stack | None = None) -> tuple[Site, ...]:
-        """The sites that the file's layers are: `embed` and every `resid` of a stack, or the `resid` alone.
+    def sites(self, loaded: LoadedModel) -> tuple[Site, ...]:
+        """The sites that the file's layers are: `embed` and every `resid` of the first stack, or the `resid` alone.
 
         Raises:
             StoreError: if layers or widths are not those of the model.
         """
-        found = residual_sites(loaded, stack)
+        found = residual_sites(loaded)
         layers, width = self.shape
         chosen = found if layers == len(found) else found[1:] if layers == len(found) - 1 else ()
         if not chosen or any(loaded.sites.info(site).width != width for site in chosen):
@@ -91,10 +91,10 @@ class NeuroxFile:
         return chosen
 
 
-def residual_sites(loaded: LoadedModel, stack: Stack | None = None) -> tuple[Site, ...]:
+def residual_sites(loaded: LoadedModel) -> tuple[Site, ...]:
     """The sites that NeuroX calls layers: the input of the first layer and every layer's output."""
-    chosen = stack or loaded.sites.stacks[0]
-    return tuple(info.site for kind in ("embed", "resid") for info in loaded.sites.of(chosen, kind))
+    first = loaded.sites.stacks[0]
+    return tuple(info.site for kind in ("embed", "resid") for info in loaded.sites.of(first, kind))
 
 
 def import_neurox(

@@ -6,14 +6,13 @@ pattern of its relation; the words of its object are labelled `object`. `relatio
 `count=200` that many facts, chosen by a hash and the `seed`.
 """
 
-import hashlib
 import heapq
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.errors import CorpusError
-from neurodial.interpret.corpora.corpus import BadRow, Example, Rows, Sentence
+from neurodial.interpret.corpora.corpus import BadRow, Example, Rows, Sentence, lot
 from neurodial.interpret.corpora.specs import Spec, table_rows
 
 LABEL = "object"
@@ -91,4 +90,4 @@ def _stateable(row: dict[str, str] | str, patterns: dict[str, list[str]]) -> boo
 
 def _draw(seed: int, row: dict[str, str] | str) -> bytes:
     text = row if isinstance(row, str) else "\t".join(row[column] for column in COLUMNS)
-    return hashlib.sha256(f"{seed}\0{text}".encode()).digest()
+    return lot(seed, text)

@@ -9,8 +9,7 @@ and Marvin and Linzen 2018; the words are our own.
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from neurodial.control.errors import BadInput
-from neurodial.interpret.corpora.grammars.phrases import Draw
+from neurodial.interpret.corpora.grammars.phrases import Draw, distinct
 
 SINGULAR, PLURAL = 0, 1
 NUMBERS = ("singular", "plural")
@@ -138,6 +137,27 @@ class _Writer:
         plural, singular = self.draw.one(TRANSITIVE)
         return (singular, plural)[number]
 
+    def before_verb(self, structure: str, number: int) -> tuple[str, tuple[int, ...]]:
+        """The words before the verb, and the numbers of the nouns there that are not its subject."""
+        parts = structure.split()
+        others = tuple(self.number() for part in parts if part in ("beside", "noun"))
+        saying = self.draw.one(SAYING) if "says" in parts else ()
+        write: dict[str, Callable[[int], str]] = {
+            "person": lambda other: self.noun(number),
+            "thing": lambda other: self.noun(number, THINGS),
+            "adverb": lambda other: self.draw.one(_ADVERBS),
+            "verb": lambda other: self.transitive(number),
+            "beside": self.beside,
+            "noun": self.noun,
+            "its_verb": self.transitive,
+            "says": lambda other: saying[1 - other],
+        }
+        words, passed = [], 0
+        for part in parts:
+            passed += part in ("beside", "noun")
+            words.append(write[part](others[passed - 1] if others else number) if part in write else part)
+        return " ".join(words), others
+
     def predicate(self, thing: bool = False) -> tuple[tuple[str, str], str]:
         """Both forms of a verb, and what follows it."""
         roll = 0.0 if thing else self.draw.below(100) / 100
@@ -152,80 +172,20 @@ class _Writer:
         return (singular, plural), f" {rest}." if rest else "."
 
 
-Structure = Callable[[_Writer, int], tuple[str, tuple[int, ...], bool]]  # words before the verb, other nouns, a thing
-
-
-def _simple(w: _Writer, number: int) -> tuple[str, tuple[int, ...], bool]:
-    return w.noun(number), (), False
-
-
-def _thing(w: _Writer, number: int) -> tuple[str, tuple[int, ...], bool]:
-    return w.noun(number, THINGS), (), True
-
-
-def _adverb(w: _Writer, number: int) -> tuple[str, tuple[int, ...], bool]:
-    return f"{w.noun(number)} {w.draw.one(_ADVERBS)}", (), False
-
-
-def _prepositional(w: _Writer, number: int) -> tuple[str, tuple[int, ...], bool]:
-    other = w.number()
-    return f"{w.noun(number)} {w.beside(other)}", (other,), False
-
-
-def _thing_prepositional(w: _Writer, number: int) -> tuple[str, tuple[int, ...], bool]:
-    other = w.number()
-    return f"{w.noun(number, THINGS)} {w.beside(other)}", (other,), True
-
-
-def _prepositional_adverb(w: _Writer, number: int) -> tuple[str, tuple[int, ...], bool]:
-    other = w.number()
-    return f"{w.noun(number)} {w.beside(other)} {w.draw.one(_ADVERBS)}", (other,), False
-
-
-def _two_prepositional(w: _Writer, number: int) -> tuple[str, tuple[int, ...], bool]:
-    others = (w.number(), w.number())
-    return f"{w.noun(number)} {w.beside(others[0])} {w.beside(others[1])}", others, False
-
-
-def _object_relative(w: _Writer, number: int) -> tuple[str, tuple[int, ...], bool]:
-    other = w.number()
-    return f"{w.noun(number)} that {w.noun(other)} {w.transitive(other)}", (other,), False
-
-
-def _bare_relative(w: _Writer, number: int) -> tuple[str, tuple[int, ...], bool]:
-    other = w.number()
-    return f"{w.noun(number)} {w.noun(other)} {w.transitive(other)}", (other,), False
-
-
-def _subject_relative(w: _Writer, number: int) -> tuple[str, tuple[int, ...], bool]:
-    other = w.number()
-    return f"{w.noun(number)} that {w.transitive(number)} {w.noun(other)}", (other,), False
-
-
-def _coordination(w: _Writer, number: int) -> tuple[str, tuple[int, ...], bool]:
-    other = w.number()
-    return f"{w.noun(number)} {w.transitive(number)} {w.noun(other)} and", (other,), False
-
-
-def _complement(w: _Writer, number: int) -> tuple[str, tuple[int, ...], bool]:
-    other = w.number()
-    plural, singular = w.draw.one(SAYING)
-    return f"{w.noun(other)} {(singular, plural)[other]} that {w.noun(number)}", (other,), False
-
-
-STRUCTURES: dict[str, Structure] = {
-    "simple": _simple,
-    "thing": _thing,
-    "adverb": _adverb,
-    "prepositional": _prepositional,
-    "thing_prepositional": _thing_prepositional,
-    "prepositional_adverb": _prepositional_adverb,
-    "two_prepositional": _two_prepositional,
-    "object_relative": _object_relative,
-    "bare_relative": _bare_relative,
-    "subject_relative": _subject_relative,
-    "coordination": _coordination,
-    "complement": _complement,
+# What comes before the verb: the subject, other nouns (`beside`, `noun`) and their verbs, and plain words.
+STRUCTURES = {
+    "simple": "person",
+    "thing": "thing",
+    "adverb": "person adverb",
+    "prepositional": "person beside",
+    "thing_prepositional": "thing beside",
+    "prepositional_adverb": "person beside adverb",
+    "two_prepositional": "person beside beside",
+    "object_relative": "person that noun its_verb",
+    "bare_relative": "person noun its_verb",
+    "subject_relative": "person that verb noun",
+    "coordination": "person verb noun and",
+    "complement": "noun says that person",
 }
 _NAMES = tuple(STRUCTURES)
 
@@ -237,8 +197,8 @@ def number_pair(kind: str, seed: int) -> tuple[AgreementSentence, AgreementSente
 
 def _sentence(kind: str, number: int, draw: Draw) -> AgreementSentence:
     writer = _Writer(draw)
-    before, others, thing = STRUCTURES[kind](writer, number)
-    forms, after = writer.predicate(thing)
+    before, others = writer.before_verb(STRUCTURES[kind], number)
+    forms, after = writer.predicate(STRUCTURES[kind].startswith("thing"))
     return AgreementSentence(before[0].upper() + before[1:], forms, after, number, kind, others)
 
 
@@ -256,21 +216,13 @@ def generate_agreement(
     Raises:
         BadInput: `count` is not positive, or more than the grammar can write.
     """
-    if count < 1:
-        raise BadInput(
-            f"the grammar writes at least one sentence, {count} asked for", hint="use count=500", param="count"
-        )
-    draw, found = Draw(seed), dict[tuple[str, str], AgreementSentence]()
-    for _ in range(50 * count + 1000):
-        number, kind = len(found) % 2, draw.one(_NAMES)
-        new = _sentence(kind, number, draw)
-        if attractors in (None, new.attractors > 0) and new.key not in without:
-            found.setdefault(new.key, new)
-        if len(found) == count:
-            return list(found.values())
-    raise BadInput(
-        f"the grammar found only {len(found)} distinct sentences of {count}", hint="ask for fewer", param="count"
-    )
+    draw = Draw(seed)
+
+    def write(attempt: int, number: int) -> tuple[tuple[str, str], AgreementSentence] | None:
+        new = _sentence(draw.one(_NAMES), number % 2, draw)
+        return (new.key, new) if attractors in (None, new.attractors > 0) and new.key not in without else None
+
+    return distinct(write, count, "sentences")
 
 
 def agreement_pairs(count: int, seed: int = 0) -> list[tuple[AgreementSentence, AgreementSentence]]:
@@ -283,14 +235,9 @@ def agreement_pairs(count: int, seed: int = 0) -> list[tuple[AgreementSentence, 
     Raises:
         BadInput: `count` is not positive, or more than the grammar can write.
     """
-    if count < 1:
-        raise BadInput(f"the grammar writes at least one pair, {count} asked for", hint="use count=500", param="count")
-    found: dict[tuple[str, str], tuple[AgreementSentence, AgreementSentence]] = {}
-    for attempt in range(50 * count + 1000):
+
+    def write(attempt: int, number: int) -> tuple[tuple[str, str], tuple[AgreementSentence, AgreementSentence]]:
         both = number_pair(_NAMES[attempt % len(_NAMES)], seed * 1_000_003 + attempt)
-        found.setdefault(both[0].key, both)
-        if len(found) == count:
-            return list(found.values())
-    raise BadInput(
-        f"the grammar found only {len(found)} distinct pairs of {count}", hint="ask for fewer", param="count"
-    )
+        return both[0].key, both
+
+    return distinct(write, count, "pairs")

@@ -15,7 +15,17 @@ from neurodial.control.text.words import differing_words, join_words, split_word
 from neurodial.interpret.corpora.corpus import Example, Sentence
 from neurodial.interpret.corpora.grammars import lexicon as lex
 from neurodial.interpret.corpora.grammars.agreement import NUMBERS, PLURAL, SINGULAR, number_pair
-from neurodial.interpret.corpora.grammars.phrases import Draw, Slot, Words, auxiliary_do, be, finite, have, opening
+from neurodial.interpret.corpora.grammars.phrases import (
+    Draw,
+    Slot,
+    Words,
+    auxiliary_do,
+    be,
+    distinct,
+    finite,
+    have,
+    opening,
+)
 
 SUBJECT_FIRST = (  # structures whose first noun is the subject, without a clause between it and its verb
     "simple",
@@ -172,15 +182,10 @@ def generate_contrasts(concept: str, count: int, seed: int = 0) -> list[Contrast
     """
     if concept not in _WRITERS:
         raise BadInput(f"there is no grammar {concept!r}", hint=f"one of {', '.join(_WRITERS)}", param="concept")
-    if count < 1:
-        raise BadInput(f"the grammar writes at least one pair, {count} asked for", hint="count=3000", param="count")
-    draw, found = Draw(seed), dict[tuple[str, str], Contrast]()
-    for _ in range(50 * count + 1000):
+    draw = Draw(seed)
+
+    def write(attempt: int, number: int) -> tuple[tuple[str, str], Contrast] | None:
         pair = _WRITERS[concept](draw)
-        if pair.texts[0] != pair.texts[1]:
-            found.setdefault(pair.texts, pair)
-        if len(found) == count:
-            return list(found.values())
-    raise BadInput(
-        f"the grammar found only {len(found)} distinct pairs of {count}", hint="ask for fewer pairs", param="count"
-    )
+        return (pair.texts, pair) if pair.texts[0] != pair.texts[1] else None
+
+    return distinct(write, count, "pairs")

@@ -1,10 +1,11 @@
 """The phrases that the rules of the built-in grammar share: subjects, finite verbs, complements."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from neurodial.control.errors import BadInput
 from neurodial.control.text.words import split_words
 from neurodial.interpret.corpora.grammars import lexicon as lex
 from neurodial.interpret.corpora.grammars.lexicon import Subject
@@ -133,3 +134,29 @@ def finite(verb: Verb, subject: Subject) -> Slot:
 def third(subject: Subject) -> bool:
     """Whether the verb takes the third person singular."""
     return subject.person == 3 and not subject.plural
+
+
+def distinct(write: Callable[[int, int], tuple[Hashable, Choice] | None], count: int, what: str) -> list[Choice]:
+    """Writes so many different ones.
+
+    Args:
+        write: is given the number of the attempt and of those that are found; gives what a new one is known by and
+            itself, or None where it is not wanted.
+        count: at least 1.
+        what: is written, such as `pairs`.
+
+    Raises:
+        BadInput: `count` is not positive, or more than the grammar can write.
+    """
+    if count < 1:
+        one = what.removesuffix("s")
+        raise BadInput(f"the grammar writes at least one {one}, {count} asked for", hint="use count=500", param="count")
+    found: dict[Hashable, Choice] = {}
+    for attempt in range(50 * count + 1000):
+        if (made := write(attempt, len(found))) is not None:
+            found.setdefault(*made)
+        if len(found) == count:
+            return list(found.values())
+    raise BadInput(
+        f"the grammar found only {len(found)} distinct {what} of {count}", hint="ask for fewer", param="count"
+    )

@@ -1,6 +1,6 @@
 """The rules of the built-in grammar: each draws one sentence with its finite verbs as slots."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from neurodial.interpret.corpora.grammars import lexicon as lex
@@ -62,8 +62,20 @@ _EXTRAS = {
 _WHO = Subject("Who")
 
 
+_MOSTLY_PLAIN = ("plain", "plain", "plain", "not", "question")
+
+
 def _lexical(base: str) -> Verb:
     return _BY_BASE.get(base) or _EXTRAS[base]
+
+
+def _said(form: str, subject: Subject, verb: Slot, base: str, rest: Sequence[str | Slot]) -> Words:
+    """A plain sentence, its denial, or the question, by `form`."""
+    if form == "plain":
+        return [*opening(subject), verb, *rest, "."]
+    if form == "not":
+        return [*opening(subject), auxiliary_do(subject), "n't", base, *rest, "."]
+    return [auxiliary_do(subject), *inner(subject), base, *rest, "?"]
 
 
 @_rule(20)
@@ -86,12 +98,7 @@ def _thing(draw: Draw) -> Words:
     subjects, verb = draw.one(lex.THING_VERBS)
     subject = draw.one(subjects)
     rest = draw.fill(draw.one(verb.complements), subject)
-    roll = draw.one(("plain", "plain", "plain", "not", "question"))
-    if roll == "plain":
-        return [*opening(subject), finite(verb, subject), *rest, "."]
-    if roll == "not":
-        return [*opening(subject), auxiliary_do(subject), "n't", verb.base, *rest, "."]
-    return [auxiliary_do(subject), *inner(subject), verb.base, *rest, "?"]
+    return _said(draw.one(_MOSTLY_PLAIN), subject, finite(verb, subject), verb.base, rest)
 
 
 @_rule(12)
@@ -263,25 +270,16 @@ def _embedded_question(draw: Draw) -> Words:
     else:
         word, rest = draw.one(lex.WH_BE)
         asked = [*word.split(), *inner(other), be(other), *rest.split()]
-    roll = draw.one(("plain", "not", "question"))
-    if roll == "plain":
-        return [*opening(subject), finite(knower, subject), *asked, "."]
-    if roll == "not":
-        return [*opening(subject), auxiliary_do(subject), "n't", knower.base, *asked, "."]
-    return [auxiliary_do(subject), *inner(subject), knower.base, *asked, "?"]
+    return _said(draw.one(("plain", "not", "question")), subject, finite(knower, subject), knower.base, asked)
 
 
 @_rule(6)
 def _have_to(draw: Draw) -> Words:
     subject = draw.person(anyone=False)
     rest = draw.fill(draw.one(lex.INFINITIVES), subject)
-    roll = draw.one(("plain", "plain", "plain", "not", "question"))
-    if roll == "plain":
-        return [*opening(subject), have(subject), "to", *rest, "."]
-    if roll == "not":
-        return [*opening(subject), auxiliary_do(subject), "n't", "have", "to", *rest, "."]
-    why = ["why"] if draw.chance(0.4) else []
-    return [*why, auxiliary_do(subject), *inner(subject), "have", "to", *rest, "?"]
+    form = draw.one(_MOSTLY_PLAIN)
+    why = ["why"] if form == "question" and draw.chance(0.4) else []
+    return [*why, *_said(form, subject, have(subject), "have", ["to", *rest])]
 
 
 @_rule(9)
@@ -289,12 +287,7 @@ def _verb_to(draw: Draw) -> Words:
     subject = draw.person(anyone=False)
     verb = _lexical(draw.one(_TO_VERBS))
     rest = draw.fill(draw.one(lex.INFINITIVES), subject)
-    roll = draw.one(("plain", "plain", "plain", "not", "question"))
-    if roll == "plain":
-        return [*opening(subject), finite(verb, subject), "to", *rest, "."]
-    if roll == "not":
-        return [*opening(subject), auxiliary_do(subject), "n't", verb.base, "to", *rest, "."]
-    return [auxiliary_do(subject), *inner(subject), verb.base, "to", *rest, "?"]
+    return _said(draw.one(_MOSTLY_PLAIN), subject, finite(verb, subject), verb.base, ["to", *rest])
 
 
 @_rule(3)

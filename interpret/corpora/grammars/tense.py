@@ -6,9 +6,8 @@ Everything is drawn from `interpret.corpora.grammars.lexicon`; the same seed wri
 
 from dataclasses import dataclass
 
-from neurodial.control.errors import BadInput
 from neurodial.control.text.words import join_words
-from neurodial.interpret.corpora.grammars.phrases import Draw, Slot, Words
+from neurodial.interpret.corpora.grammars.phrases import Draw, Slot, Words, distinct
 from neurodial.interpret.corpora.grammars.rules import RULES, draw_rule
 
 MAX_WORDS = 14  # punctuation and clitics counted as words
@@ -56,19 +55,14 @@ def generate_pairs(count: int, seed: int = 0) -> list[GrammarPair]:
     Raises:
         BadInput: `count` is not positive, or more than the grammar can write.
     """
-    if count < 1:
-        raise BadInput(f"the grammar writes at least one pair, {count} asked for", hint="use count=3000", param="count")
     draw = Draw(seed)
-    pairs: dict[tuple[str, str], GrammarPair] = {}
-    for _ in range(50 * count + 1000):
+
+    def write(attempt: int, number: int) -> tuple[tuple[str, str], GrammarPair] | None:
         kind = draw_rule(draw)
         words = RULES[kind].write(draw)
-        if len(words) <= MAX_WORDS:
-            pair = realise(words, kind)
-            if pair.present.lower() != pair.past.lower():
-                pairs.setdefault((pair.present, pair.past), pair)
-        if len(pairs) == count:
-            return list(pairs.values())
-    raise BadInput(
-        f"the grammar found only {len(pairs)} distinct pairs of {count}", hint="ask for fewer pairs", param="count"
-    )
+        if len(words) > MAX_WORDS:
+            return None
+        pair = realise(words, kind)
+        return ((pair.present, pair.past), pair) if pair.present.lower() != pair.past.lower() else None
+
+    return distinct(write, count, "pairs")

@@ -1,4 +1,4 @@
 """Methods that rank neurons by what changing them does.
 
-Imports `methods.registry` and the rooms up to `tasks`.
+Imports `methods.contracts`, `methods.registry` and the rooms up to `tasks`.
 """

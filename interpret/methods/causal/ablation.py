@@ -11,7 +11,9 @@ from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.common.progress import progress
 from neurodial.interpret.methods.causal.gradient_activation import ablation_estimates
-from neurodial.interpret.methods.registry import CausalMethod, Properties, register
+from neurodial.interpret.methods.contracts import CausalMethod, Properties, best_first
+from neurodial.interpret.methods.registry import register
+from neurodial.interpret.tasks.corpus_tasks import CorpusTask
 from neurodial.interpret.tasks.interventions import Unit, effects, real_positions, to_values, values_at, zero
 from neurodial.interpret.tasks.tasks import Batch
 
@@ -60,16 +62,18 @@ class Ablation(CausalMethod):
         if self.screened < 1:
             parts = ablation_estimates(loaded, task, found)
             self.estimates_ = np.concatenate([parts[site] for site in found])
-            order = np.argsort(-np.abs(self.estimates_), kind="stable")
+            order = best_first(self.estimates_)
             chosen = np.sort(order[: max(1, round(self.screened * len(units)))])
         some: list[Unit] = [{units[n][0]: [loaded.original(units[n][0], [units[n][1]])[0]]} for n in chosen]
         measured = -group_effects(loaded, task, some, to=self.to, max_rows=self.max_rows)
         self.exact_ = np.zeros(len(units), dtype=bool)
         self.exact_[chosen] = True
-        scores = self._fill(measured, chosen)
-        widths = np.cumsum([loaded.sites.info(site).width for site in found])[:-1]
-        self._rank_sites(dict(zip(found, np.split(scores, widths), strict=True)))
+        self._rank_flat(loaded, found, self._fill(measured, chosen))
         return self
+
+    def report(self, loaded: LoadedModel, task: CorpusTask) -> dict[str, Any]:
+        """How the estimates agree with the effects, where there was a screening."""
+        return {} if self.agreement_ is None else {"screening_correlation": round(self.agreement_, 4)}
 
     def _fill(self, measured: Array, chosen: Array) -> Array:
         """Measured effects, and where there are none the estimates on the same scale, below the least measured one."""

@@ -10,7 +10,9 @@ from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.common.progress import progress
 from neurodial.interpret.methods.causal.attribution_patching import twins
-from neurodial.interpret.methods.registry import CausalMethod, Properties, register
+from neurodial.interpret.methods.contracts import CausalMethod, Properties
+from neurodial.interpret.methods.registry import register
+from neurodial.interpret.tasks.corpus_tasks import CorpusTask
 from neurodial.interpret.tasks.interventions import Unit, effects, plain_scores, to_values, values_at
 from neurodial.interpret.tasks.tasks import Batch
 
@@ -57,7 +59,10 @@ class ActivationPatching(CausalMethod):
                 self.gap_ += float((plain_scores(loaded, clean) - plain_scores(loaded, corrupt)).sum())
                 done(1)
         count = sum(batch.rows for batch in task)
-        scores, self.gap_ = total / count, self.gap_ / count
-        widths = np.cumsum([loaded.sites.info(site).width for site in found])[:-1]
-        self._rank_sites(dict(zip(found, np.split(scores, widths), strict=True)))
+        self.gap_ /= count
+        self._rank_flat(loaded, found, total / count)
         return self
+
+    def report(self, loaded: LoadedModel, task: CorpusTask) -> dict[str, Any]:
+        """The mean difference of the scores that patching can restore."""
+        return {"gap": round(self.gap_, 4)}

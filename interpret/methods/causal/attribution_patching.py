@@ -8,7 +8,8 @@ import numpy as np
 from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.methods.registry import CausalMethod, Properties, register
+from neurodial.interpret.methods.contracts import CausalMethod, Properties
+from neurodial.interpret.methods.registry import register
 from neurodial.interpret.tasks.interventions import gradients_at, values_at
 from neurodial.interpret.tasks.tasks import Batch
 
@@ -44,7 +45,7 @@ class AttributionPatching(CausalMethod):
         totals = {site: np.zeros(loaded.sites.info(site).width) for site in found}
         for clean, corrupt in twins(task, self.corrupted):
             restored = values_at(loaded, clean, found)
-            _, values, gradient = gradients_at(loaded, corrupt, found)
+            values, gradient = gradients_at(loaded, corrupt, found)
             for site in found:
                 moved = (restored[site] - values[site]).float() * gradient[site].float()
                 totals[site] += moved.sum((0, 1)).double().cpu().numpy()

@@ -8,7 +8,8 @@ import numpy as np
 from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.methods.registry import CausalMethod, Properties, register
+from neurodial.interpret.methods.contracts import CausalMethod, Properties
+from neurodial.interpret.methods.registry import register
 from neurodial.interpret.tasks.interventions import gradients_at
 from neurodial.interpret.tasks.tasks import Batch
 
@@ -58,7 +59,7 @@ def ablation_estimates(
     """(width,) per site: the mean over rows of Σ over positions of h · ∂S/∂h, or of its size."""
     totals = {site: np.zeros(loaded.sites.info(site).width) for site in sites}
     for batch in task:
-        _, values, gradient = gradients_at(loaded, batch, sites)
+        values, gradient = gradients_at(loaded, batch, sites)
         for site in sites:
             rows = (values[site].float() * gradient[site].float()).sum(1)
             totals[site] += (rows.abs() if absolute else rows).sum(0).double().cpu().numpy()

@@ -14,12 +14,15 @@ from neurodial.control.models.capture import capture
 from neurodial.control.models.hooks import hook_site
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.losses import IGNORED
-from neurodial.interpret.methods.registry import CausalMethod, Properties, register
+from neurodial.interpret.methods.contracts import CausalMethod, Properties
+from neurodial.interpret.methods.registry import register
+from neurodial.interpret.tasks.corpus_tasks import CorpusTask
 from neurodial.interpret.tasks.interventions import Unit, effects, plain_scores, scaled, zero
 from neurodial.interpret.tasks.tasks import Batch, forward
 
 Array = np.ndarray[Any, Any]
 ADJUSTMENTS = 6
+MEASURED_FACTS = 20  # facts whose neurons are suppressed and enhanced
 
 
 @register
@@ -83,10 +86,32 @@ class KnowledgeAttribution(CausalMethod):
             [np.concatenate([self._integrate(loaded, row, site) for site in found]) for row in rows]
         ).astype(np.float32)
         self.neurons_, self.shared_ = refine(self.attributions_, facts, self.coarse, self.shared)
-        widths = np.cumsum([loaded.sites.info(site).width for site in found])[:-1]
-        mean = self.attributions_.mean(axis=0, dtype=np.float64)
-        self._rank_sites(dict(zip(found, np.split(mean, widths), strict=True)))
+        self._rank_flat(loaded, found, self.attributions_.mean(axis=0, dtype=np.float64))
         return self
+
+    def default_patterns(self, loaded: LoadedModel) -> tuple[str, ...]:
+        """Knowledge neurons are those of the last stack's FFNs."""
+        return (f"{loaded.sites.stacks[-1]}.*.ffn",)
+
+    def report(self, loaded: LoadedModel, task: CorpusTask) -> dict[str, Any]:
+        """What suppressing and enhancing a fact's refined neurons does to it, and to the other facts, on average."""
+        rows = [batch.row(n) for batch in task.clean for n in range(batch.rows)]
+        by_fact: dict[int, list[Batch]] = {}
+        for fact, row in zip(task.facts, rows, strict=bool(task.facts)):
+            by_fact.setdefault(fact, []).append(row)
+        if not by_fact:
+            return {}
+        effects: dict[str, list[float]] = {}
+        for fact in [fact for fact in list(by_fact)[:MEASURED_FACTS] if len(self.neurons_[fact])]:
+            unit = self.units(loaded, fact)
+            others = [own[0] for other, own in by_fact.items() if other != fact][:MEASURED_FACTS]
+            for where, asked in (("", by_fact[fact]), ("_others", others)):
+                for name, change in fact_effects(loaded, asked, unit).items() if asked else ():
+                    effects.setdefault(f"{name}{where}", []).append(change)
+        sizes = [len(neurons) for neurons in self.neurons_.values()]
+        means = {name: round(sum(values) / len(values), 4) for name, values in effects.items()}
+        found = {"facts": len(sizes), "neurons_per_fact": round(sum(sizes) / len(sizes), 2)}
+        return {"facts": {**found, "shared": round(self.shared_, 2), **means}}
 
     def units(self, loaded: LoadedModel, fact: int) -> Unit:
         """A fact's refined neurons by site, in original numbers, for `fact_effects` and `interventions.effects`."""

@@ -10,7 +10,8 @@ import torch
 from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput, ModelError
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.methods.registry import CausalMethod, Properties, register
+from neurodial.interpret.methods.contracts import CausalMethod, Properties
+from neurodial.interpret.methods.registry import register
 from neurodial.interpret.tasks.interventions import gradients_at
 from neurodial.interpret.tasks.tasks import Batch
 
@@ -66,7 +67,7 @@ class LayerConductance(CausalMethod):
         loaded: LoadedModel, batch: Batch, sites: Sequence[Site], alpha: float
     ) -> tuple[dict[Site, torch.Tensor], dict[Site, torch.Tensor]]:
         with embeddings_between(loaded, alpha):
-            return gradients_at(loaded, batch, sites)[1:]
+            return gradients_at(loaded, batch, sites)
 
 
 @contextmanager

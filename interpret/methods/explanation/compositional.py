@@ -8,11 +8,11 @@ import numpy as np
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.errors import BadInput
 from neurodial.control.text.words import comparable
-from neurodial.interpret.methods.explaining import ExplanationMethod
+from neurodial.interpret.methods.contracts import ExplanationMethod, Properties
 from neurodial.interpret.methods.explanation.formulas import Formula, iou, overlap_deviations, pack, popcount, search
 from neurodial.interpret.methods.explanations import Concept, Explanation
 from neurodial.interpret.methods.observations import Observation, Observations
-from neurodial.interpret.methods.registry import Properties, register
+from neurodial.interpret.methods.registry import register
 from neurodial.interpret.methods.responding import NeuronModel
 
 Array = np.ndarray[Any, Any]

@@ -10,10 +10,10 @@ import torch
 
 from neurodial.control.errors import BadInput
 from neurodial.interpret.common.progress import progress
-from neurodial.interpret.methods.explaining import ExplanationMethod
+from neurodial.interpret.methods.contracts import ExplanationMethod, Properties
 from neurodial.interpret.methods.explanations import Concept, Context, Explanation
 from neurodial.interpret.methods.observations import Observations
-from neurodial.interpret.methods.registry import Properties, register
+from neurodial.interpret.methods.registry import register
 from neurodial.interpret.methods.responding import NeuronModel
 
 Array = np.ndarray[Any, Any]

@@ -9,10 +9,10 @@ import numpy as np
 
 from neurodial.control.errors import BadInput
 from neurodial.control.text.words import comparable, join_words
-from neurodial.interpret.methods.explaining import ExplanationMethod
+from neurodial.interpret.methods.contracts import ExplanationMethod, Properties
 from neurodial.interpret.methods.explanations import Concept, Context, Explanation
 from neurodial.interpret.methods.observations import Observation, Observations, WordSample, cut_context
-from neurodial.interpret.methods.registry import Properties, register
+from neurodial.interpret.methods.registry import register
 from neurodial.interpret.methods.responding import NeuronModel
 
 Array = np.ndarray[Any, Any]

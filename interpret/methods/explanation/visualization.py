@@ -8,11 +8,11 @@ from rich.table import Table
 from rich.text import Text
 
 from neurodial.control.errors import BadInput
-from neurodial.interpret.methods.explaining import ExplanationMethod
+from neurodial.interpret.methods.contracts import ExplanationMethod, Properties
 from neurodial.interpret.methods.explanations import NOTHING, Concept, Context, Explanation
 from neurodial.interpret.methods.observations import Observation, Observations, WordSample, cut_context
 from neurodial.interpret.methods.ranking.expert_units import detect
-from neurodial.interpret.methods.registry import Properties, register
+from neurodial.interpret.methods.registry import register
 from neurodial.interpret.methods.responding import NeuronModel
 from neurodial.interpret.reports.page import drawn
 

@@ -1,4 +1,4 @@
 """Methods that say which neurons belong together.
 
-Imports `methods.registry` and the rooms up to `tasks`.
+Imports `methods.contracts`, `methods.registry` and the rooms up to `tasks`.
 """

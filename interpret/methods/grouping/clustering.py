@@ -6,7 +6,8 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 
 from neurodial.control.errors import BadInput
-from neurodial.interpret.methods.registry import GroupMethod, Properties, check_activations, register
+from neurodial.interpret.methods.contracts import GroupMethod, Properties, check_activations
+from neurodial.interpret.methods.registry import register
 
 Array = np.ndarray[Any, Any]
 BLOCK = 256  # neurons whose correlations are computed at a time

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from neurodial.control.errors import BadInput
+from neurodial.interpret.methods.contracts import Method, Properties, check_activations
 from neurodial.interpret.methods.grouping.clustering import standardise
-from neurodial.interpret.methods.registry import Method, Properties, check_activations, register
+from neurodial.interpret.methods.registry import register
 
 Array = np.ndarray[Any, Any]
 CRITERIA = ("max-corr", "min-corr", "lin-reg", "svcca")

@@ -8,8 +8,9 @@ from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
 from neurodial.control.errors import BadInput
+from neurodial.interpret.methods.contracts import GroupMethod, Properties, check_activations
 from neurodial.interpret.methods.grouping.clustering import number_by_first
-from neurodial.interpret.methods.registry import GroupMethod, Properties, check_activations, register
+from neurodial.interpret.methods.registry import register
 
 Array = np.ndarray[Any, Any]
 

@@ -1,4 +1,4 @@
 """Methods that rank neurons by activations on labelled text.
 
-Imports `methods.registry` and the rooms up to `tasks`.
+Imports `methods.contracts`, `methods.registry` and the rooms up to `tasks`.
 """

@@ -1,12 +1,16 @@
 """Expert units (Suau et al. 2020, “Finding Experts in Transformer Models”)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
+from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.activations.sketches import LabelQuantiles
-from neurodial.interpret.methods.registry import Properties, RankingMethod, check_rows, register
+from neurodial.interpret.methods.contracts import Properties, RankingMethod, check_rows
+from neurodial.interpret.methods.registry import register
 
 Array = np.ndarray[Any, Any]
 CHUNK = 512  # neurons sorted at a time
@@ -50,7 +54,7 @@ class ExpertUnits(RankingMethod):
     properties = Properties(
         "global", "concept → neurons", "high", human=False, supervision=True, causal=False, source="Suau et al. 2020"
     )
-    streams = "quantiles"
+    sketched = streamed = True
 
     def fit(self, X: Array, y: Array, groups: Array | None = None) -> "ExpertUnits":
         """Ranks by the rows; see `RankingMethod.fit`."""
@@ -69,6 +73,16 @@ class ExpertUnits(RankingMethod):
         self.on_p90_ = np.stack([np.quantile(rows[mask], 0.9, axis=0) for mask in masks])
         self.off_mean_ = np.stack([rows[~mask].mean(axis=0) for mask in masks])
         return self._score()
+
+    def fit_from(self, data: Gathered, sites: Sequence[Site]) -> "ExpertUnits":
+        """Ranks by the rows, or by sketches where more were seen than kept; see `RankingMethod.fit_from`."""
+        rows = data.training_rows(sites[0].stack)
+        is_sampled = len(rows) < data.moments[sites[0]].count[data.contrast].sum()
+        if is_sampled and data.sketches:  # a comparison of methods gathers none
+            return self.fit_quantiles(
+                LabelQuantiles.concatenate([data.sketches[s].select(data.contrast) for s in sites])
+            )
+        return self.fit(rows.matrix(sites), rows.labels)
 
     def fit_quantiles(self, sketch: LabelQuantiles) -> "ExpertUnits":
         """Ranks by the values of any number of rows, counted in a stream; values of one bin cannot be told apart."""
@@ -134,15 +148,6 @@ def _counted(positive: Array, everything: Array, values: Array) -> Direction:
     f1 = np.where(everything > 0, 2 * hits / (taken + total), -1.0)
     best = f1.argmax(axis=1)
     return ap, values[best], f1[np.arange(len(f1)), best]
-
-
-def average_precision(z: Array, positive: Array) -> Array:
-    """(neurons,) average precision of detecting `positive` rows by high values of z (rows, neurons).
-
-    Raises:
-        BadInput: if no row is positive.
-    """
-    return _one_direction(z, positive)[0]
 
 
 def _one_direction(z: Array, positive: Array) -> tuple[Array, Array, Array]:

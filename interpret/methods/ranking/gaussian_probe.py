@@ -9,7 +9,8 @@ import torch
 
 from neurodial.control.errors import BadInput, NeurodialWarning
 from neurodial.interpret.activations.statistics import usable_deviation
-from neurodial.interpret.methods.registry import Properties, RankingMethod, check_rows, register
+from neurodial.interpret.methods.contracts import Properties, RankingMethod, check_rows
+from neurodial.interpret.methods.registry import register
 
 Array = np.ndarray[Any, Any]
 NATS_PER_BIT = np.log(2.0)

@@ -7,8 +7,9 @@ import torch
 
 from neurodial.control.errors import BadInput
 from neurodial.interpret.activations.statistics import usable_deviation
+from neurodial.interpret.methods.contracts import Properties, RankingMethod, check_rows
 from neurodial.interpret.methods.ranking.elastic_net import ElasticNet, moments
-from neurodial.interpret.methods.registry import Properties, RankingMethod, check_rows, register
+from neurodial.interpret.methods.registry import register
 
 Array = np.ndarray[Any, Any]
 
@@ -73,29 +74,6 @@ class LinearProbe(RankingMethod):
         scores = (np.asarray(X) - self.center_) / self.scale_ @ self.weights_.T + self.bias_
         labels: Array = self.classes_[scores.argmax(axis=1)]
         return labels
-
-
-def top_neurons(weights: Array, share: float) -> list[list[int]]:
-    """Per label the smallest prefix of the neurons by falling |w| that holds `share` of the label's weight mass."""
-    return [_prefix(row, np.argsort(-np.abs(row), kind="stable"), share) for row in np.asarray(weights, dtype=float)]
-
-
-def bottom_neurons(weights: Array, share: float) -> list[list[int]]:
-    """The same by rising |w|: the neurons that matter least."""
-    return [_prefix(row, np.argsort(np.abs(row), kind="stable"), share) for row in np.asarray(weights, dtype=float)]
-
-
-def strong_neurons(weights: Array, fraction: float) -> list[list[int]]:
-    """Per label the neurons with |w| ≥ max |w| / fraction."""
-    size = np.abs(np.asarray(weights, dtype=float))
-    return [np.flatnonzero(row >= row.max() / fraction).tolist() for row in size]
-
-
-def _prefix(row: Array, order: Array, share: float) -> list[int]:
-    mass = np.cumsum(np.abs(row)[order])
-    if share <= 0 or mass[-1] == 0:
-        return []
-    return sorted(order[: int(np.searchsorted(mass, share * mass[-1] * (1 - 1e-12))) + 1].tolist())
 
 
 def prefix_scores(weights: Array) -> Array:

@@ -1,12 +1,16 @@
 """Contrastive mean difference on minimal pairs."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from neurodial.control.errors import BadInput
+from neurodial.control.addresses import Site
+from neurodial.control.errors import BadInput, CorpusError
+from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.activations.statistics import PairSummary, usable_deviation
-from neurodial.interpret.methods.registry import Properties, RankingMethod, check_rows, register
+from neurodial.interpret.methods.contracts import Properties, RankingMethod, check_rows
+from neurodial.interpret.methods.registry import register
 
 Array = np.ndarray[Any, Any]
 
@@ -37,7 +41,7 @@ class MeanDifference(RankingMethod):
         "global", "concept → neurons", "high", human=False, supervision=True, causal=False,
         source="contrastive activation differences; e.g. Bau et al. 2019 for translation",
     )  # fmt: skip
-    streams = "pairs"
+    paired = streamed = True
 
     def __init__(self, scale: Literal["none", "std", "paired"] = "none") -> None:
         self.scale = scale
@@ -71,6 +75,15 @@ class MeanDifference(RankingMethod):
         if not np.array_equal(names[first], names[second]) or len(np.unique(names[first])) != len(first):
             raise BadInput("every group must hold one row of each label")
         return rows[first], rows[second]
+
+    def fit_from(self, data: Gathered, sites: Sequence[Site]) -> "MeanDifference":
+        """Ranks by the moments of paired tokens; see `RankingMethod.fit_from`."""
+        if not data.pairs:
+            raise CorpusError(
+                f"{self.slug} compares tokens of minimal pairs, and the store holds none",
+                hint="extract them too: --level word --level piece",
+            )
+        return self.fit_pairs(PairSummary.concatenate([data.pairs[site].summary() for site in sites]))
 
     def fit_pairs(self, pairs: PairSummary) -> "MeanDifference":
         """Ranks by statistics of paired rows that were gathered in a stream."""

@@ -1,13 +1,17 @@
 """Probeless ranking (Antverg & Belinkov 2022, “On the Pitfalls of Analyzing Individual Neurons in Language Models”)."""
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 
+from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
+from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.activations.statistics import LabelMoments, usable_deviation
-from neurodial.interpret.methods.registry import Properties, RankingMethod, check_rows, register
+from neurodial.interpret.methods.contracts import Properties, RankingMethod, check_rows
+from neurodial.interpret.methods.registry import register
 
 Array = np.ndarray[Any, Any]
 
@@ -36,7 +40,7 @@ class Probeless(RankingMethod):
         "global", "concept → neurons", "high", human=False, supervision=True, causal=False,
         source="Antverg & Belinkov 2022",
     )  # fmt: skip
-    streams = "labels"
+    streamed = True
 
     def __init__(self, scale: Literal["none", "std"] = "none") -> None:
         self.scale = scale
@@ -47,6 +51,10 @@ class Probeless(RankingMethod):
         self.fit_moments(LabelMoments(len(classes), rows.shape[1]).update(rows, numbers))
         self.classes_ = classes
         return self
+
+    def fit_from(self, data: Gathered, sites: Sequence[Site]) -> "Probeless":
+        """Ranks by the moments of every label; see `RankingMethod.fit_from`."""
+        return self.fit_moments(LabelMoments.concatenate([data.moments[site].select(data.contrast) for site in sites]))
 
     def fit_moments(self, moments: LabelMoments) -> "Probeless":
         """Ranks by statistics that were gathered in a stream."""

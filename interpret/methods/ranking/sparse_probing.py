@@ -6,9 +6,10 @@ import numpy as np
 
 from neurodial.control.errors import BadInput
 from neurodial.interpret.activations.statistics import usable_deviation
+from neurodial.interpret.methods.contracts import Properties, RankingMethod, best_first, check_rows
 from neurodial.interpret.methods.ranking.linear_probe import LinearProbe
 from neurodial.interpret.methods.ranking.probeless import Probeless
-from neurodial.interpret.methods.registry import Properties, RankingMethod, check_rows, register
+from neurodial.interpret.methods.registry import register
 
 Array = np.ndarray[Any, Any]
 EXACT = 1e-5  # which neurons have weight at all is what counts
@@ -53,7 +54,7 @@ class SparseProbing(RankingMethod):
             raise BadInput("screened must be at least 1, penalties at least 2 and smallest between 0 and 1")
         standard = (rows - rows.mean(axis=0)) / usable_deviation(rows.std(axis=0))
         signed = Probeless().fit(standard, numbers).scores_
-        self.screened_ = np.sort(np.argsort(-np.abs(signed), kind="stable")[: self.screened])
+        self.screened_ = np.sort(best_first(signed)[: self.screened])
         survived = self._survived(standard[:, self.screened_], numbers)
         sizes = np.zeros(rows.shape[1])
         sizes[self.screened_] = survived

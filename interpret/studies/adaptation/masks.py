@@ -16,17 +16,17 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
-from neurodial.control.models.architectures import FfnRow
-from neurodial.control.models.cutting import Cut, num_units, qkv_rows, row_of
+from neurodial.control.models.cutting import cut_of, inputs_of, num_units, outputs_of
+from neurodial.control.models.cutting import weights_of as site_weights
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.models.sites import LayerInfo
 
 Chosen = Mapping[Site, Iterable[int]]
 Masks = dict[str, torch.Tensor]
+Weights = tuple[nn.Parameter, int, tuple[int, ...]]  # a parameter, a dimension of it, and places along that
 UNITS = ("ffn", "attn", "cross")
 
 
@@ -48,18 +48,25 @@ def weights_of(loaded: LoadedModel, chosen: Chosen) -> Masks:
     Raises:
         BadInput: for neurons of the embeddings, which are tokens' values and have no row of their own.
     """
-    marks = _Marks(loaded.model)
+    names = {id(parameter): name for name, parameter in loaded.model.named_parameters()}  # of tied ones the first
+    marks: Masks = {}
     for site, neurons in chosen.items():
         places = sorted({int(n) for n in neurons})
-        if not places:
-            continue
-        if site.kind in UNITS:
-            _mark_units(marks, loaded, site, places)
-        elif site.kind == "resid":
-            _mark_residual(marks, loaded, site, places)
-        else:
-            raise BadInput(f"{site}: its neurons cannot be held fixed", hint="ffn, attn, cross and resid neurons can")
-    return marks.found
+        for parameter, dim, along in _weights(loaded, site, places) if places else ():
+            mark = marks.setdefault(names[id(parameter)], torch.zeros_like(parameter, dtype=torch.bool))
+            mark.index_fill_(dim, torch.tensor(along, device=mark.device), True)
+    return marks
+
+
+def _weights(loaded: LoadedModel, site: Site, places: list[int]) -> Iterator[Weights]:
+    if site.kind in UNITS:
+        size = loaded.sites.info(site).head_dim or 1
+        units = {place // size for place in places}
+        yield from site_weights(cut_of(loaded.sites, site, units, whole_groups=False))
+    elif site.kind == "resid":
+        yield from _residual_weights(loaded, site, tuple(places))
+    else:
+        raise BadInput(f"{site}: its neurons cannot be held fixed", hint="ffn, attn, cross and resid neurons can")
 
 
 def holding(loaded: LoadedModel, chosen: Chosen, *, train_shared: bool) -> Masks:
@@ -99,62 +106,14 @@ def share_trained(loaded: LoadedModel, masks: Mapping[str, torch.Tensor]) -> flo
     return round(trained / max(total, 1.0), 4)
 
 
-class _Marks:
-    """Marks rows and columns of a model's parameters; a tied parameter has the name of its first use."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.found: Masks = {}
-        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
-
-    def outputs(self, module: Any, rows: Iterable[int]) -> None:
-        """Rows of a linear module's weight, by its outputs, with the bias."""
-        places = list(rows)
-        index = (slice(None), places) if isinstance(module, Conv1D) else (places,)
-        self._mark(module.weight)[index] = True
-        if module.bias is not None:
-            self._mark(module.bias)[places] = True
-
-    def inputs(self, module: Any, columns: Iterable[int]) -> None:
-        """Columns of a linear module's weight, by its inputs."""
-        places = list(columns)
-        self._mark(module.weight)[(places,) if isinstance(module, Conv1D) else (slice(None), places)] = True
-
-    def entries(self, parameter: nn.Parameter, places: list[int]) -> None:
-        """Entries of a vector."""
-        self._mark(parameter)[places] = True
-
-    def _mark(self, parameter: nn.Parameter) -> torch.Tensor:
-        name = self._names[id(parameter)]
-        return self.found.setdefault(name, torch.zeros(parameter.shape, dtype=torch.bool, device=parameter.device))
-
-
-def _mark_units(marks: _Marks, loaded: LoadedModel, site: Site, places: list[int]) -> None:
-    info = loaded.sites.info(site)
-    layer, row = row_of(loaded.sites, site)
-    if isinstance(row, FfnRow):
-        rows = [*places, *(info.width + n for n in places)] if row.fused else places
-        for path in row.into:
-            marks.outputs(layer.part(path), rows)
-    else:
-        size, group = info.head_dim or 1, (info.num_heads or 1) // (info.num_kv_heads or 1)
-        heads = tuple(sorted({n // size for n in places}))
-        places = [head * size + n for head in heads for n in range(size)]
-        shared = tuple(sorted({head // group for head in heads}))
-        cut = Cut(info, layer, row, tuple(places), heads, shared)
-        for path, rows_of_part in zip(row.qkv, qkv_rows(cut, row), strict=True):
-            marks.outputs(layer.part(path), rows_of_part)
-    marks.inputs(layer.part(row.out), places)
-
-
-def _mark_residual(marks: _Marks, loaded: LoadedModel, site: Site, places: list[int]) -> None:
-    layers, width = loaded.sites.layers[site.stack], loaded.sites.info(site).width
-    number = site.layer or 0
-    for module in _writers(layers[number]):
-        marks.outputs(module, places)
-    for parameter in _vectors(layers[number], width):
-        marks.entries(parameter, places)
+def _residual_weights(loaded: LoadedModel, site: Site, places: tuple[int, ...]) -> Iterator[Weights]:
+    layer = loaded.sites.layers[site.stack][site.layer or 0]
+    for module in _writers(layer):
+        yield from outputs_of(module, places)
+    for parameter in _vectors(layer, loaded.sites.info(site).width):
+        yield parameter, 0, places
     for module in _readers(loaded, site):
-        marks.inputs(module, places)
+        yield inputs_of(module, places)
 
 
 def _writers(layer: LayerInfo) -> Iterator[nn.Module]:
@@ -190,12 +149,7 @@ def best_units(loaded: LoadedModel, scores: Mapping[Site, Any], share: float) ->
         loaded: the model.
         scores: from `interpret.rankings.salience`: one a neuron, or one a head.
         share: from 0 to 1.
-
-    Raises:
-        BadInput: if the share is none.
     """
-    if not 0.0 <= share < 1.0:
-        raise BadInput(f"hold {share:g}: not a share of the neurons, at least 0 and less than 1")
     best: dict[Site, tuple[int, ...]] = {}
     for site, values in scores.items():
         info = loaded.sites.info(site)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,10 @@ from neurodial.control.artifacts.neuron_set import NeuronSet, Recommended
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.calibration import calibrate_model
-from neurodial.interpret.common.versions import package_versions
+from neurodial.interpret.common.versions import package_versions, time_now
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.discovery.discover import RIDGE, STRENGTHS
-from neurodial.interpret.gathering.assemble import Ranked, in_original_numbers, site_neurons
+from neurodial.interpret.gathering.assemble import in_original_numbers, site_neurons
 from neurodial.interpret.gathering.gather import check_gathered, gather, train_readouts
 from neurodial.interpret.gathering.plan import GatheringPlan
 from neurodial.interpret.gathering.readout import ReadOutSettings
@@ -79,14 +78,13 @@ def fate(found: NeuronSet, loaded: LoadedModel, freed: Freed, moved: Drift) -> d
     }
 
 
-def remeasured(loaded: LoadedModel, found: NeuronSet, corpus: Corpus, *, seed: int = 0) -> NeuronSet:
+def remeasured(loaded: LoadedModel, found: NeuronSet, corpus: Corpus) -> NeuronSet:
     """The same neurons with statistics, maps and read-outs measured on an adapted model.
 
     Args:
         loaded: the adapted model.
         found: a set of its base.
         corpus: labelled as the set's was; the labels must be the same.
-        seed: of the rows that are drawn.
 
     Returns:
         A set of the adapted model; it has no evidence yet but its read-out's (`neurodial discover` gathers it).
@@ -98,7 +96,7 @@ def remeasured(loaded: LoadedModel, found: NeuronSet, corpus: Corpus, *, seed: i
     if set(corpus.labels) != set(found.labels):
         raise BadInput(f"{corpus.name}: its labels are not those of the set {found.concept!r}")
     sites = tuple(part.site for part in found.sites)
-    data = gather(loaded, corpus, GatheringPlan(sites, seed=seed))
+    data = gather(loaded, corpus, GatheringPlan(sites))
     check_gathered(corpus, data)
     readouts, report = train_readouts(data, sites, ReadOutSettings())
     parts = []
@@ -106,7 +104,7 @@ def remeasured(loaded: LoadedModel, found: NeuronSet, corpus: Corpus, *, seed: i
         places = np.array(loaded.physical(part.site, part.indices.tolist()), dtype=np.int64)
         scores = np.zeros(loaded.sites.info(part.site).width)
         scores[places] = part.scores
-        parts.append(site_neurons(data, Ranked(part.site, scores), places, ridge=RIDGE))
+        parts.append(site_neurons(data, part.site, scores, places, ridge=RIDGE))
     numbered, readouts = in_original_numbers(loaded, tuple(parts), readouts)
     op = found.recommended.op if data.pairs or found.recommended.op != "map" else "shift"
     strengths = dict.fromkeys(found.labels, STRENGTHS.get(op, 1.0))
@@ -119,10 +117,10 @@ def remeasured(loaded: LoadedModel, found: NeuronSet, corpus: Corpus, *, seed: i
         recommended=Recommended(op, "concept" if readouts else "all", strengths, found.recommended.top),
         evidence={"readout": report} if report else {},
         provenance={**found.provenance, "remeasured": _remeasured(found, corpus)},
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=time_now(),
     )
 
 
 def _remeasured(found: NeuronSet, corpus: Corpus) -> dict[str, Any]:
-    named = {"name": corpus.name, "digest": corpus.digest, "size": corpus.size}
+    named = corpus.described
     return {"from": found.digest, "corpus": named, "versions": package_versions()}

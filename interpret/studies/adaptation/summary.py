@@ -8,14 +8,14 @@ LOWER = ("perplexity",)  # says what `loss` says
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Row]:
-    """A row for each way.
+    """A row for each strategy.
 
     Args:
         runs: of `interpret.studies.adaptation.job`.
 
     Returns:
-        Way → `seeds`, `trained`, and for `gain` and `forgetting` figure → `mean`, `low` and `high` over the seeds and
-        `intervals`, the runs' own 95 % intervals over sentences; beside full fine-tuning `gain_of_full` and
+        Strategy → `seeds`, `trained`, and for `gain` and `forgetting` figure → `mean`, `low` and `high` over the seeds
+        and `intervals`, the runs' own 95 % intervals over sentences; beside full fine-tuning `gain_of_full` and
         `forgetting_of_full` (shares of its means; None where it has none).
     """
     ways = list(dict.fromkeys(str(run["way"]) for run in runs))

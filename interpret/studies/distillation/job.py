@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from neurodial.control.errors import InternalError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.surgery.saving import save_pruned
 from neurodial.control.surgery.truncation import truncate
-from neurodial.interpret.common.versions import PACKAGES, package_versions
+from neurodial.interpret.common.versions import PACKAGES, package_versions, time_now
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.studies.distillation.evidence import judge
 from neurodial.interpret.studies.distillation.linear import Fitted, fit
@@ -119,7 +118,7 @@ def distil(
         **_decided(made, width, train.num_folds),
         "test": judge(parts, full, chosen, texts.labels, recipe.seed),
         "versions": package_versions((*PACKAGES, "scikit-learn")),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": time_now(),
     }
     classifier = _classifier(loaded, chosen, sites, width, texts, train, recipe, report)
     whole = _classifier(loaded, full, sites, width, texts, train, recipe, {})

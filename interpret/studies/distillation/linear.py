@@ -77,9 +77,7 @@ def fit_path(x: Array, y: Array, columns: Array, strengths: Sequence[float]) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # dev decides whether it is good enough
             model.set_params(C=strength).fit(standard, y)
-        weights, bias = every_class(model.coef_.astype(np.float64), model.intercept_.astype(np.float64))
-        weights = weights / scale
-        bias = bias - weights @ center
+        weights, bias = every_class(model, center, scale)
         found.append(Fitted(np.asarray(columns), weights.astype(np.float32), bias.astype(np.float32), strength))
     return found
 

@@ -14,11 +14,10 @@ from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.errors import CorpusError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.text.words import comparable
-from neurodial.interpret.activations.accumulators import join_blocks
-from neurodial.interpret.activations.blocks import Block, Level
+from neurodial.interpret.activations.blocks import Block, Level, join_blocks
 from neurodial.interpret.activations.extract import Extraction, extract
 from neurodial.interpret.common.progress import progress
-from neurodial.interpret.corpora.corpus import Corpus, Example
+from neurodial.interpret.corpora.corpus import Corpus, Example, lot
 from neurodial.interpret.studies.distillation.recipe import Recipe
 
 Array = np.ndarray[Any, Any]
@@ -167,9 +166,8 @@ def _part(
         found = [example.source.labels[word] for example, word in zip(owners, joint.words.tolist(), strict=True)]
         types = joint.types
     y = np.array([numbers.get(str(label), UNKNOWN) for label in found], dtype=np.int64)
-    x = np.concatenate([joint.values[site] for site in sites], axis=1)
     dev = np.array([folds.get(number, -1) for number in joint.examples.tolist()], dtype=np.int64)
-    return Part(x, y, joint.examples, joint.words, types, dev)
+    return Part(joint.matrix(sites), y, joint.examples, joint.words, types, dev)
 
 
 def _drawn(corpus: Corpus, most: int, seed: int, level: Level) -> tuple[Example, ...]:
@@ -254,7 +252,7 @@ def _key(example: Example) -> str:
 
 def _draw(seed: int, example: Example) -> bytes:
     """Alike for both sentences of a minimal pair, so that they stay together."""
-    return hashlib.sha256(f"{seed}\0{example.key or _key(example)}".encode()).digest()
+    return lot(seed, example.key or _key(example))
 
 
 def _hash(text: str) -> int:

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from neurodial.interpret.methods.contracts import best_first
+
 Array = np.ndarray[Any, Any]
 
 
 def top(scores: Array, size: int) -> set[int]:
     """The best neurons by the size of their scores; equal ones in the order of the neurons."""
-    return set(np.argsort(-np.abs(scores), kind="stable")[:size].tolist())
+    return set(best_first(scores)[:size].tolist())
 
 
 def jaccard(a: set[int], b: set[int]) -> float:
@@ -31,7 +33,7 @@ def borda(rankings: list[Array]) -> Array:
     """(neurons,) Borda count: for every ranking a neuron gets as many points as there are neurons behind it."""
     points = np.zeros(len(rankings[0]))
     for scores in rankings:
-        order = np.argsort(-np.abs(scores), kind="stable")
+        order = best_first(scores)
         points[order] += np.arange(len(order))[::-1]
     return points
 

@@ -7,14 +7,15 @@ from typing import Any, Literal
 import numpy as np
 
 from neurodial.control.addresses import Neurons, Site
-from neurodial.control.errors import BadInput, NeurodialError
+from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
+from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.evidence.cases import Cases, concept_cases
 from neurodial.interpret.evidence.causal import Intervener, Measurement, unchanged
 from neurodial.interpret.evidence.matching import matched_neurons
 from neurodial.interpret.evidence.probes import Rows, control_labels, probe_accuracy
-from neurodial.interpret.gathering.assemble import Gathered, Ranked, choose
+from neurodial.interpret.gathering.assemble import choose
 from neurodial.interpret.gathering.gather import check_gathered, check_labels, gather, train_readouts
 from neurodial.interpret.gathering.plan import GatheringPlan, match_sites
 from neurodial.interpret.gathering.readout import ReadOutSettings
@@ -166,8 +167,7 @@ def _effects(ground: Ground, cases: Cases, chosen: dict[Site, Array], random_set
 
 def _chosen(ground: Ground, scores: Array, size: int) -> dict[Site, Array]:
     widths = np.cumsum([ground.loaded.sites.info(site).width for site in ground.sites])[:-1]
-    parts = np.split(scores, widths)
-    return choose([Ranked(site, part) for site, part in zip(ground.sites, parts, strict=True)], size)
+    return choose(dict(zip(ground.sites, np.split(scores, widths), strict=True)), size)
 
 
 def random_baseline(ground: Ground) -> dict[str, Any]:
@@ -175,32 +175,21 @@ def random_baseline(ground: Ground) -> dict[str, Any]:
     return results(ground, np.random.default_rng([ground.job.seed, 8]).normal(size=ground.neurons))
 
 
-def majority(rows: Rows) -> float:
-    """Share of the most frequent label among the held-out words."""
-    held_out = rows.y[~rows.train]
-    return round(float(np.unique(held_out, return_counts=True)[1].max() / len(held_out)), 4)
-
-
 def scores_of_ranking(loaded: LoadedModel, ranking: Ranking, sites: Sequence[Site]) -> Array:
     """(neurons,) scores of the neurons of sites by a ranking; those that it does not name have 0.
 
     Raises:
         FingerprintError: for a ranking of another model.
-        BadInput: if it names none of the sites, or a neuron that they have not.
+        BadInput: if it names none of the sites, or a neuron that the model never had.
+        AddressError: if it names one that was removed.
     """
-    if ranking.fingerprint:
-        loaded.check_origin(ranking.fingerprint, what=f"the ranking {ranking.name}", remedy="rank this model's")
+    ranking.check_model(loaded)
     parts = {site: np.zeros(loaded.sites.info(site).width) for site in sites}
     named = False
     for address, score in ranking.rows:
         site = Neurons.site_of(address)
         if site in parts:
-            info = loaded.sites.info(site)
-            try:
-                indices = Neurons.parse(address, width=info.width, head_dim=info.head_dim).indices
-                parts[site][list(loaded.physical(site, indices))] = score
-            except NeurodialError as error:
-                raise BadInput(f"the ranking {ranking.name} does not fit {loaded.name}: {error.message}") from None
+            parts[site][list(loaded.physical(site, ranking.neurons(loaded, address)))] = score
             named = True
     if not named:
         raise BadInput(

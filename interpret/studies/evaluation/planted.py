@@ -24,7 +24,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from neurodial.control.errors import BadInput
-from neurodial.interpret.methods.registry import RankingMethod
+from neurodial.interpret.methods.contracts import RankingMethod
 
 Array = np.ndarray[Any, Any]
 PLANTED = 8
@@ -118,8 +118,7 @@ def recovery(method: RankingMethod, X: Array, seed: int) -> dict[str, float]:
     found = {}
     for scenario in SCENARIOS:
         planted = plant(scenario, X, seed)
-        made = type(method)().set_params(**method.get_params())
-        made.fit(planted.X, planted.y, np.arange(len(planted.y)) // 2 if method.streams == "pairs" else None)
+        sizes = method.refitted(planted.X, planted.y, np.arange(len(planted.y)) // 2)
         truth = np.isin(np.arange(planted.X.shape[1]), planted.neurons)
-        found[scenario] = round(float(average_precision_score(truth, np.abs(made.scores_))), 4)
+        found[scenario] = round(float(average_precision_score(truth, sizes)), 4)
     return found

@@ -8,28 +8,28 @@ evaluated stays so: its results lie in the folder and are taken up again where n
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from neurodial.control.addresses import Site
 from neurodial.control.artifacts.files import write_atomically
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.corpora.corpus import Corpus
-from neurodial.interpret.discovery.causal import check_settings, rank_causally
+from neurodial.interpret.discovery.causal import rank_causally
 from neurodial.interpret.discovery.discover import rank
 from neurodial.interpret.evidence.gathering import training_rows
-from neurodial.interpret.gathering.assemble import Ranked
-from neurodial.interpret.methods.registry import CausalMethod, RankingMethod, make_ranker, methods
+from neurodial.interpret.methods.contracts import CausalMethod, RankingMethod
+from neurodial.interpret.methods.registry import make_ranker, methods
 from neurodial.interpret.rankings.ranking_file import Ranking
 from neurodial.interpret.studies.evaluation.agreement import average_overlap, neuron_vote, overlaps
 from neurodial.interpret.studies.evaluation.cost import measured
 from neurodial.interpret.studies.evaluation.ground import (
     Evaluation,
     Ground,
-    majority,
     prepare,
     random_baseline,
     results,
@@ -106,7 +106,7 @@ def evaluate(
         "causal": {"measure": ground.cases.measure, "unit": "nats per token"}
         if ground.cases
         else {"note": ground.why_not},
-        "majority": majority(ground.rows),
+        "majority": ground.rows.majority,
         "methods": found,
         "left_out": left_out,
         RANDOM: random_baseline(ground),
@@ -118,7 +118,7 @@ def evaluate(
 def _applicable(corpus: Corpus) -> list[str]:
     """Methods that rank neurons on this corpus; those that run the model for every neuron have to be asked for."""
     pairs = corpus.paired and corpus.word_labels and len(corpus.labels) == 2
-    found = [slug for slug, method in methods().items() if pairs or method.streams != "pairs"]
+    found = [slug for slug, method in methods().items() if pairs or not method.paired]
     return sorted([*found, *BY_GRADIENT]) if pairs else found
 
 
@@ -132,29 +132,26 @@ def _of_method(
         say(f"{method.slug}: taken from {known.name}")
         return kept, scores_of_ranking(ground.loaded, Ranking.load(table), ground.sites)
     with measured() as cost:
-        ranked = _ranked(ground, method)
-    scores = np.concatenate([part.scores for part in ranked])
+        by_site = _scores(ground, method)
+    scores = np.concatenate(list(by_site.values()))
     result: dict[str, Any] = {"method": method.slug, "params": method.get_params()}
     result |= {"seconds": cost.seconds, "megabytes": cost.megabytes} | results(ground, scores)
     if isinstance(method, RankingMethod):
         rows = training_rows(ground.data, ground.sites[0].stack, ground.job.max_rows, ground.job.seed)
-        X = np.concatenate(list(rows.values.values()), axis=1)
-        result["planted"] = recovery(method, X, ground.job.seed)
+        result["planted"] = recovery(method, rows.matrix(), ground.job.seed)
     for path in (known, table):
         path.parent.mkdir(parents=True, exist_ok=True)
-    _ranking(ground, ranked, method.slug).save(table)
+    _ranking(ground, by_site, method.slug).save(table)
     write_atomically(known, json.dumps({"key": key, "result": result}, indent=1).encode())
     say(f"{method.slug}: {cost.seconds:.1f} s")
     return result, scores
 
 
-def _ranked(ground: Ground, method: RankingMethod | CausalMethod) -> list[Ranked]:
+def _scores(ground: Ground, method: RankingMethod | CausalMethod) -> dict[Site, Array]:
     if isinstance(method, RankingMethod):
         return rank(method, ground.data, ground.sites)
-    check_settings(method)
-    decoder: Literal["own"] | None = "own" if ground.job.decoder == "own" else None
-    loaded, corpus, seed = ground.loaded, ground.corpus, ground.job.seed
-    return rank_causally(method, loaded, corpus, ground.sites, seed=seed, decoder=decoder).ranked
+    loaded, corpus, job = ground.loaded, ground.corpus, ground.job
+    return rank_causally(method, loaded, corpus, ground.sites, seed=job.seed, decoder=job.decoder)[0]
 
 
 def _key(ground: Ground, method: RankingMethod | CausalMethod) -> str:
@@ -177,12 +174,12 @@ def _kept(path: Path, key: str) -> dict[str, Any] | None:
     return result
 
 
-def _ranking(ground: Ground, ranked: Sequence[Ranked], name: str) -> Ranking:
+def _ranking(ground: Ground, scores: Mapping[Site, Array], name: str) -> Ranking:
     """Every neuron with its score, by original number."""
     rows = [
-        (f"{part.site}[{number}]", float(score))
-        for part in ranked
-        for number, score in zip(ground.loaded.original(part.site, range(len(part.scores))), part.scores, strict=True)
+        (f"{site}[{number}]", float(score))
+        for site, own in scores.items()
+        for number, score in zip(ground.loaded.original(site, range(len(own))), own, strict=True)
     ]
     rows.sort(key=lambda row: -abs(row[1]))
     return Ranking(name, tuple(rows), ground.loaded.name, ground.loaded.fingerprint)

@@ -6,9 +6,9 @@ from typing import Any
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.corpora.corpus import Corpus
-from neurodial.interpret.methods.explaining import make_explanation_method
 from neurodial.interpret.methods.explanations import ExplanationReport
 from neurodial.interpret.methods.observations import Chosen, observe
+from neurodial.interpret.methods.registry import make_explanation_method
 from neurodial.interpret.methods.responding import ModelNeurons
 
 

@@ -16,11 +16,12 @@ from neurodial.interpret.activations.blocks import Block
 from neurodial.interpret.activations.extract import Extraction
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.gathering.plan import match_sites
+from neurodial.interpret.methods.contracts import Method
 from neurodial.interpret.methods.grouping.clustering import Clustering, members_of
 from neurodial.interpret.methods.grouping.multi_model import MultiModel
 from neurodial.interpret.methods.grouping.nmf import NeuronFactors
 from neurodial.interpret.methods.observations import Chosen, observe
-from neurodial.interpret.methods.registry import Method, make_grouping
+from neurodial.interpret.methods.registry import make_grouping
 from neurodial.interpret.reports.page import figure, page, settings_line
 from neurodial.interpret.studies.grouping.pictures import heat_map, size_counts, tree_picture
 
@@ -203,7 +204,7 @@ def _clustered(
             hint="choose fewer with --site",
         )
     rows = _sampled(loaded, sites, corpus, max_rows, seed)
-    method.fit(np.concatenate([rows.values[s] for s in sites], axis=1))
+    method.fit(rows.matrix(sites))
     groups = [
         Group(names[int(r)], tuple(names[i] for i in members.tolist()))
         for r, members in zip(method.representatives_, members_of(method.labels_), strict=True)
@@ -260,7 +261,7 @@ def _compared(
     if not shared:
         raise BadInput(f"{corpus.name}: the models have no word in common")
     rows = [[k[key] for key in shared] for k in keys]
-    X = [np.concatenate([b.values[s] for s in here], axis=1)[r] for b, here, r in zip(blocks, sites, rows, strict=True)]
+    X = [b.matrix(here)[r] for b, here, r in zip(blocks, sites, rows, strict=True)]
     method.fit(X)
     names = [_names(*both) for both in zip(models, sites, strict=True)]
     partners = getattr(method, "partner_", np.zeros((0, len(names[0])), dtype=int))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from neurodial.control.artifacts.calibration import Calibration
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.surgery.pruning.cost import cost
-from neurodial.interpret.common.versions import package_versions
+from neurodial.interpret.common.versions import package_versions, time_now
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.rankings.ranking_file import Ranked, Ranking
 from neurodial.interpret.studies.pruning.quality import Quality, quality_on
@@ -110,11 +109,9 @@ def _report(
         "keep": job.keep,
         "recovery": job.recovery.document if job.recovery else None,
         "ranked": {"named": ranked.named, "total": ranked.total},
-        "corpora": {
-            name: {"name": text.name, "digest": text.digest, "size": text.size} for name, text in texts.items() if text
-        },
+        "corpora": {name: text.described for name, text in texts.items() if text},
         "original": original,
         "points": points,
         "versions": package_versions(),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": time_now(),
     }

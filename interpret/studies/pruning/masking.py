@@ -5,7 +5,6 @@ model serves as many smaller ones as there are masks. Nothing becomes faster by 
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,11 @@ from neurodial.control.artifacts.calibration import Calibration
 from neurodial.control.artifacts.neuron_set import NeuronSet, Recommended, SiteNeurons
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.common.versions import package_versions
+from neurodial.interpret.common.versions import package_versions, time_now
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.rankings.salience import Array, Scores
 from neurodial.interpret.studies.pruning.quality import Quality, quality_on
 from neurodial.interpret.studies.pruning.sweep import Way, kept_by, prune_to, rank_units
-from neurodial.interpret.training.settings import described
 
 
 def mask_set(
@@ -69,7 +67,7 @@ def mask_set(
             "corpus": dict(corpus or {}),
             "versions": package_versions(),
         },
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=time_now(),
     )
 
 
@@ -127,5 +125,5 @@ def find_mask(
     scores = rank_units(loaded, way, corpus=scoring, calibration=calibration).scores
     qualities = {testing.name: quality_on(loaded, testing, seed=way.seed)} if testing else {}
     evidence = {"quality": measured(loaded, scores, keep, way, qualities)}
-    corpus = described(scoring) if scoring else {}
+    corpus = scoring.described if scoring else {}
     return mask_set(loaded, scores, keep, way, calibration, concept=concept, evidence=evidence, corpus=corpus)

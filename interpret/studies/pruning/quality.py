@@ -10,7 +10,6 @@ import torch
 
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.calibration import decoder_input
-from neurodial.interpret.activations.extract import max_length
 from neurodial.interpret.activations.generation import generate_texts
 from neurodial.interpret.activations.losses import LossBatch, loss_batches, summed_loss
 from neurodial.interpret.common.translation_scores import bleu, chrf, scorer
@@ -74,7 +73,7 @@ class TranslationQuality:
 
     def translate(self, loaded: LoadedModel) -> list[str]:
         """What a model makes of each source."""
-        limit = min(self.max_new_tokens, max_length(loaded) - 1)
+        limit = min(self.max_new_tokens, loaded.max_length - 1)
         return generate_texts(loaded, list(self.references), max_new_tokens=limit)
 
     def scores(self, outputs: list[str]) -> dict[str, float]:

@@ -17,14 +17,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from neurodial.control.artifacts.files import write_atomically
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.activations.extract import max_length
 from neurodial.interpret.activations.generation import generate_ids
 from neurodial.interpret.activations.losses import TokenRow, token_rows
 from neurodial.interpret.common.progress import progress
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.training.descent import descendant
-from neurodial.interpret.training.settings import Settings, TrainingData, described
+from neurodial.interpret.training.settings import Settings, TrainingData
 from neurodial.interpret.training.trainer import train
 
 SETTINGS = Settings(minutes=10.0, learning_rate=1e-3, hidden=1.0)
@@ -56,8 +56,8 @@ class Recovery:
         return {
             "settings": self.settings.document,
             "beams": self.beams,
-            "text": described(self.text),
-            "dev": described(self.dev),
+            "text": self.text.described,
+            "dev": self.dev.described,
         }
 
     def clean(self) -> None:
@@ -87,7 +87,7 @@ def teaching(teacher: LoadedModel, recovery: Recovery) -> TrainingData:
     """
     cache = recovery.work / TARGETS if recovery.work else None
     text, dev = (_taught(teacher, corpus, recovery.beams, cache) for corpus in (recovery.text, recovery.dev))
-    return TrainingData(text, dev, {"train": described(recovery.text), "dev": described(recovery.dev)})
+    return TrainingData(text, dev, {"train": recovery.text.described, "dev": recovery.dev.described})
 
 
 def _taught(teacher: LoadedModel, corpus: Corpus, beams: int, cache: Path | None) -> list[TokenRow]:
@@ -100,7 +100,7 @@ def _taught(teacher: LoadedModel, corpus: Corpus, beams: int, cache: Path | None
         for part in _shards(texts):
             targets += _translated(teacher, part, beams, cache)
             advance(len(part))
-    options: dict[str, Any] = {"truncation": True, "max_length": max_length(teacher)}
+    options: dict[str, Any] = {"truncation": True, "max_length": teacher.max_length}
     sources = teacher.tokenizer(texts, **options)["input_ids"]
     return [TokenRow(tuple(s), tuple(t)) for s, t in zip(sources, targets, strict=True)]
 
@@ -117,12 +117,9 @@ def _translated(teacher: LoadedModel, texts: Sequence[str], beams: int, cache: P
     if file is not None and file.is_file():
         known: list[list[int]] = json.loads(file.read_text(encoding="utf-8"))
         return known
-    made = generate_ids(teacher, texts, max_new_tokens=max_length(teacher) - 1, num_beams=beams)
+    made = generate_ids(teacher, texts, max_new_tokens=teacher.max_length - 1, num_beams=beams)
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(made), encoding="utf-8")
-        part.replace(file)
+        write_atomically(file, json.dumps(made).encode())
     return made
 
 

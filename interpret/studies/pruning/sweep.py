@@ -13,7 +13,6 @@ from neurodial.control.errors import BadInput, CalibrationError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.surgery.pruning.choosing import choose_kept
 from neurodial.control.surgery.pruning.cost import cost
-from neurodial.control.surgery.pruning.numbering import original_width
 from neurodial.control.surgery.pruning.removal import prune_model
 from neurodial.control.surgery.pruning.support import Fill, Mode, Part, part_of, prunable
 from neurodial.interpret.corpora.corpus import Corpus
@@ -153,7 +152,7 @@ def _by_original_number(loaded: LoadedModel, site: Site, values: Array) -> torch
     """(original width,) scores of neurons; a head's score is spread over its neurons, removed ones have none."""
     width = loaded.sites.info(site).width
     each = torch.from_numpy(values).repeat_interleave(width // len(values)) * (len(values) / width)
-    numbered = torch.zeros(original_width(loaded, site), dtype=each.dtype)
+    numbered = torch.zeros(loaded.original_width(site), dtype=each.dtype)
     numbered[list(loaded.original(site, range(width)))] = each
     return numbered
 

@@ -13,7 +13,6 @@ from neurodial.control.distilled.head import Head, Reading
 from neurodial.control.errors import AddressError, BadInput, ControlError, LimitError, NeuronSetError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.compiling import CompiledControls, compile_controls
-from neurodial.control.plans.selecting import original_width
 from neurodial.service.engine.model.columns import Column, of_stack, read_columns
 from neurodial.service.engine.model.forward.lm_head import block_lm_head
 from neurodial.service.engine.model.kv_cache import RowCache
@@ -138,7 +137,7 @@ class RequestProcessor:
         named = [(part.site, part.indices) for part in found.sites]
         for site, indices in [*named, *((part.site, part.indices) for part in found.readouts)]:
             try:
-                width = original_width(self._loaded, site)
+                width = self._loaded.original_width(site)
             except AddressError as error:
                 raise NeuronSetError(f"the neuron set {found.concept!r}: {error.message}") from None
             if indices.max(initial=-1) >= width or indices.min(initial=0) < 0:

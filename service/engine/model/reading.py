@@ -13,8 +13,8 @@ from neurodial.control.distilled.head import Head
 from neurodial.control.models.capture import capture
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.runtime.batch import BatchController
+from neurodial.control.text.batching import padded
 from neurodial.service.engine.model.columns import of_stack
-from neurodial.service.engine.model.forward.padding import padded, padding_token
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Outcome, not_a_number
 from neurodial.service.engine.types import Classified, SiteActivations
@@ -50,7 +50,7 @@ class Reader:
         self._sites = loaded.sites
         self._has_encoder = loaded.family == "encoder-decoder"
         self._stack: Stack = loaded.sites.stacks[0]
-        self._pad = padding_token(loaded.model)
+        self._pad = loaded.pad_token_id or 0
 
     def read(self, sequences: Items[Sequence], slots: Items[int]) -> list[Outcome]:
         """What each sequence asks for: its pooled states, the activations of its neurons, or a classifier's labels."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from neurodial.control.models.loading import load_model
-from neurodial.interpret.studies.adaptation.manner import WAYS
+from neurodial.interpret.studies.adaptation.settings import STRATEGIES
 from tests.deploy.cli.runner import check_refused, ctrl_c_at_update, run
 
 QUICK = ("--steps", 3, "--minutes", 1, "--test-limit", 10)
@@ -37,13 +37,13 @@ def test_all_ways_with_one_report(tiny_marian_path: Path, texts: dict[str, str],
     assert "lora, seed 0: gains bleu" in result.stderr
     assert "a folder for each way" in result.stdout
     assert [p.name for p in out.parent.iterdir()] == ["adapted"]
-    assert sorted(p.name for p in out.iterdir()) == ["adaptation", *sorted(WAYS)]
+    assert sorted(p.name for p in out.iterdir()) == ["adaptation", *sorted(STRATEGIES)]
     report = json.loads((out / "adaptation" / "report.json").read_text())
-    assert {run["way"] for run in report["runs"]} == set(WAYS)
+    assert {run["way"] for run in report["runs"]} == set(STRATEGIES)
     assert report["command"].startswith("neurodial")
     assert "<h2>Gain and forgetting</h2>" in (out / "adaptation" / "report.html").read_text()
     base = load_model(tiny_marian_path)
-    for way in WAYS:
+    for way in STRATEGIES:
         lineage = load_model(out / way).lineage
         assert lineage is not None
         assert lineage.ancestors == (base.fingerprint,)

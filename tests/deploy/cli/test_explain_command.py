@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from neurodial.interpret.methods.explaining import explanation_methods
-from neurodial.interpret.methods.registry import all_methods
+from neurodial.interpret.methods.registry import all_methods, explanation_methods
 from tests.deploy.cli.runner import run
 
 GRAMMAR = "grammar:tense?count=60"

@@ -23,7 +23,6 @@ from ray.serve.schema import (
 from neurodial.control.errors import ConfigError
 from neurodial.deploy import proxy
 from neurodial.deploy.application import build
-from neurodial.deploy.demo import DEMO_MODEL
 from neurodial.deploy.serve.environment import SERVING
 
 ROOT = Path(__file__).parents[3]
@@ -34,8 +33,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "serve-config.yaml": yaml.safe_load((DEPLOY / "serve-config.yaml").read_text()),
     "kuberay.yaml": yaml.safe_load(MANIFEST["spec"]["serveConfigV2"]),
 }
-
-needs_demo = pytest.mark.skipif(not (DEMO_MODEL / "config.json").exists(), reason="the demo model is not in the tree")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -55,7 +52,6 @@ def test_serve_reads_its_configuration(name: str) -> None:
         assert set(found) <= set(known.model_fields), "Serve ignores settings that it does not know"
 
 
-@needs_demo
 @pytest.mark.demo
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_application_is_built_from_the_configuration(name: str, tmp_path: Path) -> None:

@@ -26,10 +26,10 @@ from neurodial.interpret.activations.generation import generate_texts
 from neurodial.interpret.common.versions import package_versions
 from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 from neurodial.interpret.rankings.ranking_file import Ranking
+from neurodial.interpret.studies.adaptation.adapter import Adapter
 from neurodial.interpret.studies.adaptation.job import Job, run_job
-from neurodial.interpret.studies.adaptation.manner import WAYS, Manner, Protected, Texts, Way
 from neurodial.interpret.studies.adaptation.measuring import Measuring
-from neurodial.interpret.studies.adaptation.ways import Adapter
+from neurodial.interpret.studies.adaptation.settings import STRATEGIES, AdaptationSettings, Protected, Strategy, Texts
 from neurodial.interpret.studies.pruning.quality import Perplexity
 from neurodial.interpret.studies.pruning.recovery import SETTINGS as DISTILLING
 from neurodial.interpret.training.settings import Settings
@@ -42,7 +42,7 @@ TRAINING = Settings(steps=30, evaluations=3, dropout=True, precision="bfloat16")
 CV_STEPS, FOLDS = 12, 2
 DEV_EVERY = 7  # one sentence in seven of the news to learn from is to choose by
 # Tried by cross-validation on the news; of each way the one that is best by `chosen` goes on.
-CANDIDATES: tuple[tuple[Way, dict[str, Any]], ...] = (
+CANDIDATES: tuple[tuple[Strategy, dict[str, Any]], ...] = (
     ("full", {"rate": 5e-4}),
     ("lora", {"rate": 3e-3}),
     ("freeze-salient", {"rate": 1e-3, "hold": 0.5}),
@@ -52,7 +52,9 @@ CANDIDATES: tuple[tuple[Way, dict[str, Any]], ...] = (
     ("lora", {"rate": 1e-2}),
     ("freeze-salient", {"rate": 2e-3, "hold": 0.5}),
 )
-MANNER = Manner(TRAINING, distilling=replace(DISTILLING, minutes=None, steps=50, evaluations=2, precision="bfloat16"))
+MANNER = AdaptationSettings(
+    TRAINING, distilling=replace(DISTILLING, minutes=None, steps=50, evaluations=2, precision="bfloat16")
+)
 PARTS = ("cv", "news", "questions", "tense")
 ROOM = "expanded"
 SEEDS = (0, 1, 2)
@@ -125,11 +127,13 @@ class Data:
         return corpus_of(f"{tense} tense, {split}", kept, limit)
 
 
-def manner_of(settings: Mapping[str, Any], pruned: LoadedModel | None = None, steps: int | None = None) -> Manner:
+def manner_of(
+    settings: Mapping[str, Any], pruned: LoadedModel | None = None, steps: int | None = None
+) -> AdaptationSettings:
     """A candidate's settings."""
     own = {name: value for name, value in settings.items() if name != "rate"}
     training = replace(TRAINING, steps=steps) if steps else TRAINING
-    return replace(MANNER, training=training, rates=dict.fromkeys(WAYS, settings["rate"]), pruned=pruned, **own)
+    return replace(MANNER, training=training, rates=dict.fromkeys(STRATEGIES, settings["rate"]), pruned=pruned, **own)
 
 
 def cross_validation(loaded: LoadedModel, pruned: LoadedModel | None, data: Data, steps: Steps) -> list[Results]:
@@ -137,7 +141,7 @@ def cross_validation(loaded: LoadedModel, pruned: LoadedModel | None, data: Data
     general = Perplexity.of(loaded, data.general_dev)
     work = steps.folder / "work-cv"
 
-    def one(way: Way, settings: dict[str, Any], fold: int) -> Results:
+    def one(way: Strategy, settings: dict[str, Any], fold: int) -> Results:
         manner = manner_of(settings, pruned, min(CV_STEPS, TRAINING.steps or CV_STEPS))
         adapter = Adapter(loaded, data.news_texts(fold), manner, work, steps.folder / ROOM)
         made = adapter.adapt(way)
@@ -152,7 +156,7 @@ def cross_validation(loaded: LoadedModel, pruned: LoadedModel | None, data: Data
     ]
 
 
-def chosen(tried: list[Results]) -> dict[Way, dict[str, Any]]:
+def chosen(tried: list[Results]) -> dict[Strategy, dict[str, Any]]:
     """Of each way the candidate that forgets least among those with 90 % of full fine-tuning's gain, or gains most."""
 
     def mean(candidate: Results, figure: str) -> float:
@@ -160,8 +164,8 @@ def chosen(tried: list[Results]) -> dict[Way, dict[str, Any]]:
         return float(sum(same) / len(same))
 
     whole = max(mean(t, "gain") for t in tried if t["way"] == "full")
-    best: dict[Way, dict[str, Any]] = {}
-    for way in WAYS:
+    best: dict[Strategy, dict[str, Any]] = {}
+    for way in STRATEGIES:
         own = [t for t in tried if t["way"] == way]
         enough = [t for t in own if mean(t, "gain") >= 0.9 * whole]
         pick = min(enough, key=lambda t: mean(t, "forgetting")) if enough else max(own, key=lambda t: mean(t, "gain"))
@@ -171,17 +175,17 @@ def chosen(tried: list[Results]) -> dict[Way, dict[str, Any]]:
 
 def adapted(
     loaded: LoadedModel, pruned: LoadedModel | None, part: str, texts: Texts, tests: tuple[Corpus, Corpus],
-    settings: Mapping[Way, Any], steps: Steps, sets: tuple[NeuronSet, ...],
-) -> tuple[Results, dict[Way, LoadedModel]]:  # fmt: skip
+    settings: Mapping[Strategy, Any], steps: Steps, sets: tuple[NeuronSet, ...],
+) -> tuple[Results, dict[Strategy, LoadedModel]]:  # fmt: skip
     """One report of all ways, and their models of the first seed."""
     scale = SCALES[part]
     manner = replace(
         MANNER,
         pruned=pruned,
-        rates={way: scale * settings[way]["rate"] for way in WAYS},
-        **{name: value for way in WAYS for name, value in settings[way].items() if name != "rate"},
+        rates={way: scale * settings[way]["rate"] for way in STRATEGIES},
+        **{name: value for way in STRATEGIES for name, value in settings[way].items() if name != "rate"},
     )
-    job = Job(texts, *tests, manner, WAYS, SEEDS, sets, steps.folder / f"work-{part}", steps.folder / ROOM)
+    job = Job(texts, *tests, manner, STRATEGIES, SEEDS, sets, steps.folder / f"work-{part}", steps.folder / ROOM)
     outcome = run_job(loaded, job, lambda run: typer.echo(f"{part}: {run['way']} {run['seed']}", err=True))
     return outcome.report, outcome.made
 
@@ -217,7 +221,7 @@ def protected(loaded: LoadedModel, data: Data, found: NeuronSet, steps: Steps) -
 
     base = manner_of({"rate": TENSE_RATE})
     held = replace(base, train_shared=True)
-    arms: dict[str, tuple[Way, Manner]] = {
+    arms: dict[str, tuple[Strategy, AdaptationSettings]] = {
         "freely": ("full", base),
         "tense set held": ("freeze-salient", replace(held, hold=0.0, protected=Protected(Ranking.of_set(found)))),
         "salient for the past held": ("freeze-salient", replace(base, hold=TENSE_HOLD)),

@@ -21,7 +21,6 @@ from neurodial.interpret.corpora.readers import open_corpus
 from neurodial.interpret.studies.pruning.masking import measured
 from neurodial.interpret.studies.pruning.quality import TranslationQuality
 from neurodial.interpret.studies.pruning.sweep import Way, rank_units
-from neurodial.interpret.training.settings import described
 
 BY, ENCODER = "log-odds+activation", 0.75
 FOOD = re.compile(
@@ -63,8 +62,8 @@ def run(
     return {
         "keep": keep,
         "way": Way(BY, encoder=ENCODER).settings,
-        "test": {kind: described(text) for kind, text in texts.items()},
-        "scores": {kind: described(text) for kind, text in sources.items()},
+        "test": {kind: text.described for kind, text in texts.items()},
+        "scores": {kind: text.described for kind, text in sources.items()},
         "masks": masks,
         "versions": package_versions(),
     }

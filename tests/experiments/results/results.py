@@ -19,11 +19,11 @@ from rich.console import Console
 from neurodial.control.addresses import Site
 from neurodial.control.models.loading import LoadedModel, load_model
 from neurodial.deploy.demo import DEMO_LM, DEMO_MODEL
+from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 from neurodial.interpret.corpora.grammars.contrasts import LABELS, generate_contrasts
 from neurodial.interpret.corpora.readers import open_corpus
 from neurodial.interpret.discovery.discover import Discovery
-from neurodial.interpret.gathering.assemble import Gathered
 from neurodial.interpret.gathering.gather import gather
 from neurodial.interpret.rankings.ranking_file import Ranking
 from neurodial.interpret.studies.evaluation.ground import Evaluation

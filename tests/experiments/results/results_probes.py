@@ -9,13 +9,13 @@ from neurodial.control.addresses import Neurons, Site
 from neurodial.control.controls import Control
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.compiling import compile_controls
+from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.activations.generation import generate_texts
 from neurodial.interpret.common.translation_scores import bleu
 from neurodial.interpret.evidence.exchange import Exchange
 from neurodial.interpret.evidence.gathering import training_rows
 from neurodial.interpret.evidence.probes import Rows, control_labels, probe_accuracy
 from neurodial.interpret.evidence.significance import LEVEL, significance
-from neurodial.interpret.gathering.assemble import Gathered
 from neurodial.interpret.methods.grouping.clustering import Clustering
 from neurodial.interpret.methods.ranking.probeless import Probeless
 

@@ -14,11 +14,10 @@ from neurodial.interpret.activations.accumulators import (
     Collector,
     LabelStatistics,
     PairedTokens,
-    join_blocks,
     paired_pieces,
     stream,
 )
-from neurodial.interpret.activations.blocks import Block
+from neurodial.interpret.activations.blocks import Block, join_blocks
 from neurodial.interpret.activations.extract import Extraction, extract
 from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 from neurodial.interpret.corpora.readers import open_corpus

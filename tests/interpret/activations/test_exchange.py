@@ -11,7 +11,7 @@ import pytest
 from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput, StoreError
 from neurodial.control.models.loading import LoadedModel
-from neurodial.interpret.activations.accumulators import join_blocks
+from neurodial.interpret.activations.blocks import join_blocks
 from neurodial.interpret.activations.extract import Extraction, extract
 from neurodial.interpret.activations.neurox.files import NeuroxFile, export_neurox, import_neurox, residual_sites
 from neurodial.interpret.corpora.corpus import Corpus

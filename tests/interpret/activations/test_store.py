@@ -14,8 +14,7 @@ from neurodial.control.addresses import Site
 from neurodial.control.errors import CorpusError, FingerprintError, StoreError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations import storing
-from neurodial.interpret.activations.accumulators import join_blocks
-from neurodial.interpret.activations.blocks import Block
+from neurodial.interpret.activations.blocks import Block, join_blocks
 from neurodial.interpret.activations.extract import Extraction, extract, extract_window
 from neurodial.interpret.activations.store import ActivationStore
 from neurodial.interpret.activations.storing import extract_to_store

@@ -28,13 +28,6 @@ def test_a_readout_reads_planted_labels() -> None:
     assert np.abs(readout.weights[1:]).argmax(axis=1).tolist() == [2, 2]
 
 
-def test_a_readout_of_few_neurons() -> None:
-    x, y = positions(600, 0)
-    readout = fit_readout(SITE, x, y, CLASSES, indices=np.array([2, 5]))
-    assert readout.weights.shape == (3, 2)
-    assert score_readout(readout, x, y)["accuracy"] > 0.93
-
-
 def test_calibration_trades_false_alarms_for_misses() -> None:
     x, y = positions(800, 0, noise=0.6)
     readout = fit_readout(SITE, x, y, CLASSES)

@@ -9,10 +9,10 @@ import pytest
 from sklearn.base import clone
 
 from neurodial.control.errors import BadInput
-from neurodial.interpret.methods.explaining import ExplanationMethod, explanation_methods, make_explanation_method
+from neurodial.interpret.methods.contracts import ExplanationMethod, Properties
 from neurodial.interpret.methods.explanations import NOTHING, ExplanationReport
 from neurodial.interpret.methods.observations import Observation, Observations
-from neurodial.interpret.methods.registry import Properties
+from neurodial.interpret.methods.registry import explanation_methods, make_explanation_method
 
 SLUGS = sorted(explanation_methods())
 QUICK: dict[str, dict[str, Any]] = {"corpus-generation": {"length": 3, "steps": 60, "texts": 8}}

@@ -5,21 +5,22 @@ import pytest
 from sklearn.base import clone
 
 from neurodial.control.errors import BadInput
+from neurodial.interpret.methods.contracts import GroupMethod, Properties
 from neurodial.interpret.methods.grouping.clustering import Clustering
 from neurodial.interpret.methods.grouping.multi_model import MultiModel
 from neurodial.interpret.methods.grouping.nmf import NeuronFactors
-from neurodial.interpret.methods.registry import GroupMethod, Properties, group_methods
+from neurodial.interpret.methods.registry import all_methods
 
-GROUPING = sorted(group_methods())
+GROUPING = {slug: method for slug, method in all_methods().items() if issubclass(method, GroupMethod)}
 
 
 def activations(rows: int = 200, width: int = 6, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(rows, width))
 
 
-@pytest.fixture(params=GROUPING)
+@pytest.fixture(params=sorted(GROUPING))
 def method(request: pytest.FixtureRequest) -> GroupMethod:
-    return group_methods()[request.param]()
+    return GROUPING[request.param]()
 
 
 def test_the_contract_of_every_group_method(method: GroupMethod) -> None:

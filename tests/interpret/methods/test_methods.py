@@ -7,17 +7,15 @@ from sklearn.linear_model import LogisticRegression
 
 from neurodial.control.errors import BadInput
 from neurodial.interpret.methods import registry
+from neurodial.interpret.methods.contracts import Properties, RankingMethod
 from neurodial.interpret.methods.ranking import elastic_net
 from neurodial.interpret.methods.ranking.linear_probe import (
     LinearProbe,
-    bottom_neurons,
     prefix_scores,
-    strong_neurons,
-    top_neurons,
 )
 from neurodial.interpret.methods.ranking.mean_difference import MeanDifference
 from neurodial.interpret.methods.ranking.probeless import Probeless
-from neurodial.interpret.methods.registry import Properties, RankingMethod, make_method, methods, register
+from neurodial.interpret.methods.registry import make_ranker, methods, register
 
 METHODS = sorted(methods())
 PLANTED = [4, 11]
@@ -37,7 +35,7 @@ def planted(rows: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.
 
 @pytest.fixture(params=METHODS)
 def method(request: pytest.FixtureRequest) -> RankingMethod:
-    return make_method(request.param)
+    return methods()[request.param]()
 
 
 def test_the_constructor_only_stores(method: RankingMethod) -> None:
@@ -121,9 +119,9 @@ def test_properties_and_docstrings(method: RankingMethod) -> None:
 
 def test_unknown_methods_and_parameters() -> None:
     with pytest.raises(BadInput, match="no method 'magic'"):
-        make_method("magic")
+        make_ranker("magic")
     with pytest.raises(BadInput, match="no parameter 'depth'"):
-        make_method("probeless", depth=3)
+        make_ranker("probeless", depth=3)
 
 
 def test_the_registry_refuses_what_breaks_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,19 +180,17 @@ def test_the_z_scored_variant_does_not_see_scale() -> None:
         Probeless("log").fit(X, y)  # type: ignore[arg-type]
 
 
-def test_linear_probe_oracles() -> None:
-    assert top_neurons(np.array([[5, 1, 1], [1, 10, 1]]), 0.5) == [[0], [1]]
-    assert bottom_neurons(np.array([[5, 4, 1], [10, 1, 1]]), 0.1) == [[2], [1, 2]]
-    assert strong_neurons(np.array([[5, 1, 2, 1], [1, 10, 1, 6]]), 2) == [[0], [1, 3]]
-    assert top_neurons(np.array([[5.0, 1, 1]]), 0) == [[]]
-    assert top_neurons(np.array([[5.0, 1, 1]]), 1) == [[0, 1, 2]]
+def smallest_prefix(size: np.ndarray, share: float) -> np.ndarray:
+    """The largest neurons that together hold a share of the mass."""
+    order = np.argsort(-size, kind="stable")
+    return order[: int(np.searchsorted(np.cumsum(size[order]), share * size.sum())) + 1]
 
 
 def test_linear_probe_ordering_follows_the_growing_prefixes() -> None:
     weights = np.random.default_rng(5).normal(size=(3, 12))
     order = np.argsort(-np.abs(prefix_scores(weights)), kind="stable").tolist()
     for share in np.arange(0.01, 1.0, 0.01):
-        union = {neuron for prefix in top_neurons(weights, share) for neuron in prefix}
+        union = {neuron for row in np.abs(weights) for neuron in smallest_prefix(row, share)}
         assert set(order[: len(union)]) == union
 
 

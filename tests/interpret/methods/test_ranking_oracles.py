@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from neurodial.control.errors import BadInput, NeurodialWarning
 from neurodial.interpret.activations.sketches import LabelQuantiles
-from neurodial.interpret.methods.ranking.expert_units import ExpertUnits, average_precision
+from neurodial.interpret.methods.ranking.expert_units import ExpertUnits
 from neurodial.interpret.methods.ranking.gaussian_probe import (
     GaussianProbe,
     GreedySelection,
@@ -28,8 +28,8 @@ def test_average_precision_oracle() -> None:
     z = np.random.RandomState(1234).rand(10, 6).T
     y = np.array([1, 1, 0, 1, 0, 0])
     published = [0.7222, 0.5556, 1, 1, 1, 0.6333, 0.9167, 0.7, 0.8056, 0.7222]
-    assert average_precision(z, y == 1) == pytest.approx(published, abs=5e-5)
     fitted = ExpertUnits().fit(z, y)
+    assert fitted.high_ap_[0] == pytest.approx(published, abs=5e-5)
     assert (fitted.ap_[0] >= np.array(published) - 5e-5).all()
     assert fitted.prevalence_.tolist() == [0.5]
 
@@ -37,9 +37,8 @@ def test_average_precision_oracle() -> None:
 def test_average_precision_equals_scikit_learn_with_equal_values() -> None:
     draw = np.random.default_rng(0)
     z, y = draw.integers(0, 6, size=(80, 40)).astype(float), draw.random(80) < 0.3
-    assert average_precision(z, y) == pytest.approx([average_precision_score(y, column) for column in z.T])
-    with pytest.raises(BadInput, match="no row"):
-        average_precision(z, np.zeros(80, dtype=bool))
+    found = ExpertUnits().fit(z, y).high_ap_[0]
+    assert found == pytest.approx([average_precision_score(y, column) for column in z.T])
 
 
 def test_experts_that_stay_low_are_found_with_their_sign_and_threshold() -> None:

@@ -24,16 +24,16 @@ from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 from neurodial.interpret.corpora.readers import open_corpus
 from neurodial.interpret.discovery.discover import Discovery, discover
 from neurodial.interpret.rankings.ranking_file import Ranking
-from neurodial.interpret.studies.adaptation import ways
+from neurodial.interpret.studies.adaptation import adapter as adapter_module
+from neurodial.interpret.studies.adaptation.adapter import Adapter
 from neurodial.interpret.studies.adaptation.expansion import expand, freed_neurons
 from neurodial.interpret.studies.adaptation.job import Job, parts_of, run_job
-from neurodial.interpret.studies.adaptation.manner import WAYS, Manner, Protected, Texts
 from neurodial.interpret.studies.adaptation.masks import holding, share_trained, training_only, unit_sites, weights_of
 from neurodial.interpret.studies.adaptation.measuring import Measured, better_by, intervals
 from neurodial.interpret.studies.adaptation.report import table, to_html
 from neurodial.interpret.studies.adaptation.sets import remeasured
+from neurodial.interpret.studies.adaptation.settings import STRATEGIES, AdaptationSettings, Protected, Texts
 from neurodial.interpret.studies.adaptation.summary import summary
-from neurodial.interpret.studies.adaptation.ways import Adapter
 from neurodial.interpret.training.settings import Settings
 from neurodial.interpret.training.trainer import train
 from tests.tiny import inputs_for, load_tiny
@@ -62,8 +62,8 @@ def texts() -> Texts:
     )  # fmt: skip
 
 
-def manner(**changes: Any) -> Manner:
-    return replace(Manner(SHORT, dict.fromkeys(WAYS, 5e-3), replace(SHORT, hidden=1.0)), **changes)
+def how(**changes: Any) -> AdaptationSettings:
+    return replace(AdaptationSettings(SHORT, dict.fromkeys(STRATEGIES, 5e-3), replace(SHORT, hidden=1.0)), **changes)
 
 
 @pytest.mark.parametrize("name", ["marian", "llama", "gpt2", "phi3", "t5-gated", "falcon-new", "bert"])
@@ -144,24 +144,24 @@ def changed(first: torch.nn.Module, second: torch.nn.Module) -> dict[str, torch.
 
 
 def test_each_way_changes_what_it_may(loaded: LoadedModel, texts: Texts) -> None:
-    adapter = Adapter(loaded, texts, manner())
+    adapter = Adapter(loaded, texts, how())
     names = {name for name, _ in loaded.model.named_parameters() if "embed_positions" not in name}
-    made = {way: adapter.adapt(way) for way in WAYS}
+    made = {way: adapter.adapt(way) for way in STRATEGIES}
     assert set(changed(loaded.model, made["full"].loaded.model)) == names
     moved = changed(loaded.model, made["lora"].loaded.model)
-    assert set(moved) == {f"{name}.weight" for name in ways.projections(loaded)}
+    assert set(moved) == {f"{name}.weight" for name in adapter_module.projections(loaded)}
     moved = changed(loaded.model, made["freeze-salient"].loaded.model)
-    held = weights_of(loaded, adapter.held())
+    held = weights_of(loaded, adapter.held)
     assert moved
     assert not any((moved[name] & held[name]).any() for name in moved)
     assert not any("norm" in name or "shared" in name for name in moved)
-    room = adapter.room()
+    room = adapter.expanded
     freed = weights_of(room.loaded, room.freed)
     moved = changed(room.loaded.model, made["prune-expand"].loaded.model)
     assert set(moved) == set(freed)
     assert not any((moved[name] & ~freed[name]).any() for name in moved)
     assert {way: a.training["dev_loss"] < a.training["dev_loss_before"] for way, a in made.items()} == dict.fromkeys(
-        WAYS, True
+        STRATEGIES, True
     )
     steps = {way: a.loaded.lineage.steps[-1] for way, a in made.items() if a.loaded.lineage}
     assert all(step["kind"] == "adapted" and step["weights_changed"] for step in steps.values())
@@ -175,23 +175,23 @@ def test_each_way_changes_what_it_may(loaded: LoadedModel, texts: Texts) -> None
 def test_a_protected_set_is_held(loaded: LoadedModel, texts: Texts, pairs_spec: str) -> None:
     found = discover(loaded, open_corpus(pairs_spec), Discovery("tense", top=6, evidence="none"))
     protected = Protected(Ranking.of_set(found), 4)
-    adapter = Adapter(loaded, texts, manner(hold=0.0, train_shared=True, protected=protected))
+    adapter = Adapter(loaded, texts, how(hold=0.0, train_shared=True, protected=protected))
     best = sorted(found.ranked(), key=lambda row: -abs(row[1]))[:4]
-    assert adapter.held() == {found.sites[0].site: tuple(sorted(int(row[0].split("[")[1][:-1]) for row in best))}
+    assert adapter.held == {found.sites[0].site: tuple(sorted(int(row[0].split("[")[1][:-1]) for row in best))}
     moved = changed(loaded.model, adapter.adapt("freeze-salient").loaded.model)
-    held = weights_of(loaded, adapter.held())
+    held = weights_of(loaded, adapter.held)
     assert not any((moved[name] & held[name]).any() for name in moved if name in held)
     assert "model.shared.weight" in moved
     other = Protected(replace(protected.ranking, fingerprint="sha256:" + "0" * 64))
     with pytest.raises(FingerprintError, match="was made for"):
-        Adapter(loaded, texts, manner(protected=other)).held()
+        _ = Adapter(loaded, texts, how(protected=other)).held
     with pytest.raises(BadInput, match="no neuron is held"):
-        Adapter(loaded, texts, manner(hold=0.0)).held()
+        _ = Adapter(loaded, texts, how(hold=0.0)).held
 
 
 def job(texts: Texts, **changes: Any) -> Job:
     tests = corpus("general test", ("cooks",)), corpus("domain test", ("cooked",))
-    return replace(Job(texts, *tests, manner(), ("full",), (0, 1)), **changes)
+    return replace(Job(texts, *tests, how(), ("full",), (0, 1)), **changes)
 
 
 def test_a_job_goes_on_where_it_was(
@@ -206,7 +206,7 @@ def test_a_job_goes_on_where_it_was(
             raise KeyboardInterrupt
         return train(*args, **options)
 
-    monkeypatch.setattr(ways, "train", third_stops)
+    monkeypatch.setattr(adapter_module, "train", third_stops)
     with pytest.raises(KeyboardInterrupt):
         run_job(loaded, job(texts, work=tmp_path / "work"))
     resumed = run_job(loaded, job(texts, work=tmp_path / "work"))
@@ -216,8 +216,8 @@ def test_a_job_goes_on_where_it_was(
             run["training"].pop("seconds")
     assert resumed.report["runs"] == whole.report["runs"]
     assert not changed(resumed.made["full"].model, whole.made["full"].model)
-    with pytest.raises(BadInput, match="holds an adaptation with other settings"):
-        run_job(loaded, job(texts, work=tmp_path / "work", manner=manner(hold=0.25)))
+    with pytest.raises(BadInput, match="holds another adaptation, with other settings"):
+        run_job(loaded, job(texts, work=tmp_path / "work", settings=how(hold=0.25)))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(BadInput, match="holds no adaptation"):
@@ -226,7 +226,7 @@ def test_a_job_goes_on_where_it_was(
 
 def test_the_report_says_what_was_gained_and_lost(loaded: LoadedModel, texts: Texts, pairs_spec: str) -> None:
     found = discover(loaded, open_corpus(pairs_spec), Discovery("tense", sites=("*.ffn",), top=40, evidence="none"))
-    outcome = run_job(loaded, job(texts, ways=("full", "prune-expand"), seeds=(0,), sets=(found,)))
+    outcome = run_job(loaded, job(texts, strategies=("full", "prune-expand"), seeds=(0,), sets=(found,)))
     report = outcome.report
     assert json.loads(json.dumps(report)) == report
     fates = {run["way"]: run["sets"][0] for run in report["runs"]}
@@ -255,7 +255,7 @@ def test_an_adapted_checkpoint_takes_the_bases_sets_where_that_is_allowed(
     loaded: LoadedModel, texts: Texts, pairs_spec: str, tmp_path: Path
 ) -> None:
     found = discover(loaded, open_corpus(pairs_spec), Discovery("tense", top=6, evidence="none"))
-    child = Adapter(loaded, texts, manner()).adapt("full").loaded
+    child = Adapter(loaded, texts, how()).adapt("full").loaded
     save_pruned(child, tmp_path / "out")
     again = load_model(tmp_path / "out")
     assert again.fingerprint == child.fingerprint
@@ -299,11 +299,11 @@ def test_what_cannot_be_adapted_is_refused(loaded: LoadedModel, texts: Texts) ->
 
     plain = Corpus.of("plain", [Example(0, Sentence.of("She opens the door."))])
     refused(CorpusError, "plain: it has no target side", job(replace(texts, domain=plain)))
-    refused(BadInput, "there is no way 'half'", job(texts, ways=("half",)))
-    refused(BadInput, "free 0: not a share", job(texts, manner=manner(free=0.0)))
-    refused(BadInput, "hold 1: not a share", job(texts, manner=manner(hold=1.0)))
-    refused(BadInput, "rank 0: not a positive", job(texts, manner=manner(rank=0)))
-    refused(BadInput, "steps 0: not a positive", job(texts, manner=manner(training=replace(SHORT, steps=0))))
+    refused(BadInput, "there is no way 'half'", job(texts, strategies=("half",)))
+    refused(BadInput, "free 0: not a share", job(texts, settings=how(free=0.0)))
+    refused(BadInput, "hold 1: not a share", job(texts, settings=how(hold=1.0)))
+    refused(BadInput, "rank 0: not a positive", job(texts, settings=how(rank=0)))
+    refused(BadInput, "steps 0: not a positive", job(texts, settings=how(training=replace(SHORT, steps=0))))
     five = Corpus.of("five", list(texts.domain)[:5])
     with pytest.raises(CorpusError, match="five: 5 lines are too few for domain text"):
         parts_of("domain", five, None, limit=100, test_limit=100, seed=0)
@@ -318,13 +318,13 @@ def test_what_cannot_be_adapted_is_refused(loaded: LoadedModel, texts: Texts) ->
 def test_a_model_that_was_pruned_before_is_expanded(loaded: LoadedModel, texts: Texts) -> None:
     scores = {i.site: torch.arange(i.width) % 11 for i in loaded.sites.sites.values() if i.site.kind == "ffn"}
     pruned = prune_model(loaded, choose_kept(loaded, scores, 0.5))
-    adapter = Adapter(loaded, texts, manner(pruned=pruned))
+    adapter = Adapter(loaded, texts, how(pruned=pruned))
     made = adapter.adapt("prune-expand")
     assert made.freed == freed_neurons(loaded, pruned)
-    room = adapter.room()
+    room = adapter.expanded
     freed, moved = weights_of(room.loaded, room.freed), changed(room.loaded.model, made.loaded.model)
     assert moved
     assert not any((moved[name] & ~freed[name]).any() for name in moved)
-    assert manner(pruned=pruned).document("prune-expand", 0)["pruned"] == pruned.fingerprint
+    assert how(pruned=pruned).document("prune-expand", 0)["pruned"] == pruned.fingerprint
     with pytest.raises(BadInput, match="was pruned from nothing, not from"):
-        Adapter(loaded, texts, manner(pruned=loaded)).adapt("prune-expand")
+        Adapter(loaded, texts, how(pruned=loaded)).adapt("prune-expand")

@@ -13,9 +13,9 @@ from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.corpora.readers import open_corpus
+from neurodial.interpret.methods.contracts import CausalMethod, RankingMethod
 from neurodial.interpret.methods.ranking.expert_units import ExpertUnits
 from neurodial.interpret.methods.ranking.probeless import Probeless
-from neurodial.interpret.methods.registry import CausalMethod, RankingMethod
 from neurodial.interpret.rankings.ranking_file import Ranking
 from neurodial.interpret.studies.evaluation import suite
 from neurodial.interpret.studies.evaluation.agreement import average_overlap, borda, jaccard, neuron_vote, overlaps, top

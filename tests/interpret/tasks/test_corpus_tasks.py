@@ -183,11 +183,11 @@ def test_the_planted_neuron_is_found_for_its_own_words_alone(agreement: Corpus, 
                 out -= torch.outer(direction, direction @ out) / direction.square().sum()
         network.model.layers[1].mlp.down_proj.weight[:, 7] = 3.0 * direction
     sites = tuple(site for site in model.sites.sites if str(site) == "decoder.1.ffn")
-    scores = np.abs(rank_causally(Ablation(), model, agreement, sites).ranked[0].scores)
+    scores = np.abs(rank_causally(Ablation(), model, agreement, sites)[0][sites[0]])
     assert scores.argmax() == 7
     assert scores[7] > 3 * np.delete(scores, 7).max()
     swapped = written(tmp_path, [(f"w20 w{n} w50", f"w21 w{n} w51") for n in range(3, 15)])
-    others = np.abs(rank_causally(Ablation(), model, open_corpus(swapped), sites).ranked[0].scores)
+    others = np.abs(rank_causally(Ablation(), model, open_corpus(swapped), sites)[0][sites[0]])
     assert others[7] < 0.5 * scores[7]
 
 
@@ -203,8 +203,8 @@ def test_what_the_corpus_gives_cannot_be_set(llama: LoadedModel, agreement: Corp
 def test_patching_restores_what_the_report_says(llama: LoadedModel, agreement: Corpus) -> None:
     task = corpus_task(llama, agreement, examples=6, twins=True)
     site = next(s for s in llama.sites.sites if str(s) == "decoder.0.resid")
-    truth = rank_causally(make_ranker(PATCHING[0]), llama, agreement, (site,), examples=6)  # type: ignore[arg-type]
-    guess = rank_causally(make_ranker(PATCHING[1]), llama, agreement, (site,), examples=6)  # type: ignore[arg-type]
-    assert np.corrcoef(truth.ranked[0].scores, guess.ranked[0].scores)[0, 1] > 0.5
+    truth, report = rank_causally(make_ranker(PATCHING[0]), llama, agreement, (site,), examples=6)  # type: ignore[arg-type]
+    guess, _ = rank_causally(make_ranker(PATCHING[1]), llama, agreement, (site,), examples=6)  # type: ignore[arg-type]
+    assert np.corrcoef(truth[site], guess[site])[0, 1] > 0.5
     scores = torch.cat([plain_scores(llama, batch) for batch in task.clean])
-    assert truth.report["mean"] == pytest.approx(float(scores.mean()), abs=1e-4)
+    assert report["mean"] == pytest.approx(float(scores.mean()), abs=1e-4)

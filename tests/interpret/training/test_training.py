@@ -154,7 +154,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(
     with pytest.raises(KeyboardInterrupt):
         train(loaded, data, SETTINGS, work=tmp_path / "work")
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["checkpoint-4", "run.json"]
-    with pytest.raises(BadInput, match="holds a run with another settings"):
+    with pytest.raises(BadInput, match="holds another training run, with other settings"):
         train(loaded, data, replace(SETTINGS, seed=5), work=tmp_path / "work")
     (tmp_path / "work" / "checkpoint-5").mkdir()  # half-written: it lacks its mark
     resumed = train(loaded, data, SETTINGS, work=tmp_path / "work")

@@ -11,10 +11,10 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.runtime.batch import BatchController
+from neurodial.control.text.batching import padded
 from neurodial.service.engine.model.forward.cross_attention import CrossAttentionKeys
 from neurodial.service.engine.model.forward.direct import DirectStep, proven
 from neurodial.service.engine.model.forward.masks import Mask, left_aligned, right_aligned
-from neurodial.service.engine.model.forward.padding import padded, padding_token
 from neurodial.service.engine.model.forward.positions import RowPositions
 from neurodial.service.engine.model.kv_cache import RowCache
 
@@ -66,7 +66,7 @@ class CausalPasses:
     def __init__(self, loaded: LoadedModel, controls: BatchController) -> None:
         self._model: Any = loaded.model
         self._controls = controls
-        self._pad, self._dtype = padding_token(loaded.model), loaded.model.dtype
+        self._pad, self._dtype = loaded.pad_token_id or 0, loaded.model.dtype
         accepted = inspect.signature(loaded.model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
@@ -127,7 +127,7 @@ class TranslationPasses:
     def __init__(self, loaded: LoadedModel, controls: BatchController) -> None:
         self._model: Any = loaded.model
         self._controls = controls
-        self._pad, self._dtype = padding_token(loaded.model), loaded.model.dtype
+        self._pad, self._dtype = loaded.pad_token_id or 0, loaded.model.dtype
         self._positions = RowPositions(loaded.model)
         self._sources = CrossAttentionKeys(loaded)
         self._source_key: tuple[Items[int], int] = ((), 0)

@@ -1,4 +1,4 @@
-"""What an adaptation is told: the ways, their settings, and the texts."""
+"""What an adaptation is told: the strategies, their settings, and the texts."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -11,10 +11,10 @@ from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.rankings.ranking_file import Ranking
 from neurodial.interpret.training.settings import Settings
 
-Way = Literal["prune-expand", "freeze-salient", "full", "lora"]
-WAYS: tuple[Way, ...] = get_args(Way)
+Strategy = Literal["prune-expand", "freeze-salient", "full", "lora"]
+STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 # Learning rates that suited the demo model on validation text.
-RATES: dict[Way, float] = {"prune-expand": 3e-3, "freeze-salient": 1e-3, "full": 5e-4, "lora": 3e-3}
+RATES: dict[Strategy, float] = {"prune-expand": 3e-3, "freeze-salient": 1e-3, "full": 5e-4, "lora": 3e-3}
 
 
 @dataclass(frozen=True)
@@ -34,27 +34,24 @@ class Protected:
 
         Raises:
             FingerprintError: if the ranking is of another model.
-            AddressError: if the model has no such neuron.
+            BadInput: if the model never had such a neuron.
+            AddressError: if it was removed from it.
         """
-        if self.ranking.fingerprint:
-            what = f"{self.ranking.name} was made for {self.ranking.model_name}"
-            loaded.check_origin(self.ranking.fingerprint, what=what, remedy="discover the concept in this model")
+        self.ranking.check_model(loaded, "discover the concept in this model")
         places: dict[Site, tuple[int, ...]] = {}
         for address, _ in sorted(self.ranking.rows, key=lambda row: -abs(row[1]))[: self.top]:
             site = Neurons.site_of(address)
-            info = loaded.sites.info(site)
-            named = Neurons.parse(address, width=info.width, head_dim=info.head_dim).indices
-            places[site] = (*places.get(site, ()), *loaded.physical(site, named))
+            places[site] = (*places.get(site, ()), *loaded.physical(site, self.ranking.neurons(loaded, address)))
         return places
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How to adapt; what does not belong to a way is not read by it.
+class AdaptationSettings:
+    """How to adapt; what does not belong to a strategy is not read by it.
 
     Attributes:
         training: on the domain; its learning rate and seed are not read.
-        rates: way → learning rate.
+        rates: strategy → learning rate.
         distilling: of the pruned model, from the original.
         by: a measure of `interpret.rankings.salience` for scores on general text.
         hold: of `freeze-salient`, the share of the neurons of every FFN, and of the heads, that is held.
@@ -67,7 +64,7 @@ class Manner:
     """
 
     training: Settings
-    rates: Mapping[Way, float] = field(default_factory=lambda: dict(RATES))
+    rates: Mapping[Strategy, float] = field(default_factory=lambda: dict(RATES))
     distilling: Settings = field(default_factory=lambda: Settings(minutes=2.0, learning_rate=5e-4, hidden=1.0))
     by: str = "log-odds"
     hold: float = 0.5
@@ -89,26 +86,26 @@ class Manner:
             raise BadInput(f"hold {self.hold:g}: not a share of the neurons, at least 0 and less than 1")
         if self.rank < 1:
             raise BadInput(f"rank {self.rank}: not a positive number")
-        for settings in (*(self.trained(way, 0) for way in WAYS), self.distilling):
+        for settings in (*(self.trained(strategy, 0) for strategy in STRATEGIES), self.distilling):
             settings.check()
 
-    def trained(self, way: Way, seed: int) -> Settings:
-        """The settings of a way's training on the domain."""
-        return replace(self.training, learning_rate=self.rates[way], kl=0.0, hidden=0.0, seed=seed)
+    def trained(self, strategy: Strategy, seed: int) -> Settings:
+        """The settings of a strategy's training on the domain."""
+        return replace(self.training, learning_rate=self.rates[strategy], kl=0.0, hidden=0.0, seed=seed)
 
-    def document(self, way: Way, seed: int) -> dict[str, Any]:
-        """What a way reads of it: for reports, the lineage and to know a run again."""
-        own: dict[Way, tuple[str, ...]] = {
+    def document(self, strategy: Strategy, seed: int) -> dict[str, Any]:
+        """What a strategy reads of it: for reports, the lineage and to know a run again."""
+        own: dict[Strategy, tuple[str, ...]] = {
             "prune-expand": () if self.pruned else ("by", "free"),
             "freeze-salient": ("by", "hold", "train_shared"),
             "full": (),
             "lora": ("rank",),
         }
-        found: dict[str, Any] = {"way": way, "training": self.trained(way, seed).document}
-        found |= {name: getattr(self, name) for name in own[way]}
-        if way == "prune-expand":
+        found: dict[str, Any] = {"way": strategy, "training": self.trained(strategy, seed).document}
+        found |= {name: getattr(self, name) for name in own[strategy]}
+        if strategy == "prune-expand":
             found |= {"pruned": self.pruned.fingerprint} if self.pruned else {"distilling": asdict(self.distilling)}
-        if way == "freeze-salient" and self.protected is not None:
+        if strategy == "freeze-salient" and self.protected is not None:
             found["protected"] = {"name": self.protected.ranking.name, "top": self.protected.top}
         return found
 
