@@ -29,6 +29,7 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "neurodial",
     "font.size": 9,
+    "text.parse_math": False,
     "text.color": INK,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,

@@ -96,15 +96,9 @@ def to_html(report: Report) -> str:
         rows=rows,
         picture=svg(plot(report), "Gain by forgetting", (720, 430)),
         sets=fates(report),
-        training=[_training(run) for run in report["runs"]],
+        runs=report["runs"],
+        said=SAID,
     )
-
-
-def _training(run: Mapping[str, Any]) -> list[str]:
-    t = run["training"]
-    counts = [f"{t['steps']}", f"{t['epochs']:.1f}", f"{t['seconds']:.0f}"]
-    ends = [f"{t['dev_loss_before']:.3f}", f"{t['dev_loss']:.3f}"]
-    return [SAID[run["way"]], f"{run['seed']}", *counts, t["stopped"], f"{t['best_step']}", *ends]
 
 
 def _made(report: Report) -> dict[str, Any]:

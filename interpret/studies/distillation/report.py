@@ -8,14 +8,6 @@ from neurodial.interpret.reports.page import page, save
 from neurodial.interpret.reports.pictures import colours, line_chart
 
 Report = Mapping[str, Any]
-GUIDE = (
-    "Every choice (the layer, the neurons, their number, the penalty) was made on dev rows, by classifiers that had "
-    "not seen them; the test part was looked at once. Intervals are 95 % bootstrap intervals over texts. The control "
-    "task gives every word type (or text) one random label: a classifier that is good at it remembers rather than "
-    "reads. A share of the full accuracy says something only where the full features beat the most frequent label "
-    "by 10 points."
-)
-NAMES = {"full": "all neurons of the stack", "distilled": "the distilled classifier", "majority": "most frequent label"}
 
 
 def write_report(folder: Path, report: Report) -> None:
@@ -60,42 +52,20 @@ def _accuracy(found: Report) -> str:
 
 def to_html(report: Report) -> str:
     """The whole page."""
-    test, dev = report["test"], report["dev"]
     curve = {point["neurons"]: point["dev"] for point in report["curve"]}
     sizes = [*curve, report["neurons"]["total"]]
-    series = {"all neurons of the stack": dict.fromkeys(sizes, dev["full"]), "best neurons": curve}
+    series = {"all neurons of the stack": dict.fromkeys(sizes, report["dev"]["full"]), "best neurons": curve}
     paint = colours(list(series), "")
     return page(
         "distillation",
         f"Distilled: {_listed(report['task']['labels'], 4)}",
         summary(report),
         made=_made(report),
-        test=[
-            *([NAMES[name], _accuracy(test[name])] for name in NAMES),
-            ["control task, same neurons", f"{test['control_task']:.1%}"],
-            ["selectivity", f"{100 * test['selectivity']:+.1f}"],
-        ],
-        guide=GUIDE,
+        report=report,
+        accuracy=_accuracy,
         paint=paint,
         chart=line_chart(series, paint, "neurons", "Accuracy on dev"),
-        layers=[[f"0 to {step['layers'] - 1}", f"{step['dev']:.1%}"] for step in report["layers"]],
-        costs=_costs(report),
     )
-
-
-def _costs(report: Report) -> list[list[str]]:
-    names = {"model": "the whole model", "stack": "all layers of the stack", "distilled": "the distilled model"}
-    rows = []
-    for name, what in names.items():
-        size = report["size"][name]
-        flops = f"{size['flops_per_token'] / 1e6:.2f}" if "flops_per_token" in size else ""
-        rows.append([what, f"{size['parameters']:,}", f"{size['bytes'] / 1e6:.2f}", flops, _time(report, name)])
-    return rows
-
-
-def _time(report: Report, name: str) -> str:
-    measured = {"stack": "full_ms", "distilled": "distilled_ms"}
-    return f"{report['speed'][measured[name]]:.2f}" if "speed" in report and name in measured else ""
 
 
 def _made(report: Report) -> dict[str, Any]:

@@ -16,12 +16,6 @@ CURVES = (
     ("move", "Effect of moving the top neurons to the other labels' means"),
     ("ablate", "Effect of ablating the top neurons"),
 )
-GUIDE = (
-    "Every method saw the same words. Accuracy is a logistic regression's on held-out words. Moved neurons take a "
-    "label's mean where the read-out sees another label, ablated ones their overall mean. Matched random neurons are "
-    "of the same sites and of similar standard deviation. Planted: average precision of neurons that were made to "
-    "carry a shuffled label. AvgOverlap and NeuronVote: agreement with the other methods, which is not truth."
-)
 
 
 def headings(report: Report) -> list[str]:
@@ -107,25 +101,12 @@ def to_html(report: Report) -> str:
         top=top_of(report),
         headings=headings(report),
         rows=table_rows(report),
-        guide=GUIDE,
         paint=paint,
         charts=charts,
-        planted=_planted(report),
+        planted={name: result["planted"] for name, result in report["methods"].items() if "planted" in result},
         overlaps=report["overlaps"],
     )
 
 
 def _curve(values: Mapping[str, Any]) -> dict[int, float]:
     return {int(size): v["effect"] if isinstance(v, Mapping) else v for size, v in values.items()}
-
-
-def _planted(report: Report) -> list[list[str]]:
-    """Headings and rows: average precision in each scenario."""
-    methods = {name: result["planted"] for name, result in report["methods"].items() if "planted" in result}
-    if not methods:
-        return []
-    scenarios = list(next(iter(methods.values())))
-    return [
-        ["method", *scenarios],
-        *([name, *(f"{values[s]:.2f}" for s in scenarios)] for name, values in methods.items()),
-    ]

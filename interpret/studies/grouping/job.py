@@ -89,11 +89,6 @@ class GroupReport:
         """A self-contained page."""
         names = ", ".join(name for name, _ in self.models)
         figures = " · ".join(f"{name} {figure(value)}" for name, value in self.statistics.items())
-        scored = any(group.score is not None for group in self.groups)
-        rows = [
-            [g.representative, *([figure(g.score or 0.0)] if scored else []), f"{len(g.members):,}", listed(g.members)]
-            for g in self.groups[:SHOWN]
-        ]
         return page(
             "groups",
             f"{self.method}: {names}",
@@ -103,8 +98,8 @@ class GroupReport:
                 "Corpus": self.corpus,
                 "Settings": settings_line(self.params),
             },
-            header=["neuron", *(["score"] if scored else []), "neurons", "members"],
-            rows=rows,
+            groups=self.groups[:SHOWN],
+            listed=listed,
             more=len(self.groups) - SHOWN,
             figures=self.figures,
         )

@@ -47,10 +47,6 @@ def to_html(report: Mapping[str, Any]) -> str:
             "Versions": settings_line(made["versions"]),
             "Made": report["created"],
         },
-        quality=[
-            [name, what, f"{before:.2f}", f"{figures['masked'][what]:.2f}"]
-            for name, figures in report["quality"].items()
-            for what, before in figures["original"].items()
-        ],
-        sites=[[site, f"{count:,}"] for site, count in report["sites"].items()],
+        quality=report["quality"],
+        sites=report["sites"],
     )

@@ -11,7 +11,7 @@ from neurodial.interpret.methods.explanations import Concept, Context, Explanati
 from neurodial.interpret.reports.page import figure, page
 from neurodial.interpret.reports.pictures import colours, line_chart, png, svg, tip
 
-HOSTILE = "</code></title><script>alert('&')</script>"
+HOSTILE = "$a_$</code></title><script>alert('&')</script>"
 SERIES = {"a": {1: 0.5, 10: 0.9}, "<b>": {1: -0.2, 10: 0.1}}
 
 
@@ -33,7 +33,7 @@ def test_what_a_corpus_says_stays_text() -> None:
     for layout in ("cards", "side by side"):
         html = ExplanationReport(HOSTILE, {"x": HOSTILE}, HOSTILE, "", HOSTILE, (one, one), layout).to_html()
         assert "<script" not in html
-        assert 'class="heat down strong peak" style="--v:1.000" title="-2.000, omission 0.200">&lt;/code' in html
+        assert 'class="heat down strong peak" style="--v:1.000" title="-2.000, omission 0.200">$a_$&lt;/code' in html
     assert context.pieces == (("", "a"), (" ", HOSTILE))
     assert context.rest == ""
 
