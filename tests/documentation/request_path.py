@@ -35,6 +35,7 @@ BEFORE = {  # counted by this very script before the modules had rooms
 FOLDERS = ("control", "interpret", "service", "deploy")
 COMPLETION = {"model": "en-es", "prompt": "She opens the door.", "max_tokens": 16}
 CONTROLLED = COMPLETION | {"controls": [{"set": "tense", "to": "past"}]}
+QUIET_S = 0.5  # after which the engine has nothing left to do of the request before
 DISCOVERY = "discover --model demo --corpus grammar:tense?count=300 --concept tense --method mean-difference --out"
 
 
@@ -99,6 +100,7 @@ async def _asked(passed: Passed, application: Any) -> dict[str, list[str]]:
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
         await client.post("/v1/completions", json=COMPLETION)
         for name, body in (("no control", COMPLETION), ("new control", CONTROLLED), ("known control", CONTROLLED)):
+            await asyncio.sleep(QUIET_S)
             with passed.watching() as modules:
                 answer = await client.post("/v1/completions", json=body)
             answer.raise_for_status()
