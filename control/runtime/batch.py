@@ -1,7 +1,6 @@
 """Controls on the rows of running batches: rows come and go between passes, each with its own controls."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
@@ -11,7 +10,7 @@ from neurodial.control.addresses import Stack
 from neurodial.control.errors import InternalError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.compiling import CompiledControls
-from neurodial.control.plans.program import Condition
+from neurodial.control.plans.program import Effect
 from neurodial.control.runtime.stack import StackController
 
 
@@ -24,6 +23,9 @@ class BatchController:
     Args:
         loaded: the model; nothing else may run it meanwhile.
         max_rows: number of slots.
+
+    Attributes:
+        stacks: what runs each stack's passes; `needs_steps` of one says whether `begin` must be told the steps.
 
     Example:
         >>> import torch
@@ -42,10 +44,10 @@ class BatchController:
     def __init__(self, loaded: LoadedModel, max_rows: int) -> None:
         self.loaded = loaded
         self.max_rows = max_rows
-        self._compiled: dict[int, CompiledControls] = {}
-        self._stacks: dict[Stack, StackController] = {
+        self.stacks: dict[Stack, StackController] = {
             s: StackController(loaded, s, max_rows) for s in loaded.sites.stacks
         }
+        self._compiled: dict[int, CompiledControls] = {}
 
     def __enter__(self) -> "BatchController":
         return self
@@ -57,7 +59,7 @@ class BatchController:
 
     def close(self) -> None:
         """Removes every hook; reports can still be read."""
-        for stack in self._stacks.values():
+        for stack in self.stacks.values():
             stack.close()
 
     def place(self, slot: int, compiled: CompiledControls | None) -> None:
@@ -72,16 +74,12 @@ class BatchController:
         self._compiled.pop(slot, None)
         if compiled is not None and compiled.controls:
             self._compiled[slot] = compiled
-        for stack in self._stacks.values():
-            stack.place(slot, compiled)
+        for name, stack in self.stacks.items():
+            stack.place(slot, compiled.programs.get(name) if compiled else None)
 
     def remove(self, slot: int) -> None:
         """Takes a slot's controls away; its report is gone."""
         self.place(slot, None)
-
-    def needs_steps(self, stack: Stack) -> bool:
-        """Whether `begin` must be told the steps of this stack's passes."""
-        return self._stacks[stack].needs_steps
 
     def begin(
         self,
@@ -102,32 +100,17 @@ class BatchController:
             valid: (rows, tokens) bool, False at padding; None where there is none.
             stack: the decoder where absent, of an encoder the encoder.
         """
-        chosen: Stack = stack or ("decoder" if "decoder" in self._stacks else "encoder")
-        rows = self._stacks[chosen]
-        if rows.needs_steps and first_steps is None:
-            raise InternalError("these controls have phases, steps or triggers: say the steps of the pass")
-        rows.begin(tuple(slots), tokens, first_steps, valid)
-
-    def has_triggers(self, stack: Stack) -> bool:
-        """Whether any slot's controls in this stack have triggers."""
-        return self._stacks[stack].has_triggers
-
-    def restart(self, stack: Stack) -> None:
-        """Switches the triggers of all slots off, as `place` does for one slot: new requests begin."""
-        self._stacks[stack].restart()
-
-    def reorder(self, sources: Sequence[int], stack: Stack = "decoder") -> None:
-        """Says that a beam search reordered its rows: row r of the last batch goes on as what sources[r] was."""
-        self._stacks[stack].reorder(sources)
+        chosen: Stack = stack or ("decoder" if "decoder" in self.stacks else "encoder")
+        self.stacks[chosen].begin(tuple(slots), tokens, first_steps, valid)
 
     def confirm(self) -> None:
         """Makes the passes that were begun so far count, whatever is discarded later."""
-        for stack in self._stacks.values():
+        for stack in self.stacks.values():
             stack.confirm()
 
     def discard(self) -> None:
         """Forgets the passes that were begun last: they failed, and will be begun again or not at all."""
-        for stack in self._stacks.values():
+        for stack in self.stacks.values():
             stack.discard()
 
     def report(self, slot: int) -> dict[str, Any] | None:
@@ -139,15 +122,13 @@ class BatchController:
         compiled = self._compiled.get(slot)
         if compiled is None:
             return None
-        counts = {name: stack.counts(slot) for name, stack in self._stacks.items()}
-        reports = []
-        for control in compiled.controls:
-            sites = {}
-            for effect in control.effects:
-                done = counts[effect.site.stack][Condition.of(effect)]
-                numbers = {"neurons": len(effect.neurons), "positions": done.positions, "seen": done.seen}
-                sites[str(effect.site)] = numbers
-            triggers = {effect.trigger for effect in control.effects if effect.trigger is not None}
-            events = [self._stacks["decoder"].events(slot, trigger) for trigger in triggers]
-            reports.append(control.facts | {"sites": sites} | ({"trigger": asdict(events[0])} if events else {}))
-        return {"digest": compiled.digest, "controls": reports}
+
+        def positions(effect: Effect) -> dict[str, int]:
+            counts = self.stacks[effect.site.stack].counts(slot, effect.condition)
+            return {"positions": counts.positions, "seen": counts.seen}
+
+        report = compiled.summary(positions)
+        for control, told in zip(compiled.controls, report["controls"], strict=True):
+            for trigger in {e.condition.trigger for e in control.effects if e.condition.trigger}:
+                told["trigger"] = self.stacks["decoder"].switches.report(slot, trigger)
+        return report
