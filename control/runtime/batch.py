@@ -10,7 +10,6 @@ from neurodial.control.addresses import Stack
 from neurodial.control.errors import InternalError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.compiling import CompiledControls
-from neurodial.control.plans.program import Effect
 from neurodial.control.runtime.stack import StackController
 
 
@@ -122,12 +121,8 @@ class BatchController:
         compiled = self._compiled.get(slot)
         if compiled is None:
             return None
-
-        def positions(effect: Effect) -> dict[str, int]:
-            counts = self.stacks[effect.site.stack].counts(slot, effect.condition)
-            return {"positions": counts.positions, "seen": counts.seen}
-
-        report = compiled.summary(positions)
+        stacks = self.stacks
+        report = compiled.summary(lambda effect: stacks[effect.site.stack].counts(slot, effect.condition))
         for control, told in zip(compiled.controls, report["controls"], strict=True):
             for trigger in {e.condition.trigger for e in control.effects if e.condition.trigger}:
                 told["trigger"] = self.stacks["decoder"].switches.report(slot, trigger)

@@ -17,10 +17,10 @@ NEVER: Window = (0, 0)
 
 
 class PassMask:
-    """The mask of the passes of one batch.
+    """The mask of the passes of one batch, and at how many positions they acted so far.
 
     Args:
-        entries: one for each row of the mask; those whose gates `look` says one look decides follow one another.
+        entries: one for each row of the mask.
         device: where it lies.
 
     Attributes:
@@ -29,13 +29,14 @@ class PassMask:
     """
 
     def __init__(self, entries: Sequence[Entry], device: torch.device) -> None:
+        self._entries = entries
         self._rows = torch.tensor([row for row, _, _ in entries], device=device)
-        self._holds = torch.tensor([[low < high] for _, (low, high), _ in entries], device=device)
-        windows = torch.tensor([window for _, window, _ in entries], device=device)
-        self._windows = None if all(window in (EVER, NEVER) for _, window, _ in entries) else windows
-        self._gates = [gate for _, _, gate in entries]
-        self._has_gates = any(self._gates)
-        self._acted, self._asked = (torch.zeros(len(entries), dtype=torch.long, device=device) for _ in range(2))
+        self._holds = torch.tensor([[window != NEVER] for _, window, _ in entries], device=device)
+        self._has_gates = any(gate for _, _, gate in entries)
+        self._windows: torch.Tensor | None = None
+        if any(window not in (EVER, NEVER) for _, window, _ in entries):
+            self._windows = torch.tensor([window for _, window, _ in entries], device=device)
+        self._counts = torch.zeros(2, len(entries), dtype=torch.long, device=device)  # acted, asked
         self.acts = self.asked = self._holds
 
     def start(self, tokens: int, first: Sequence[int] | None, valid: torch.Tensor | None) -> None:
@@ -66,42 +67,35 @@ class PassMask:
             valid: padding that the mask did not leave out.
         """
         real = None if valid is None else valid.to(self._rows.device)[self._rows]
-        self._acted += (self.acts if real is None else self.acts & real).sum(1)
-        if self._has_gates:
-            self._asked += (self.asked if real is None else self.asked & real).sum(1)
+        for place, mask in enumerate((self.acts, self.asked)):
+            self._counts[place] += (mask if real is None else mask & real).sum(1)
 
-    def take_counts(self) -> tuple[list[int], list[int]]:
-        """For each entry the positions at which it acted and was asked since the last time."""
-        acted, asked = self._acted.tolist(), (self._asked if self._has_gates else self._acted).tolist()
-        self._acted.zero_()
-        self._asked.zero_()
-        return acted, asked
+    def take_counts(self) -> list[tuple[int, int]]:
+        """For each entry at how many positions it acted and was asked since the last time."""
+        acted, asked = self._counts.tolist()
+        self._counts.zero_()
+        return list(zip(acted, asked, strict=True))
 
     def readers(self, device_of: Callable[[Site], torch.device]) -> list[tuple[Site, SiteReader]]:
         """What has to look at which sites to decide the gates: once for all gates that one look decides."""
-        found, start = [], 0
-        while start < len(self._gates):
-            gate, stop = self._gates[start], start + 1
-            while stop < len(self._gates) and look(self._gates[stop]) == look(gate):
-                stop += 1
-            if gate is not None:
-                found.append((gate.site, self._reader(slice(start, stop), device_of(gate.site))))
-            start = stop
-        return found
+        looks: dict[object, list[tuple[int, Gate]]] = {}
+        for place, (_, _, gate) in enumerate(self._entries):
+            if gate is not None:  # one look decides all gates on neurons of a site, or all of one read-out
+                look = id(gate.readout) if isinstance(gate, ConceptGate) else gate.site
+                looks.setdefault(look, []).append((place, gate))
+        return [(gates[0][1].site, self._reader(gates, device_of(gates[0][1].site))) for gates in looks.values()]
 
-    def _reader(self, place: slice, device: torch.device) -> SiteReader:
-        gates = [gate for gate in self._gates[place] if gate is not None]
-        fires = _fires_of(self._rows[place].tolist(), gates, device)
+    def _reader(self, gates: Sequence[tuple[int, Gate]], device: torch.device) -> SiteReader:
+        places = selector([place for place, _ in gates], self._rows.device)
+        rows = [self._entries[place][0] for place, _ in gates]
+        thresholds = [gate for _, gate in gates if isinstance(gate, ThresholdGate)]
+        concepts = [gate for _, gate in gates if isinstance(gate, ConceptGate)]
+        fires = _thresholds(rows, thresholds, device) if thresholds else _readouts(rows, concepts, device)
 
         def read(x: torch.Tensor) -> None:
-            self.acts[place] &= fires(x).to(self.acts.device)
+            self.acts[places] &= fires(x).to(self.acts.device)
 
         return read
-
-
-def look(gate: Gate | None) -> object:
-    """Equal for gates that one look at a site decides together."""
-    return id(gate.readout) if isinstance(gate, ConceptGate) else gate and gate.site
 
 
 def selector(rows: Sequence[int], device: torch.device) -> Selector:
@@ -111,26 +105,16 @@ def selector(rows: Sequence[int], device: torch.device) -> Selector:
     return torch.tensor(rows, device=device)
 
 
-def _fires_of(
-    rows: Sequence[int], gates: Sequence[Gate], device: torch.device
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Decides gates of some rows of the batch from their site's values: (gates, tokens) bool."""
-    thresholds = [gate for gate in gates if isinstance(gate, ThresholdGate)]
-    if thresholds:
-        return _thresholds(torch.tensor(rows, device=device), thresholds, device)
-    return _readouts(selector(rows, device), [gate for gate in gates if isinstance(gate, ConceptGate)], device)
-
-
 def _thresholds(
-    rows: torch.Tensor, gates: Sequence[ThresholdGate], device: torch.device
+    rows: Sequence[int], gates: Sequence[ThresholdGate], device: torch.device
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Gates on one neuron each, compared in float32."""
-    neurons = torch.tensor([gate.neuron for gate in gates], device=device)
+    """Decides gates on one neuron each, in float32: (gates, tokens) bool."""
+    row_index, neurons = torch.tensor(rows, device=device), torch.tensor([gate.neuron for gate in gates], device=device)
     above = _bounds([gate.above for gate in gates], -torch.inf, device)
     below = _bounds([gate.below for gate in gates], torch.inf, device)
 
     def fires(x: torch.Tensor) -> torch.Tensor:
-        value = x[rows, :, neurons].float()
+        value = x[row_index, :, neurons].float()
         if above is None or below is None:
             return value > above if above is not None else value < cast(torch.Tensor, below)
         return (value > above) & (value < below)
@@ -147,15 +131,15 @@ def _bounds(values: Sequence[float | None], missing: float, device: torch.device
 
 
 def _readouts(
-    rows: Selector, gates: Sequence[ConceptGate], device: torch.device
+    rows: Sequence[int], gates: Sequence[ConceptGate], device: torch.device
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """One set's read-out for all rows that use it, each with the classes at which its gate fires; in float32."""
-    readout = gates[0].readout
+    """Decides gates of one read-out, each with the classes at which it fires, in float32: (gates, tokens) bool."""
+    chosen, readout = selector(rows, device), gates[0].readout
     indices, weights, bias = (torch.from_numpy(a).to(device) for a in (readout.indices, readout.weights, readout.bias))
     fires_at = torch.tensor([[n in gate.classes for n in range(len(bias))] for gate in gates], device=device)
 
     def fires(x: torch.Tensor) -> torch.Tensor:
-        read = x[rows].index_select(-1, indices).float()
+        read = x[chosen].index_select(-1, indices).float()
         return fires_at.gather(1, functional.linear(read, weights, bias).argmax(-1))
 
     return fires

@@ -1,41 +1,33 @@
 """Pointing every site of a stack at what one batch needs: slots of the buffers, the mask, gates to read, counts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from neurodial.control.addresses import Site
 from neurodial.control.plans.program import EVER, Effect, SlotProgram
-from neurodial.control.runtime.masks import NEVER, Entry, PassMask, look, selector
+from neurodial.control.runtime.masks import NEVER, Entry, PassMask, selector
 from neurodial.control.runtime.site import BatchUpdate, SiteIntervention
 from neurodial.control.runtime.triggers import Key, Switches, copies_of
 
 Standing = tuple[bool | None, ...]  # for each condition of a row: holds at all positions of a pass, none or some (None)
 
 
-@dataclass
-class Counts:
-    """Positions of one slot under one condition.
-
-    Attributes:
-        positions: at which it acted.
-        seen: at which its gate was asked; without a gate the same.
-    """
-
-    positions: int = 0
-    seen: int = 0
-
-
 @dataclass(eq=False)
 class SlotState:
-    """One slot's program, and the positions so far by its conditions."""
+    """What one slot does and did.
+
+    Attributes:
+        program: of its request.
+        counts: by condition the positions so far at which it acted, and at which its gate was asked.
+    """
 
     program: SlotProgram
-    counts: list[Counts] = field(init=False)
+    counts: list[dict[str, int]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.counts = [Counts() for _ in self.program.conditions]
+        self.counts = [{"positions": 0, "seen": 0} for _ in self.program.conditions]
 
     def standing(self, slot: int, copy: int, start: int, stop: int, switches: Switches) -> Standing:
         """What windows and triggers say of the steps from start to before stop."""
@@ -78,15 +70,15 @@ class BatchPlan:
         self._everywhere = list(range(len(slots))) if padded else [0] * len(slots)
         self._nowhere = len(slots) if padded else 1
         self._entries: list[Entry] = [(row, EVER, None) for row in range(self._nowhere)] + [(0, NEVER, None)]
-        self._places = self._enter(standings)  # for each row, by condition, the entry that says where it acts
+        self._places = {row: list(self._enter(row, standings.get(row))) for row in self._rows}
         self._mask = PassMask(self._entries, device)
-        self._has_mask = padded or len(self._entries) > 2
+        self._is_open = padded or len(self._entries) > self._nowhere + 1  # whether each pass has a mask of its own
         self._tokens = 0  # of every row that were not counted row by row
         self._valid: torch.Tensor | None = None  # (rows,) those that were
-        self._open: tuple[int, torch.Tensor | None] | None = None
-        for site, intervention in sites.items():
+        self._pass: tuple[int, torch.Tensor | None] | None = None
+        for intervention in sites.values():
             intervention.num_rows, intervention.readers = len(slots), []
-            intervention.updates = self._updates(site, intervention)
+            intervention.updates = self._updates(intervention)
         for site, read in self._mask.readers(lambda site: sites[site].device):
             sites[site].readers.append(read)
         for site, detectors in self._detectors().items():
@@ -96,63 +88,56 @@ class BatchPlan:
         """A pass begins; see `BatchController.begin`."""
         if not self._rows:
             return
-        if self._has_mask:
+        if self._is_open:
             self._mask.start(tokens, first, valid if self._padded else None)
-        self._open = tokens, valid
+        self._pass = tokens, valid
 
     def finish(self) -> None:
         """The pass has ended: it counts."""
-        if self._open is None:
+        if self._pass is None:
             return
-        (tokens, valid), self._open = self._open, None
+        (tokens, valid), self._pass = self._pass, None
         if valid is None:
             self._tokens += tokens
         else:
             counted = valid.sum(1)
             self._valid = counted if self._valid is None else self._valid + counted
-        if self._has_mask:
+        if self._is_open:
             self._mask.count(None if self._padded else valid)
 
     def discard(self) -> None:
         """The pass that began does not count."""
-        self._open = None
+        self._pass = None
 
     def add_up(self) -> None:
         """Adds the passes so far to the counts of the slots; of a beam search those of the first beam."""
         self.finish()
-        per_row = [
-            self._tokens + n for n in (self._valid.tolist() if self._valid is not None else [0] * len(self._slots))
-        ]
-        acted, asked = self._mask.take_counts() if self._has_mask else ([], [])
-        self._tokens, self._valid = 0, None
-        for row, state in self._rows.items():
-            if self._slots.index(self._slots[row]) < row:
-                continue
-            for counts, place in zip(state.counts, self._places[row], strict=True):
+        valid = [0] * len(self._slots) if self._valid is None else self._valid.tolist()
+        of_entries = self._mask.take_counts() if self._is_open else []
+        for row in (row for row in self._rows if self._slots.index(self._slots[row]) == row):
+            everywhere = self._tokens + valid[row]
+            for counts, place in zip(self._rows[row].counts, self._places[row], strict=True):
                 if place != self._nowhere:
-                    everywhere = place == self._everywhere[row]
-                    counts.positions += per_row[row] if everywhere else acted[place]
-                    counts.seen += per_row[row] if everywhere else asked[place]
+                    is_plain = place == self._everywhere[row]
+                    acted, asked = (everywhere, everywhere) if is_plain else of_entries[place]
+                    counts["positions"] += acted
+                    counts["seen"] += asked
+        self._tokens, self._valid = 0, None
 
-    def _enter(self, standings: Mapping[int, Standing]) -> dict[int, list[int]]:
-        """Makes the mask's entries of what is not decided before a pass."""
-        places, undecided = {}, []
-        for row, state in self._rows.items():
-            places[row] = [self._everywhere[row]] * len(state.program.conditions)
-            for number, condition in enumerate(state.program.conditions):
-                holds = standings[row][number] if row in standings else True
-                if holds is False:
-                    places[row][number] = self._nowhere
-                elif holds is None or condition.gate is not None:
-                    undecided.append((row, number, (row, EVER if holds else condition.window, condition.gate)))
-        looks = list(dict.fromkeys(look(entry[2]) for _, _, entry in undecided))
-        for row, number, entry in sorted(undecided, key=lambda found: looks.index(look(found[2][2]))):
-            places[row][number] = len(self._entries)
-            self._entries.append(entry)
-        return places
+    def _enter(self, row: int, standing: Standing | None) -> Iterator[int]:
+        """For each condition of a row the entry that says where it acts: a new one where passes decide."""
+        for number, condition in enumerate(self._rows[row].program.conditions):
+            holds = standing is None or standing[number]
+            if holds is False:
+                yield self._nowhere
+            elif holds and condition.gate is None:
+                yield self._everywhere[row]
+            else:
+                yield len(self._entries)
+                self._entries.append((row, EVER if holds else condition.window, condition.gate))
 
-    def _updates(self, site: Site, intervention: SiteIntervention) -> list[BatchUpdate]:
-        here = {row: found for row, state in self._rows.items() if (found := state.program.updates.get(site))}
+    def _updates(self, intervention: SiteIntervention) -> list[BatchUpdate]:
+        here = {row: found for row in self._rows if (found := intervention.written.get(self._slots[row]))}
         slots = torch.tensor(self._slots, device=intervention.device) if here else None
         updates = []
         for number in range(max(map(len, here.values()), default=0)):

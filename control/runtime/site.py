@@ -109,6 +109,7 @@ class SiteIntervention:
         num_rows: of the batch whose pass is under way.
         readers: the gates and triggers that read here in its passes.
         updates: of its rows.
+        written: what each slot does.
     """
 
     slots: int
@@ -117,14 +118,18 @@ class SiteIntervention:
     num_rows: int = 0
     readers: list[SiteReader] = field(default_factory=list)
     updates: list[BatchUpdate] = field(default_factory=list)
+    written: dict[int, Sequence[SiteUpdate]] = field(default_factory=dict)
     _buffers: list[SlotBuffers] = field(default_factory=list)
 
     def write(self, slot: int, updates: Sequence[SiteUpdate]) -> None:
         """Replaces what a slot does here."""
+        if not updates and not self.written.get(slot):
+            return
         while len(self._buffers) < len(updates):
             self._buffers.append(SlotBuffers(self.slots, self.width, self.device))
         for number, buffers in enumerate(self._buffers):
             buffers.write(slot, updates[number] if number < len(updates) else None)
+        self.written[slot] = updates
 
     def batch_update(
         self,
@@ -144,9 +149,9 @@ class SiteIntervention:
             entries: see `BatchUpdate`.
         """
         buffers = self._buffers[number]
-        scale = buffers.scale[slots] if buffers.scaling else None
+        scale = buffers.scale.index_select(0, slots) if buffers.scaling else None
         maps = [BatchMap.of(m, m.linear, rows, self.device) for m, rows in mapped.items() if m.linear]
-        return BatchUpdate(scale, buffers.shift[slots], maps, mask, entries)
+        return BatchUpdate(scale, buffers.shift.index_select(0, slots), maps, mask, entries)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor | None:
         """The site's new value, or None where nothing writes."""

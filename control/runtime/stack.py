@@ -9,7 +9,7 @@ from neurodial.control.errors import InternalError
 from neurodial.control.models.hooks import SiteHook, hook_site
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.program import Condition, SlotProgram
-from neurodial.control.runtime.plan import BatchPlan, Counts, SlotState
+from neurodial.control.runtime.plan import BatchPlan, SlotState
 from neurodial.control.runtime.site import SiteIntervention
 from neurodial.control.runtime.triggers import Switches, copies_of
 
@@ -41,27 +41,27 @@ class StackController:
 
     def place(self, slot: int, program: SlotProgram | None) -> None:
         """Replaces what a slot does; its counts start again. Sites that no slot needs lose their hooks."""
-        before = self._states.pop(slot, None)
-        if before is None and program is None:
+        if slot not in self._states and program is None:
             return
         self._add_up()
         self._plan = None
         self.switches.drop(slot)
+        self._states.pop(slot, None)
         if program is not None:
             self._states[slot] = SlotState(program)
-        for site in before.program.sites if before else ():
-            if not any(site in state.program.sites for state in self._states.values()):
-                del self._sites[site]
-                self._hooks.pop(site).remove()
-        for site in program.sites if program else ():
+        programs = [state.program for state in self._states.values()]
+        self.has_triggers = any(program.is_triggered for program in programs)
+        self.needs_steps = any(program.is_scoped for program in programs)
+        needed = frozenset[Site]().union(*(program.sites for program in programs))
+        for site in self._sites.keys() - needed:
+            del self._sites[site]
+            self._hooks.pop(site).remove()
+        for site in needed - self._sites.keys():
             self._open(site)
-        for site in {*(before.program.updates if before else ()), *(program.updates if program else ())}:
-            if site in self._sites:
-                self._sites[site].write(slot, program.updates.get(site, ()) if program else ())
-        self.has_triggers = any(state.program.is_triggered for state in self._states.values())
-        self.needs_steps = any(state.program.is_scoped for state in self._states.values())
+        for site, intervention in self._sites.items():
+            intervention.write(slot, program.updates.get(site, ()) if program else ())
 
-    def counts(self, slot: int, condition: Condition) -> Counts:
+    def counts(self, slot: int, condition: Condition) -> dict[str, int]:
         """Positions of a slot so far under one of its conditions."""
         self._add_up()
         state = self._states[slot]
@@ -128,8 +128,6 @@ class StackController:
             self._plan.add_up()
 
     def _open(self, site: Site) -> None:
-        if site in self._sites:
-            return
         info = self._loaded.sites.info(site)
         parameter = next(info.module.parameters(), None)
         device = self._loaded.model.device if parameter is None else parameter.device
