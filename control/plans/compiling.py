@@ -199,8 +199,8 @@ class _Compiler:
         elif control.where == "concept" and found is not None:
             gate = concept_gate(found, control.to, site, self.loaded, f"{here}.where")
         window = _window(self.loaded, control, site, here)
-        when = control.when
-        return Condition(window, gate, when and neuron_trigger(when, self.loaded, site, f"{here}.when"))
+        trigger = neuron_trigger(control.when, self.loaded, site, f"{here}.when") if control.when else None
+        return Condition(window, gate, trigger)
 
 
 def _with_recommended(control: Control, found: NeuronSet | None, here: str) -> Control:

@@ -23,9 +23,6 @@ class BatchController:
         loaded: the model; nothing else may run it meanwhile.
         max_rows: number of slots.
 
-    Attributes:
-        stacks: what runs each stack's passes; `needs_steps` of one says whether `begin` must be told the steps.
-
     Example:
         >>> import torch
         >>> from neurodial.control import BatchController, compile_controls, load_model, parse_controls
@@ -43,7 +40,7 @@ class BatchController:
     def __init__(self, loaded: LoadedModel, max_rows: int) -> None:
         self.loaded = loaded
         self.max_rows = max_rows
-        self.stacks: dict[Stack, StackController] = {
+        self._stacks: dict[Stack, StackController] = {
             s: StackController(loaded, s, max_rows) for s in loaded.sites.stacks
         }
         self._compiled: dict[int, CompiledControls] = {}
@@ -58,7 +55,7 @@ class BatchController:
 
     def close(self) -> None:
         """Removes every hook; reports can still be read."""
-        for stack in self.stacks.values():
+        for stack in self._stacks.values():
             stack.close()
 
     def place(self, slot: int, compiled: CompiledControls | None) -> None:
@@ -73,12 +70,20 @@ class BatchController:
         self._compiled.pop(slot, None)
         if compiled is not None and compiled.controls:
             self._compiled[slot] = compiled
-        for name, stack in self.stacks.items():
+        for name, stack in self._stacks.items():
             stack.place(slot, compiled.programs.get(name) if compiled else None)
 
     def remove(self, slot: int) -> None:
         """Takes a slot's controls away; its report is gone."""
         self.place(slot, None)
+
+    def needs_steps(self, stack: Stack) -> bool:
+        """Whether `begin` must be told the steps of this stack's passes."""
+        return self._stacks[stack].needs_steps
+
+    def has_triggers(self, stack: Stack) -> bool:
+        """Whether any slot's controls in this stack have triggers."""
+        return self._stacks[stack].has_triggers
 
     def begin(
         self,
@@ -99,17 +104,25 @@ class BatchController:
             valid: (rows, tokens) bool, False at padding; None where there is none.
             stack: the decoder where absent, of an encoder the encoder.
         """
-        chosen: Stack = stack or ("decoder" if "decoder" in self.stacks else "encoder")
-        self.stacks[chosen].begin(tuple(slots), tokens, first_steps, valid)
+        chosen: Stack = stack or ("decoder" if "decoder" in self._stacks else "encoder")
+        self._stacks[chosen].begin(tuple(slots), tokens, first_steps, valid)
+
+    def restart(self, stack: Stack) -> None:
+        """Switches the triggers of all slots off, as `place` does for one slot: new requests begin."""
+        self._stacks[stack].switches.restart()
+
+    def reorder(self, sources: Sequence[int], stack: Stack = "decoder") -> None:
+        """Says that a beam search reordered its rows: row r of the last batch goes on as what sources[r] was."""
+        self._stacks[stack].reorder(sources)
 
     def confirm(self) -> None:
         """Makes the passes that were begun so far count, whatever is discarded later."""
-        for stack in self.stacks.values():
+        for stack in self._stacks.values():
             stack.confirm()
 
     def discard(self) -> None:
         """Forgets the passes that were begun last: they failed, and will be begun again or not at all."""
-        for stack in self.stacks.values():
+        for stack in self._stacks.values():
             stack.discard()
 
     def report(self, slot: int) -> dict[str, Any] | None:
@@ -121,9 +134,8 @@ class BatchController:
         compiled = self._compiled.get(slot)
         if compiled is None:
             return None
-        stacks = self.stacks
-        report = compiled.summary(lambda effect: stacks[effect.site.stack].counts(slot, effect.condition))
+        report = compiled.summary(lambda effect: self._stacks[effect.site.stack].counts(slot, effect.condition))
         for control, told in zip(compiled.controls, report["controls"], strict=True):
             for trigger in {e.condition.trigger for e in control.effects if e.condition.trigger}:
-                told["trigger"] = self.stacks["decoder"].switches.report(slot, trigger)
+                told["trigger"] = self._stacks["decoder"].switches.report(slot, trigger)
         return report

@@ -12,11 +12,12 @@ import torch
 
 from neurodial.control.addresses import Site, expand_layers
 from neurodial.control.errors import ControlError, InternalError
-from neurodial.control.models.hooks import SiteHook, hook_site
+from neurodial.control.models.hooks import SiteFunction, SiteHook, hook_site
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.compiling import CompiledControls
 from neurodial.control.plans.gates import Gate, as_readout
 from neurodial.control.plans.program import ALWAYS, EVER, FOREVER, Condition, Effect, SlotProgram
+from neurodial.control.runtime.masks import Selector
 from neurodial.control.runtime.site import SlotBuffers, updated
 
 _NEVER = -3e38  # the score of a class that no gate uses: below any real one
@@ -70,12 +71,13 @@ class CompiledController:
         declared = [Site.parse(one) for site in sites for one in expand_layers(str(site), counts)]
         self._first = {s: torch.zeros(max_rows, 1, dtype=torch.long, device=loaded.model.device) for s in counts}
         self._sites = {
-            site: _CompiledSite(loaded, site, self._first[site.stack], max_rows, gate_classes) for site in declared
+            site: CompiledSite(site, loaded.sites.info(site).width, max_rows, gate_classes, loaded.model.device)
+            for site in declared
         }
         self._hooks: list[SiteHook] = []
 
     def __enter__(self) -> "CompiledController":
-        self._hooks = [hook_site(self.loaded.sites.info(site), buffers) for site, buffers in self._sites.items()]
+        self._hooks = [hook_site(self.loaded.sites.info(site), self._function(site)) for site in self._sites]
         return self
 
     def __exit__(
@@ -128,6 +130,15 @@ class CompiledController:
         compiled = self._compiled.get(slot)
         return compiled.summary() if compiled is not None and compiled.controls else None
 
+    def _function(self, site: Site) -> SiteFunction:
+        buffers, first = self._sites[site], self._first[site.stack]
+
+        def apply(x: torch.Tensor) -> torch.Tensor:
+            rows = slice(x.shape[0])  # row r of a batch is slot r
+            return buffers.apply(x, rows, first[rows])
+
+        return apply
+
     def _check(self, effect: Effect, here: str) -> None:
         if effect.site not in self._sites:
             raise ControlError(
@@ -143,23 +154,29 @@ class CompiledController:
             self._sites[effect.site].check_gate(effect.condition.gate, f"{here}.where")
 
 
-class _CompiledSite:
-    """The buffers of one declared site, and what the compiled graph makes of them.
+class CompiledSite:
+    """The buffers of one declared site, and what a compiled graph makes of them.
 
     Beside scale and shift every slot has a window of steps, and a gate as a linear read-out of the site: the identity
     is every step, and the same score for every class, at all of which it fires.
+
+    Args:
+        site: the declared one.
+        width: of the site.
+        slots: how many there are.
+        classes: how many a gate may tell apart.
+        device: of the buffers.
     """
 
-    def __init__(self, loaded: LoadedModel, site: Site, first: torch.Tensor, max_rows: int, classes: int) -> None:
-        width, device = loaded.sites.info(site).width, loaded.model.device
-        self._site, self._width, self._classes, self._first = site, width, classes, first
-        self._buffers = SlotBuffers(max_rows, width, device)
+    def __init__(self, site: Site, width: int, slots: int, classes: int, device: torch.device) -> None:
+        self._site, self._width, self._classes = site, width, classes
+        self._buffers = SlotBuffers(slots, width, device)
         with torch.inference_mode(False):
-            self._low = torch.full((max_rows, 1), -FOREVER, device=device)
-            self._high = torch.full((max_rows, 1), FOREVER, device=device)
-            self._weights = torch.zeros(max_rows, classes, width, device=device)
-            self._bias = torch.zeros(max_rows, 1, classes, device=device)
-            self._fires = torch.ones(max_rows, classes, dtype=torch.bool, device=device)
+            self._low = torch.full((slots, 1), -FOREVER, device=device)
+            self._high = torch.full((slots, 1), FOREVER, device=device)
+            self._weights = torch.zeros(slots, classes, width, device=device)
+            self._bias = torch.zeros(slots, 1, classes, device=device)
+            self._fires = torch.ones(slots, classes, dtype=torch.bool, device=device)
 
     def check_gate(self, gate: Gate, param: str) -> None:
         """Refuses what is not a read-out of this site with few enough classes."""
@@ -198,14 +215,19 @@ class _CompiledSite:
                 self._fires[slot] = False
                 self._fires[slot, : len(bias)] = fires.to(self._fires.device)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """What the graph computes; x (rows, tokens, width)."""
-        rows, tokens = x.shape[0], x.shape[1]
+    def apply(self, x: torch.Tensor, slots: Selector, first: torch.Tensor) -> torch.Tensor:
+        """The site's new values.
+
+        Args:
+            x: (rows, tokens, width); activations that are packed token by token are rows of one token each.
+            slots: of the rows.
+            first: (rows, 1) the step of each row's first position.
+        """
         wide = x if x.dtype == torch.float32 else x.float()
-        new = updated(wide, self._buffers.scale[:rows], self._buffers.shift[:rows])
-        steps = self._first[:rows] + torch.arange(tokens, device=x.device)
-        acts = (self._low[:rows] <= steps) & (steps < self._high[:rows])
+        new = updated(wide, self._buffers.scale[slots], self._buffers.shift[slots])
+        steps = first + torch.arange(x.shape[1], device=x.device)
+        acts = (self._low[slots] <= steps) & (steps < self._high[slots])
         if self._classes:
-            label = torch.baddbmm(self._bias[:rows], wide, self._weights[:rows].transpose(1, 2)).argmax(-1)
-            acts = acts & self._fires[:rows].gather(1, label)
+            label = torch.baddbmm(self._bias[slots], wide, self._weights[slots].transpose(1, 2)).argmax(-1)
+            acts = acts & self._fires[slots].gather(1, label)
         return torch.where(acts[..., None], new, wide).to(x.dtype)

@@ -105,13 +105,13 @@ class _StepReader:
         if past and tokens == 1 and ids is not None:
             for end in self._ends:
                 valid = ids.ne(end) if valid is None else valid & ids.ne(end)
-        stack = self._controller.stacks[self._stack]
-        first = self._first_steps(rows, tokens, past, valid) if stack.needs_steps else None
+        needs_steps = self._controller.needs_steps(self._stack)
+        first = self._first_steps(rows, tokens, past, valid) if needs_steps else None
         if self._is_causal and (not past or self._prompt_length is None):
             self._prompt_length = past + tokens - self._kept + 1
-        if stack.has_triggers:
+        if self._controller.has_triggers(self._stack):
             if not past:
-                stack.switches.restart()
+                self._controller.restart(self._stack)
             self._watch(cache)
         beams, rest = divmod(rows, self._controller.max_rows)
         if rest or not beams:
@@ -126,8 +126,10 @@ class _StepReader:
             return [past] * rows
         if past and self._prompt_length is not None:
             return [past - self._prompt_length + 1] * rows
-        ends = [tokens - 1] * rows if valid is None else _last(valid).tolist()
-        return [self._kept - 1 - end for end in ends]
+        if valid is None:
+            return [self._kept - tokens] * rows
+        places = torch.arange(tokens, device=valid.device).expand(valid.shape)
+        return [self._kept - 1 - last for last in places.masked_fill(~valid, -1).amax(1).tolist()]
 
     def note_kept(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A forward pre-hook of the whole model: positions whose logits are kept are those that produce tokens.
@@ -146,7 +148,7 @@ class _StepReader:
 
         def reorder_both(beam_idx: torch.Tensor) -> None:
             reorder(beam_idx)
-            self._controller.stacks[self._stack].reorder(beam_idx.tolist())
+            self._controller.reorder(beam_idx.tolist(), self._stack)
 
         self._cache = cache
         cache.reorder_cache = reorder_both
@@ -163,11 +165,6 @@ def _not_padding(mask: torch.Tensor | None, tokens: int) -> torch.Tensor | None:
     if mask is None or not isinstance(mask, torch.Tensor) or mask.dim() != 2 or mask.shape[1] < tokens:
         return None
     return mask[:, -tokens:].bool()
-
-
-def _last(valid: torch.Tensor) -> torch.Tensor:
-    places = torch.arange(valid.shape[1], device=valid.device).expand(valid.shape)
-    return places.masked_fill(~valid, -1).amax(1)
 
 
 def _ending_tokens(loaded: LoadedModel) -> tuple[int, ...]:

@@ -93,6 +93,8 @@ class PassMask:
         fires = _thresholds(rows, thresholds, device) if thresholds else _readouts(rows, concepts, device)
 
         def read(x: torch.Tensor) -> None:
+            if torch.is_grad_enabled():  # backward must find what the updates before this look have used
+                self.acts = self.acts.clone()
             self.acts[places] &= fires(x).to(self.acts.device)
 
         return read

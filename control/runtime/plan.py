@@ -69,10 +69,10 @@ class BatchPlan:
         self._rows = {row: states[slot] for row, slot in enumerate(slots) if slot in states}
         self._everywhere = list(range(len(slots))) if padded else [0] * len(slots)
         self._nowhere = len(slots) if padded else 1
-        self._entries: list[Entry] = [(row, EVER, None) for row in range(self._nowhere)] + [(0, NEVER, None)]
+        self._entries: list[Entry] = [*((row, EVER, None) for row in range(self._nowhere)), (0, NEVER, None)]
         self._places = {row: list(self._enter(row, standings.get(row))) for row in self._rows}
         self._mask = PassMask(self._entries, device)
-        self._is_open = padded or len(self._entries) > self._nowhere + 1  # whether each pass has a mask of its own
+        self._has_mask = padded or len(self._entries) > self._nowhere + 1  # of its own in each pass
         self._tokens = 0  # of every row that were not counted row by row
         self._valid: torch.Tensor | None = None  # (rows,) those that were
         self._pass: tuple[int, torch.Tensor | None] | None = None
@@ -88,7 +88,7 @@ class BatchPlan:
         """A pass begins; see `BatchController.begin`."""
         if not self._rows:
             return
-        if self._is_open:
+        if self._has_mask:
             self._mask.start(tokens, first, valid if self._padded else None)
         self._pass = tokens, valid
 
@@ -102,7 +102,7 @@ class BatchPlan:
         else:
             counted = valid.sum(1)
             self._valid = counted if self._valid is None else self._valid + counted
-        if self._is_open:
+        if self._has_mask:
             self._mask.count(None if self._padded else valid)
 
     def discard(self) -> None:
@@ -113,7 +113,7 @@ class BatchPlan:
         """Adds the passes so far to the counts of the slots; of a beam search those of the first beam."""
         self.finish()
         valid = [0] * len(self._slots) if self._valid is None else self._valid.tolist()
-        of_entries = self._mask.take_counts() if self._is_open else []
+        of_entries = self._mask.take_counts() if self._has_mask else []
         for row in (row for row in self._rows if self._slots.index(self._slots[row]) == row):
             everywhere = self._tokens + valid[row]
             for counts, place in zip(self._rows[row].counts, self._places[row], strict=True):
