@@ -2,61 +2,34 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
-from neurodial.control.addresses import Site
+from neurodial.control.addresses import Site, Stack
 from neurodial.control.artifacts.calibration import Calibration
 from neurodial.control.artifacts.catalogue import SetCatalogue, SetSource
 from neurodial.control.artifacts.neuron_set import Array, NeuronSet
 from neurodial.control.controls import Control, NeuronGate
 from neurodial.control.errors import ControlError, NeurodialError
 from neurodial.control.models.loading import LoadedModel
-from neurodial.control.plans.gates import Gate, Trigger, concept_gate, neuron_gate, neuron_trigger
-from neurodial.control.plans.operations import calibrated, check_deviations, inline_affine, set_affine, with_strength
+from neurodial.control.plans.gates import Gate, concept_gate, neuron_gate, neuron_trigger
+from neurodial.control.plans.operations import (
+    Affine,
+    calibrated,
+    check_deviations,
+    inline_affine,
+    set_affine,
+    with_strength,
+)
+from neurodial.control.plans.program import FOREVER, Condition, Effect, LinearPart, SlotProgram, Window
 from neurodial.control.plans.selecting import physical_neurons, select_neurons
 
 T = TypeVar("T")
-FOREVER = 2**31
-
-
-@dataclass(frozen=True, eq=False)
-class LinearPart:
-    """What a map adds beyond its offset: weight @ (x[read] − center), the strength folded in."""
-
-    read: torch.Tensor
-    weight: torch.Tensor
-    center: torch.Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Effect:
-    """What one control does at one site: x' = scale·x + shift (+ a linear part) where the gate fires in the window.
-
-    Attributes:
-        site: the touched site.
-        neurons: (k,) indices.
-        scale: (k,) float32, the strength folded in.
-        shift: (k,) float32, the strength folded in.
-        linear: of a `map`.
-        gate: None is every position.
-        trigger: None is every step.
-        window: half-open range of steps; the positions of a prompt have steps below zero. A bound that excludes
-            nothing is ±FOREVER.
-    """
-
-    site: Site
-    neurons: torch.Tensor
-    scale: torch.Tensor
-    shift: torch.Tensor
-    linear: LinearPart | None
-    gate: Gate | None
-    window: tuple[int, int]
-    trigger: Trigger | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +57,23 @@ class CompiledControls:
         """Neurons of all controls together; one that several controls touch counts for each."""
         return sum(len(effect.neurons) for control in self.controls for effect in control.effects)
 
-    def summary(self) -> dict[str, Any]:
-        """What `BatchController.report` says of the controls before anything has run: no positions, no triggers."""
+    @cached_property
+    def programs(self) -> dict[Stack, SlotProgram]:
+        """What a slot that holds these controls does in each stack that they touch."""
+        effects: dict[Stack, list[Effect]] = {}
+        for effect in (effect for control in self.controls for effect in control.effects):
+            effects.setdefault(effect.site.stack, []).append(effect)
+        return {stack: SlotProgram(of_stack) for stack, of_stack in effects.items()}
+
+    def summary(self, done: Callable[[Effect], Mapping[str, int]] = lambda _: {}) -> dict[str, Any]:
+        """The digest and, per control, its facts and, per site, the number of neurons.
+
+        Args:
+            done: what else is said of an effect at its site: what it did so far.
+        """
         reports = []
         for control in self.controls:
-            sites = {str(effect.site): {"neurons": len(effect.neurons)} for effect in control.effects}
+            sites = {str(effect.site): {"neurons": len(effect.neurons), **done(effect)} for effect in control.effects}
             reports.append(control.facts | {"sites": sites})
         return {"digest": self.digest, "controls": reports}
 
@@ -143,7 +128,7 @@ class _Compiler:
         """One control, and what enters the digest."""
         found, inherited = self._named_set(control, here)
         settings = _with_recommended(control, found, here)
-        effects = tuple(self._set_effects(settings, found, here) if found else self._inline_effects(settings, here))
+        effects = tuple(self._effects(settings, found, here))
         facts = {
             "set": control.set.partition("@")[0] if control.set else None,
             "digest": found.digest if found else None,
@@ -172,27 +157,34 @@ class _Compiler:
             raise type(error)(f"{here}.set: {error.message}", hint=error.hint, param=f"{here}.set") from None
         return found, inherited
 
-    def _inline_effects(self, control: Control, here: str) -> Iterator[Effect]:
-        for site, neurons in select_neurons(control.neurons or "", self.loaded, f"{here}.neurons"):
-            affine = inline_affine(control, site, neurons, self.calibration, here)
-            yield self._effect(control, None, here, site, neurons, *self._folded(control, affine, site, neurons, here))
+    def _effects(self, control: Control, found: NeuronSet | None, here: str) -> Iterator[Effect]:
+        named = f"{here}.neurons" if found is None else f"{here}.set"
+        for site, neurons, affine, linear in self._parts(control, found, here):
+            scale, shift = self._folded(control, affine, site, neurons, here)
+            places = physical_neurons(self.loaded, site, neurons, named)
+            condition = self._condition(control, found, site, here)
+            yield Effect(site, _long(places), _float(scale), _float(shift), linear, condition)
 
-    def _set_effects(self, control: Control, found: NeuronSet, here: str) -> Iterator[Effect]:
-        for site, places in found.top(control.top):
+    def _parts(
+        self, control: Control, found: NeuronSet | None, here: str
+    ) -> Iterator[tuple[Site, Array, Affine, LinearPart | None]]:
+        """Site by site the neurons, by their original numbers, and what the operation makes of them."""
+        if found is None:
+            for place, neurons in select_neurons(control.neurons or "", self.loaded, f"{here}.neurons"):
+                yield place, neurons, inline_affine(control, place, neurons, self.calibration, here), None
+            return
+        for site, best in found.top(control.top):
             scale, shift = set_affine(control, site, here)
-            neurons = site.indices[places]
-            folded = self._folded(control, (scale[places], shift[places]), site.site, neurons, here)
-            effect = self._effect(control, found, here, site.site, neurons, *folded)
+            linear = None
             if control.op == "map":
                 m = site.maps[control.to or ""]
                 read = physical_neurons(self.loaded, site.site, m.read, f"{here}.set")
-                weight = m.weight[places] * float(control.strength or 0.0)
-                effect = replace(effect, linear=LinearPart(_long(read), _float(weight), _float(m.center)))
-            yield effect
+                linear = LinearPart(
+                    _long(read), _float(m.weight[best] * float(control.strength or 0.0)), _float(m.center)
+                )
+            yield site.site, site.indices[best], (scale[best], shift[best]), linear
 
-    def _folded(
-        self, control: Control, affine: tuple[Array, Array], site: Site, neurons: Array, here: str
-    ) -> tuple[Array, Array]:
+    def _folded(self, control: Control, affine: Affine, site: Site, neurons: Array, here: str) -> Affine:
         param = f"{here}.value" if control.set is None else f"{here}.strength"
         folded = with_strength(affine, float(_or(control.strength, 1.0)), param)
         if self.max_deviations is not None and not (control.op == "prune" and 0.0 <= _or(control.strength, 1.0) <= 1.0):
@@ -200,34 +192,15 @@ class _Compiler:
             check_deviations(folded, mean, std, self.max_deviations, site, neurons, param)
         return folded
 
-    def _effect(
-        self,
-        control: Control,
-        found: NeuronSet | None,
-        here: str,
-        site: Site,
-        neurons: Array,
-        scale: Array,
-        shift: Array,
-    ) -> Effect:
-        places = physical_neurons(self.loaded, site, neurons, f"{here}.neurons" if found is None else f"{here}.set")
-        return Effect(
-            site,
-            _long(places),
-            _float(scale),
-            _float(shift),
-            None,
-            self._gate(control, found, site, f"{here}.where"),
-            _window(self.loaded, control, site, here),
-            neuron_trigger(control.when, self.loaded, site, f"{here}.when") if control.when else None,
-        )
-
-    def _gate(self, control: Control, found: NeuronSet | None, site: Site, field: str) -> Gate | None:
+    def _condition(self, control: Control, found: NeuronSet | None, site: Site, here: str) -> Condition:
+        gate: Gate | None = None
         if isinstance(control.where, NeuronGate):
-            return neuron_gate(control.where, self.loaded, site, field)
-        if control.where == "concept" and found is not None:
-            return concept_gate(found, control.to, site, self.loaded, field)
-        return None
+            gate = neuron_gate(control.where, self.loaded, site, f"{here}.where")
+        elif control.where == "concept" and found is not None:
+            gate = concept_gate(found, control.to, site, self.loaded, f"{here}.where")
+        window = _window(self.loaded, control, site, here)
+        trigger = neuron_trigger(control.when, self.loaded, site, f"{here}.when") if control.when else None
+        return Condition(window, gate, trigger)
 
 
 def _with_recommended(control: Control, found: NeuronSet | None, here: str) -> Control:
@@ -265,7 +238,7 @@ def _or(given: T | None, usual: T) -> T:
     return usual if given is None else given
 
 
-def _window(loaded: LoadedModel, control: Control, site: Site, here: str) -> tuple[int, int]:
+def _window(loaded: LoadedModel, control: Control, site: Site, here: str) -> Window:
     """Steps at which the control acts; a prompt's positions have negative steps, and so has the whole encoder."""
     low, high = {"all": (-FOREVER, FOREVER), "prompt": (-FOREVER, 0), "generation": (0, FOREVER)}[control.phase]
     if control.steps is not None:

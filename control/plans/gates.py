@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+import torch
+
 from neurodial.control.addresses import Site
 from neurodial.control.artifacts.neuron_set import NeuronSet, ReadOut
 from neurodial.control.controls import NeuronGate, NeuronTrigger
@@ -108,4 +111,28 @@ def neuron_trigger(when: NeuronTrigger, loaded: LoadedModel, touched: Site, fiel
         raise ControlError(f"{param}: {site} is not in a decoder, which alone takes steps", param=param)
     if touched.stack != "decoder":
         raise ControlError(f"{field}: a trigger switches decoder sites only, not {touched}", param=field)
-    return Trigger(site, neuron, when.above, when.until_below)
+    until = None if when.until_below is None else float(np.float32(when.until_below))
+    return Trigger(site, neuron, float(np.float32(when.above)), until)  # rounded as the values that it is compared with
+
+
+def as_readout(gate: Gate, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A gate as a linear read-out of its whole site, which buffers of one shape can hold for any gate.
+
+    The first of equal scores wins: at a threshold itself, that is a class where the gate does not fire.
+
+    Returns:
+        Weights (classes, width), bias (classes,) and at which classes it fires (classes,).
+    """
+    if isinstance(gate, ConceptGate):
+        bias = torch.from_numpy(gate.readout.bias)
+        weights = torch.zeros(len(bias), width)
+        weights[:, torch.from_numpy(gate.readout.indices)] = torch.from_numpy(gate.readout.weights)
+        return weights, bias, torch.tensor([n in gate.classes for n in range(len(bias))])
+    if gate.above is not None and gate.below is not None:
+        slopes, offsets = [0.0, 2.0, 1.0], [0.0, -gate.above - gate.below, -gate.above]
+    else:
+        sign, bound = (1.0, gate.above) if gate.below is None else (-1.0, gate.below)
+        slopes, offsets = [0.0, sign], [0.0, -sign * (bound or 0.0)]
+    weights = torch.zeros(len(slopes), width)
+    weights[:, gate.neuron] = torch.tensor(slopes)
+    return weights, torch.tensor(offsets), torch.tensor([False] * (len(slopes) - 1) + [True])

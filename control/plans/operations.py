@@ -1,7 +1,5 @@
 """What each operation makes of a neuron's value: x' = scale·x + shift, before the strength is folded in."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from neurodial.control.addresses import Site
@@ -27,20 +25,51 @@ def inline_affine(control: Control, site: Site, neurons: Array, calibration: Cal
     Raises:
         ControlError: if the value does not fit the operation, or there is no mean to prune to.
     """
-    k = len(neurons)
-    if control.op == "prune":
-        return np.zeros(k), _pruned_to(control, site, neurons, calibration, f"{here}.value")
-    value = 0.0 if control.value is None else float(control.value)
-    scale, shift = {"clamp": (0.0, value), "amplify": (value, 0.0), "shift": (1.0, value)}[control.op or ""]
-    return np.full(k, scale), np.full(k, shift)
-
-
-def _pruned_to(control: Control, site: Site, neurons: Array, calibration: Calibration | None, param: str) -> Array:
-    if control.value in (None, 0.0):
-        return np.zeros(len(neurons))
-    if control.value != "mean":
+    param = f"{here}.value"
+    if control.op == "prune" and control.value == "mean":
+        target = calibrated(calibration, "mean", site, neurons, param)
+    elif control.op == "prune" and control.value not in (None, 0.0):
         raise ControlError(f"{param}: prune sets to zero; to set to {control.value} use clamp", param=param)
-    return calibrated(calibration, "mean", site, neurons, param)
+    else:
+        target = np.full(len(neurons), 0.0 if control.op == "prune" or control.value is None else float(control.value))
+    return _affine(control, target, np.ones(len(neurons)))
+
+
+def set_affine(control: Control, site: SiteNeurons, here: str) -> Affine:
+    """Of a control with a neuron set, for all of the set's neurons at a site.
+
+    Raises:
+        ControlError: if the set does not hold what the operation needs, or the value does not fit it.
+    """
+    return _affine(control, _set_target(control, site, here), np.ones_like(site.scores))
+
+
+def _affine(control: Control, target: Array, one: Array) -> Affine:
+    """Scale and shift of an operation with what it sets to, multiplies with or adds."""
+    if control.op == "amplify":
+        return target, 0 * one
+    return one if control.op in ("shift", "map") else 0 * one, target
+
+
+def _set_target(control: Control, site: SiteNeurons, here: str) -> Array:
+    to, value, recorded = control.to or "", control.value, control.value is None
+    if control.op == "map":
+        if to not in site.maps:
+            raise ControlError(f"{here}.op: the set has no map to {control.to!r}", param=f"{here}.op", hint="use shift")
+        return site.maps[to].offset
+    if control.op == "shift" and recorded:
+        if to not in site.delta:
+            raise ControlError(f"{here}.op: the set records no shift to {control.to!r}", param=f"{here}.op")
+        return site.delta[to]
+    if control.op == "clamp" and recorded and to:
+        return site.mean[to]
+    if control.op == "prune":
+        if value not in (None, 0.0, "mean"):
+            raise ControlError(f'{here}.value: prune sets to 0 or "mean"', param=f"{here}.value")
+        return site.overall_mean if value == "mean" else np.zeros_like(site.scores)
+    if not isinstance(value, float):
+        raise ControlError(f"{here}.value: {control.op} needs a number", param=f"{here}.value")
+    return np.full_like(site.scores, value)
 
 
 def calibrated(calibration: Calibration | None, what: str, site: Site, neurons: Array, param: str) -> Array:
@@ -63,59 +92,6 @@ def calibrated(calibration: Calibration | None, what: str, site: Site, neurons: 
         missing = int(neurons[np.isnan(values)][0])
         raise ControlError(f"{param}: the calibration did not measure {site}[{missing}]", param=param)
     return values
-
-
-def set_affine(control: Control, site: SiteNeurons, here: str) -> Affine:
-    """Of a control with a neuron set, for all of the set's neurons at a site.
-
-    Raises:
-        ControlError: if the set does not hold what the operation needs, or the value does not fit it.
-    """
-    return _SET_OPERATIONS[control.op or ""](control, site, here)
-
-
-def _set_clamp(control: Control, site: SiteNeurons, here: str) -> Affine:
-    target = site.mean[control.to] if control.value is None and control.to else _constant(control, site, here)
-    return np.zeros_like(site.scores), target
-
-
-def _set_shift(control: Control, site: SiteNeurons, here: str) -> Affine:
-    if control.value is None and control.to not in site.delta:
-        raise ControlError(f"{here}.op: the set records no shift to {control.to!r}", param=f"{here}.op")
-    delta = site.delta[control.to] if control.value is None and control.to else _constant(control, site, here)
-    return np.ones_like(site.scores), delta
-
-
-def _set_amplify(control: Control, site: SiteNeurons, here: str) -> Affine:
-    return _constant(control, site, here), np.zeros_like(site.scores)
-
-
-def _set_prune(control: Control, site: SiteNeurons, here: str) -> Affine:
-    if control.value not in (None, 0.0, "mean"):
-        raise ControlError(f'{here}.value: prune sets to 0 or "mean"', param=f"{here}.value")
-    zero = np.zeros_like(site.scores)
-    return zero, site.overall_mean if control.value == "mean" else zero
-
-
-def _set_map(control: Control, site: SiteNeurons, here: str) -> Affine:
-    if control.to not in site.maps:
-        raise ControlError(f"{here}.op: the set has no map to {control.to!r}", param=f"{here}.op", hint="use shift")
-    return np.ones_like(site.scores), site.maps[control.to].offset
-
-
-_SET_OPERATIONS: dict[str, Callable[[Control, SiteNeurons, str], Affine]] = {
-    "clamp": _set_clamp,
-    "shift": _set_shift,
-    "amplify": _set_amplify,
-    "prune": _set_prune,
-    "map": _set_map,
-}
-
-
-def _constant(control: Control, site: SiteNeurons, here: str) -> Array:
-    if not isinstance(control.value, float):
-        raise ControlError(f"{here}.value: {control.op} needs a number", param=f"{here}.value")
-    return np.full_like(site.scores, control.value)
 
 
 def with_strength(affine: Affine, strength: float, param: str) -> Affine:

@@ -1,7 +1,6 @@
 """Controls on the rows of running batches: rows come and go between passes, each with its own controls."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
@@ -11,7 +10,6 @@ from neurodial.control.addresses import Stack
 from neurodial.control.errors import InternalError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.compiling import CompiledControls
-from neurodial.control.plans.program import Condition
 from neurodial.control.runtime.stack import StackController
 
 
@@ -42,10 +40,10 @@ class BatchController:
     def __init__(self, loaded: LoadedModel, max_rows: int) -> None:
         self.loaded = loaded
         self.max_rows = max_rows
-        self._compiled: dict[int, CompiledControls] = {}
         self._stacks: dict[Stack, StackController] = {
             s: StackController(loaded, s, max_rows) for s in loaded.sites.stacks
         }
+        self._compiled: dict[int, CompiledControls] = {}
 
     def __enter__(self) -> "BatchController":
         return self
@@ -72,8 +70,8 @@ class BatchController:
         self._compiled.pop(slot, None)
         if compiled is not None and compiled.controls:
             self._compiled[slot] = compiled
-        for stack in self._stacks.values():
-            stack.place(slot, compiled)
+        for name, stack in self._stacks.items():
+            stack.place(slot, compiled.programs.get(name) if compiled else None)
 
     def remove(self, slot: int) -> None:
         """Takes a slot's controls away; its report is gone."""
@@ -82,6 +80,10 @@ class BatchController:
     def needs_steps(self, stack: Stack) -> bool:
         """Whether `begin` must be told the steps of this stack's passes."""
         return self._stacks[stack].needs_steps
+
+    def has_triggers(self, stack: Stack) -> bool:
+        """Whether any slot's controls in this stack have triggers."""
+        return self._stacks[stack].has_triggers
 
     def begin(
         self,
@@ -103,18 +105,11 @@ class BatchController:
             stack: the decoder where absent, of an encoder the encoder.
         """
         chosen: Stack = stack or ("decoder" if "decoder" in self._stacks else "encoder")
-        rows = self._stacks[chosen]
-        if rows.needs_steps and first_steps is None:
-            raise InternalError("these controls have phases, steps or triggers: say the steps of the pass")
-        rows.begin(tuple(slots), tokens, first_steps, valid)
-
-    def has_triggers(self, stack: Stack) -> bool:
-        """Whether any slot's controls in this stack have triggers."""
-        return self._stacks[stack].has_triggers
+        self._stacks[chosen].begin(tuple(slots), tokens, first_steps, valid)
 
     def restart(self, stack: Stack) -> None:
         """Switches the triggers of all slots off, as `place` does for one slot: new requests begin."""
-        self._stacks[stack].restart()
+        self._stacks[stack].switches.restart()
 
     def reorder(self, sources: Sequence[int], stack: Stack = "decoder") -> None:
         """Says that a beam search reordered its rows: row r of the last batch goes on as what sources[r] was."""
@@ -139,15 +134,8 @@ class BatchController:
         compiled = self._compiled.get(slot)
         if compiled is None:
             return None
-        counts = {name: stack.counts(slot) for name, stack in self._stacks.items()}
-        reports = []
-        for control in compiled.controls:
-            sites = {}
-            for effect in control.effects:
-                done = counts[effect.site.stack][Condition.of(effect)]
-                numbers = {"neurons": len(effect.neurons), "positions": done.positions, "seen": done.seen}
-                sites[str(effect.site)] = numbers
-            triggers = {effect.trigger for effect in control.effects if effect.trigger is not None}
-            events = [self._stacks["decoder"].events(slot, trigger) for trigger in triggers]
-            reports.append(control.facts | {"sites": sites} | ({"trigger": asdict(events[0])} if events else {}))
-        return {"digest": compiled.digest, "controls": reports}
+        report = compiled.summary(lambda effect: self._stacks[effect.site.stack].counts(slot, effect.condition))
+        for control, told in zip(compiled.controls, report["controls"], strict=True):
+            for trigger in {e.condition.trigger for e in control.effects if e.condition.trigger}:
+                told["trigger"] = self._stacks["decoder"].switches.report(slot, trigger)
+        return report

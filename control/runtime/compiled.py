@@ -12,13 +12,13 @@ import torch
 
 from neurodial.control.addresses import Site, expand_layers
 from neurodial.control.errors import ControlError, InternalError
-from neurodial.control.models.hooks import SiteHook, hook_site
+from neurodial.control.models.hooks import SiteFunction, SiteHook, hook_site
 from neurodial.control.models.loading import LoadedModel
-from neurodial.control.plans.compiling import FOREVER, CompiledControls, Effect
-from neurodial.control.plans.gates import ConceptGate, Gate
-from neurodial.control.plans.program import ALWAYS, EVER, Condition, SiteUpdate, stages_of
-from neurodial.control.runtime.masks import PassMasks
-from neurodial.control.runtime.site import SiteIntervention
+from neurodial.control.plans.compiling import CompiledControls
+from neurodial.control.plans.gates import Gate, as_readout
+from neurodial.control.plans.program import ALWAYS, EVER, FOREVER, Condition, Effect, SlotProgram
+from neurodial.control.runtime.masks import Selector
+from neurodial.control.runtime.site import SlotBuffers, updated
 
 _NEVER = -3e38  # the score of a class that no gate uses: below any real one
 
@@ -71,12 +71,13 @@ class CompiledController:
         declared = [Site.parse(one) for site in sites for one in expand_layers(str(site), counts)]
         self._first = {s: torch.zeros(max_rows, 1, dtype=torch.long, device=loaded.model.device) for s in counts}
         self._sites = {
-            site: _StaticSite(loaded, site, self._first[site.stack], max_rows, gate_classes) for site in declared
+            site: CompiledSite(site, loaded.sites.info(site).width, max_rows, gate_classes, loaded.model.device)
+            for site in declared
         }
         self._hooks: list[SiteHook] = []
 
     def __enter__(self) -> "CompiledController":
-        self._hooks = [hook_site(self.loaded.sites.info(site), buffers) for site, buffers in self._sites.items()]
+        self._hooks = [hook_site(self.loaded.sites.info(site), self._function(site)) for site in self._sites]
         return self
 
     def __exit__(
@@ -95,16 +96,15 @@ class CompiledController:
         """
         if not 0 <= slot < self.max_rows:
             raise InternalError(f"there is no slot {slot}, only {self.max_rows}")
-        effects = [(Condition.of(e), e) for c in (compiled.controls if compiled else ()) for e in c.effects]
         for number, control in enumerate(compiled.controls if compiled else ()):
             for effect in control.effects:
                 self._check(effect, f"controls[{number}]")
-        stages = stages_of(effects)
-        for site, found in stages.items():
-            if len(found) > 1:
+        programs = compiled.programs if compiled else {}
+        for site, updates in (item for program in programs.values() for item in program.updates.items()):
+            if len(updates) > 1:
                 raise ControlError(f"{site}: in a compiled model the controls of a site share one gate and window")
         for site, buffers in self._sites.items():
-            buffers.write(slot, stages.get(site, []))
+            buffers.place(slot, programs.get(site.stack))
         self._compiled.pop(slot, None)
         if compiled is not None:
             self._compiled[slot] = compiled
@@ -128,13 +128,16 @@ class CompiledController:
     def report(self, slot: int) -> dict[str, Any] | None:
         """The digest and, per control, its facts and neurons; a compiled model does not count positions."""
         compiled = self._compiled.get(slot)
-        if compiled is None or not compiled.controls:
-            return None
-        reports = [
-            control.facts | {"sites": {str(e.site): {"neurons": len(e.neurons)} for e in control.effects}}
-            for control in compiled.controls
-        ]
-        return {"digest": compiled.digest, "controls": reports}
+        return compiled.summary() if compiled is not None and compiled.controls else None
+
+    def _function(self, site: Site) -> SiteFunction:
+        buffers, first = self._sites[site], self._first[site.stack]
+
+        def apply(x: torch.Tensor) -> torch.Tensor:
+            rows = slice(x.shape[0])  # row r of a batch is slot r
+            return buffers.apply(x, rows, first[rows])
+
+        return apply
 
     def _check(self, effect: Effect, here: str) -> None:
         if effect.site not in self._sites:
@@ -145,95 +148,86 @@ class CompiledController:
             )
         if effect.linear is not None:
             raise ControlError(f"{here}.op: a compiled model cannot apply a map", param=f"{here}.op", hint="use shift")
-        if effect.trigger is not None:
+        if effect.condition.trigger is not None:
             raise ControlError(f"{here}.when: a compiled model has no triggers", param=f"{here}.when")
-        self._sites[effect.site].check_gate(effect.gate, f"{here}.where")
+        if effect.condition.gate is not None:
+            self._sites[effect.site].check_gate(effect.condition.gate, f"{here}.where")
 
 
-class _StaticSite:
-    """The buffers of one declared site, and what the compiled graph makes of them."""
+class CompiledSite:
+    """The buffers of one declared site, and what a compiled graph makes of them.
 
-    def __init__(self, loaded: LoadedModel, site: Site, first: torch.Tensor, max_rows: int, classes: int) -> None:
-        info = loaded.sites.info(site)
-        device = loaded.model.device
-        self.site, self.classes = site, classes
-        self.tables = SiteIntervention(info.width, max_rows, device, PassMasks())
+    Beside scale and shift every slot has a window of steps, and a gate as a linear read-out of the site: the identity
+    is every step, and the same score for every class, at all of which it fires.
+
+    Args:
+        site: the declared one.
+        width: of the site.
+        slots: how many there are.
+        classes: how many a gate may tell apart.
+        device: of the buffers.
+    """
+
+    def __init__(self, site: Site, width: int, slots: int, classes: int, device: torch.device) -> None:
+        self._site, self._width, self._classes = site, width, classes
+        self._buffers = SlotBuffers(slots, width, device)
         with torch.inference_mode(False):
-            self.scale, self.shift = self.tables.open_table()
-            self.first = first
-            self.low = torch.full((max_rows, 1), -FOREVER, device=device)
-            self.high = torch.full((max_rows, 1), FOREVER, device=device)
-            self.weights = torch.zeros(max_rows, classes, info.width, device=device)
-            self.bias = torch.zeros(max_rows, 1, classes, device=device)
-            self.fires = torch.ones(max_rows, classes, dtype=torch.bool, device=device)
+            self._low = torch.full((slots, 1), -FOREVER, device=device)
+            self._high = torch.full((slots, 1), FOREVER, device=device)
+            self._weights = torch.zeros(slots, classes, width, device=device)
+            self._bias = torch.zeros(slots, 1, classes, device=device)
+            self._fires = torch.ones(slots, classes, dtype=torch.bool, device=device)
 
-    def check_gate(self, gate: Gate | None, param: str) -> None:
+    def check_gate(self, gate: Gate, param: str) -> None:
         """Refuses what is not a read-out of this site with few enough classes."""
-        if gate is None:
-            return
-        if gate.site != self.site:
+        if gate.site != self._site:
             raise ControlError(
-                f"{param}: in a compiled model a gate reads where its control writes, at {self.site}",
-                param=param,
+                f"{param}: in a compiled model a gate reads where its control writes, at {self._site}", param=param
             )
-        needed = len(_linear(gate, self.tables.width)[1])
-        if needed > self.classes:
+        needed = len(as_readout(gate, self._width)[1])
+        if needed > self._classes:
             raise ControlError(
-                f"{param}: the gate tells {needed} classes apart, the model was prepared for {self.classes}",
+                f"{param}: the gate tells {needed} classes apart, the model was prepared for {self._classes}",
                 param=param,
                 hint=f"gate_classes={needed}",
             )
 
-    def write(self, slot: int, stages: Sequence[SiteUpdate]) -> None:
-        """Replaces what a row does, in place."""
-        self.tables.write(slot, stages)
-        condition = stages[0].condition if stages else ALWAYS
-        window = EVER if self.site.stack == "encoder" else condition.window
+    def place(self, slot: int, program: SlotProgram | None) -> None:
+        """Replaces what a slot does, in place."""
+        update = next(iter(program.updates.get(self._site, ())), None) if program else None
+        condition = program.conditions[update.condition] if program and update else ALWAYS
+        self._buffers.write(slot, update)
+        self._write_condition(slot, condition)
+
+    def _write_condition(self, slot: int, condition: Condition) -> None:
         with torch.inference_mode(False), torch.no_grad():
-            self.low[slot], self.high[slot] = window
-            if not self.classes:
+            self._low[slot], self._high[slot] = EVER if self._site.stack == "encoder" else condition.window
+            if not self._classes:
                 return
-            self.weights[slot] = 0.0
-            self.bias[slot] = 0.0
-            self.fires[slot] = True
+            self._weights[slot] = 0.0
+            self._bias[slot] = 0.0
+            self._fires[slot] = True
             if condition.gate is not None:
-                weights, bias, fires = _linear(condition.gate, self.tables.width)
-                count = len(bias)
-                self.weights[slot, :count] = weights.to(self.weights.device)
-                self.bias[slot, 0] = _NEVER
-                self.bias[slot, 0, :count] = bias.to(self.bias.device)
-                self.fires[slot] = False
-                self.fires[slot, :count] = fires.to(self.fires.device)
+                weights, bias, fires = as_readout(condition.gate, self._width)
+                self._weights[slot, : len(bias)] = weights.to(self._weights.device)
+                self._bias[slot, 0] = _NEVER
+                self._bias[slot, 0, : len(bias)] = bias.to(self._bias.device)
+                self._fires[slot] = False
+                self._fires[slot, : len(bias)] = fires.to(self._fires.device)
 
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """What the graph computes; x (rows, tokens, width)."""
-        rows, tokens = x.shape[0], x.shape[1]
+    def apply(self, x: torch.Tensor, slots: Selector, first: torch.Tensor) -> torch.Tensor:
+        """The site's new values.
+
+        Args:
+            x: (rows, tokens, width); activations that are packed token by token are rows of one token each.
+            slots: of the rows.
+            first: (rows, 1) the step of each row's first position.
+        """
         wide = x if x.dtype == torch.float32 else x.float()
-        new = torch.addcmul(self.shift[:rows], wide, self.scale[:rows])
-        steps = self.first[:rows] + torch.arange(tokens, device=x.device)
-        acts = (self.low[:rows] <= steps) & (steps < self.high[:rows])
-        if self.classes:
-            label = torch.baddbmm(self.bias[:rows], wide, self.weights[:rows].transpose(1, 2)).argmax(-1)
-            acts = acts & self.fires[:rows].gather(1, label)
+        new = updated(wide, self._buffers.scale[slots], self._buffers.shift[slots])
+        steps = first + torch.arange(x.shape[1], device=x.device)
+        acts = (self._low[slots] <= steps) & (steps < self._high[slots])
+        if self._classes:
+            label = torch.baddbmm(self._bias[slots], wide, self._weights[slots].transpose(1, 2)).argmax(-1)
+            acts = acts & self._fires[slots].gather(1, label)
         return torch.where(acts[..., None], new, wide).to(x.dtype)
-
-
-def _linear(gate: Gate, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A gate as a linear read-out: weights (classes, width), bias (classes,) and where it fires (classes,).
-
-    The first of equal scores wins: at a threshold itself, that is a class where the gate does not fire.
-    """
-    if isinstance(gate, ConceptGate):
-        bias = torch.from_numpy(gate.readout.bias)
-        weights = torch.zeros(len(bias), width)
-        weights[:, torch.from_numpy(gate.readout.indices)] = torch.from_numpy(gate.readout.weights)
-        return weights, bias, torch.tensor([n in gate.classes for n in range(len(bias))])
-    if gate.above is not None and gate.below is not None:
-        slopes, offsets = [0.0, 2.0, 1.0], [0.0, -gate.above - gate.below, -gate.above]
-    else:
-        sign, bound = (1.0, gate.above) if gate.below is None else (-1.0, gate.below)
-        slopes, offsets = [0.0, sign], [0.0, -sign * (bound or 0.0)]
-    weights = torch.zeros(len(slopes), width)
-    weights[:, gate.neuron] = torch.tensor(slopes)
-    fires = [False] * (len(slopes) - 1) + [True]
-    return weights, torch.tensor(offsets), torch.tensor(fires)

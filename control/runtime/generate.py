@@ -4,6 +4,7 @@ Controls apply in list order, and a later one sees the value that an earlier one
 arrive at its site, before any control there. A site that no row touches or reads has no hook.
 """
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,14 +17,13 @@ from neurodial.control.errors import InternalError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.compiling import CompiledControls
 from neurodial.control.runtime.batch import BatchController
-from neurodial.control.runtime.steps import StepReader, ending_tokens
 
 
 class ControlHandle:
     """What the controls of a batch did so far; `report` is the proof that goes into a response."""
 
-    def __init__(self, rows: BatchController) -> None:
-        self._rows = rows
+    def __init__(self, controller: BatchController) -> None:
+        self._controller = controller
 
     def report(self, row: int) -> dict[str, Any] | None:
         """For one row: the digest, and per control its facts and, per site, neurons and positions.
@@ -31,7 +31,7 @@ class ControlHandle:
         `positions` counts where the gate fired, `seen` where it was asked; of a beam search, those of the first beam.
         None for a row without controls.
         """
-        return self._rows.report(row)
+        return self._controller.report(row)
 
 
 @contextmanager
@@ -61,39 +61,75 @@ def controlled(loaded: LoadedModel, rows: Sequence[CompiledControls | None]) -> 
         >>> applied.report(1) is None
         True
     """
-    with BatchController(loaded, len(rows)) as slots, ExitStack() as hooks:
+    with BatchController(loaded, len(rows)) as controller, ExitStack() as hooks:
         for slot, compiled in enumerate(rows):
-            slots.place(slot, compiled)
-        ends = ending_tokens(loaded)
-        for stack in {e.site.stack for r in rows if r for c in r.controls for e in c.effects}:
+            controller.place(slot, compiled)
+        for stack in {stack for compiled in rows if compiled for stack in compiled.programs}:
             container = loaded.sites.containers[stack]
-            follow = _Follower(slots, stack, StepReader(container, loaded.family, stack, ends))
-            hooks.callback(follow.let_go)
+            reader = _StepReader(controller, stack)
+            hooks.callback(reader.let_go)
             if loaded.family == "decoder-only" and container is not loaded.model:
-                hooks.callback(loaded.model.register_forward_pre_hook(follow.note_kept, with_kwargs=True).remove)
-            hooks.callback(container.register_forward_pre_hook(follow, with_kwargs=True).remove)
-        yield ControlHandle(slots)
+                hooks.callback(loaded.model.register_forward_pre_hook(reader.note_kept, with_kwargs=True).remove)
+            hooks.callback(container.register_forward_pre_hook(reader, with_kwargs=True).remove)
+        yield ControlHandle(controller)
 
 
-class _Follower:
-    """Announces every pass of one stack to the rows, from what the stack's module is called with."""
+class _StepReader:
+    """Announces every pass of one stack, from what the stack's module is called with.
 
-    def __init__(self, slots: BatchController, stack: Stack, clock: StepReader) -> None:
-        self._slots, self._stack, self._clock = slots, stack, clock
-        self._batches: dict[int, tuple[int, ...]] = {}
+    A position's *step* is the number of the token that it produces: the decoder of an encoder–decoder model produces
+    token t at position t; a causal model produces token 0 at the prompt's last position, and the positions before it
+    have negative steps, as all positions of an encoder do. Within a row steps count up by one, so that a pass is told
+    by the step of its first position.
+    """
+
+    def __init__(self, controller: BatchController, stack: Stack) -> None:
+        loaded = controller.loaded
+        parameters = inspect.signature(loaded.sites.containers[stack].forward).parameters
+        self._controller, self._stack = controller, stack
+        self._places = {name: place for place, name in enumerate(parameters)}
+        self._is_causal = stack == "decoder" and loaded.family == "decoder-only"
+        self._ends = _ending_tokens(loaded)
+        self._prompt_length: int | None = None
+        self._kept = 1  # how many positions of a prompt's pass produce tokens: those whose logits are kept
         self._cache: Any = None
 
     def __call__(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A forward pre-hook of the stack's module."""
-        now = self._clock.read(args, kwargs, steps=self._slots.needs_steps(self._stack))
-        if self._slots.has_triggers(self._stack):
-            if now.starts:
-                self._slots.restart(self._stack)
-            self._watch(now.cache)
-        batch = self._batches.get(now.rows)
-        if batch is None:
-            batch = self._batches[now.rows] = _spread(self._slots.max_rows, now.rows)
-        self._slots.begin(batch, tokens=now.tokens, first_steps=now.first, valid=now.valid, stack=self._stack)
+        given = {name: args[place] for name, place in self._places.items() if place < len(args)} | kwargs
+        ids: torch.Tensor | None = given.get("input_ids")
+        rows, tokens = (given["inputs_embeds"] if ids is None else ids).shape[:2]
+        cache = None if self._stack == "encoder" else given.get("past_key_values")
+        past = 0 if cache is None else int(cache.get_seq_length())
+        valid = _not_padding(given.get("attention_mask"), tokens)
+        if past and tokens == 1 and ids is not None:
+            for end in self._ends:
+                valid = ids.ne(end) if valid is None else valid & ids.ne(end)
+        needs_steps = self._controller.needs_steps(self._stack)
+        first = self._first_steps(rows, tokens, past, valid) if needs_steps else None
+        if self._is_causal and (not past or self._prompt_length is None):
+            self._prompt_length = past + tokens - self._kept + 1
+        if self._controller.has_triggers(self._stack):
+            if not past:
+                self._controller.restart(self._stack)
+            self._watch(cache)
+        beams, rest = divmod(rows, self._controller.max_rows)
+        if rest or not beams:
+            raise InternalError(f"a batch of {rows} rows does not fit controls for {self._controller.max_rows}")
+        slots = [row // beams for row in range(rows)]
+        self._controller.begin(slots, tokens=tokens, first_steps=first, valid=valid, stack=self._stack)
+
+    def _first_steps(self, rows: int, tokens: int, past: int, valid: torch.Tensor | None) -> list[int]:
+        if self._stack == "encoder":
+            return [-tokens] * rows  # any steps below zero
+        if not self._is_causal:
+            return [past] * rows
+        if past and self._prompt_length is not None:
+            return [past - self._prompt_length + 1] * rows
+        if valid is None:
+            return [self._kept - tokens] * rows
+        places = torch.arange(tokens, device=valid.device).expand(valid.shape)
+        return [self._kept - 1 - last for last in places.masked_fill(~valid, -1).amax(1).tolist()]
 
     def note_kept(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A forward pre-hook of the whole model: positions whose logits are kept are those that produce tokens.
@@ -101,7 +137,7 @@ class _Follower:
         Assisted decoding reads a prompt together with the first tokens that the assistant proposes.
         """
         kept = kwargs.get("logits_to_keep")
-        self._clock.kept = kept if isinstance(kept, int) and kept > 0 else 1
+        self._kept = kept if isinstance(kept, int) and kept > 0 else 1
 
     def _watch(self, cache: Any) -> None:
         """Lets the triggers of beams follow when a beam search reorders the cache."""
@@ -112,7 +148,7 @@ class _Follower:
 
         def reorder_both(beam_idx: torch.Tensor) -> None:
             reorder(beam_idx)
-            self._slots.reorder(beam_idx.tolist(), self._stack)
+            self._controller.reorder(beam_idx.tolist(), self._stack)
 
         self._cache = cache
         cache.reorder_cache = reorder_both
@@ -124,8 +160,21 @@ class _Follower:
             self._cache = None
 
 
-def _spread(num_slots: int, rows: int) -> tuple[int, ...]:
-    beams, rest = divmod(rows, num_slots) if num_slots else (0, rows)
-    if rest or not beams:
-        raise InternalError(f"a batch of {rows} rows does not fit controls for {num_slots}")
-    return tuple(row // beams for row in range(rows))
+def _not_padding(mask: torch.Tensor | None, tokens: int) -> torch.Tensor | None:
+    """Of a mask (rows, cached + tokens) the part that belongs to this pass; other shapes do not tell padding."""
+    if mask is None or not isinstance(mask, torch.Tensor) or mask.dim() != 2 or mask.shape[1] < tokens:
+        return None
+    return mask[:, -tokens:].bool()
+
+
+def _ending_tokens(loaded: LoadedModel) -> tuple[int, ...]:
+    """What `generate` feeds to rows that have finished, while others go on: their end token, then padding."""
+    generation: Any = getattr(loaded.model, "generation_config", None)
+    found: dict[int, None] = {}
+    for value in (
+        getattr(generation, "eos_token_id", None),
+        getattr(generation, "pad_token_id", None),
+        loaded.pad_token_id,
+    ):
+        found |= dict.fromkeys(int(v) for v in (value if isinstance(value, list) else [value]) if v is not None)
+    return tuple(found)

@@ -1,293 +1,165 @@
-"""Pointing every site of a stack at what one batch needs: rows of the tables, masks, gates to read, counts."""
+"""Pointing every site of a stack at what one batch needs: slots of the buffers, the mask, gates to read, counts."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 import torch
 
-from neurodial.control.addresses import Site, Stack
-from neurodial.control.plans.compiling import CompiledControls, Effect
-from neurodial.control.plans.gates import ConceptGate, Gate, ThresholdGate, Trigger
-from neurodial.control.plans.program import ALWAYS, EVER, Condition, SiteUpdate, Window, stages_of
-from neurodial.control.runtime.counting import Counted, Counts
-from neurodial.control.runtime.masks import ConceptReader, GateReader, PassMasks, ThresholdReader
-from neurodial.control.runtime.site import Selector, SiteIntervention
-from neurodial.control.runtime.triggers import DetectorReader, Switches, copies_of
+from neurodial.control.addresses import Site
+from neurodial.control.plans.program import EVER, Effect, SlotProgram
+from neurodial.control.runtime.masks import NEVER, Entry, PassMask, selector
+from neurodial.control.runtime.site import BatchUpdate, SiteIntervention
+from neurodial.control.runtime.triggers import Key, Switches, copies_of
 
-Pair = tuple[int, Condition]  # a row of the batch and a condition of its slot
-
-
-@dataclass(eq=False)
-class SlotProgram:
-    """What one request's controls are in one stack, the same for every slot that has them.
-
-    Attributes:
-        effects: in the order of their controls, each with its condition.
-        conditions: the distinct ones.
-        windows: the distinct ones that are not everywhere.
-        written: the sites that it writes.
-        sites: where it writes or reads.
-        is_plain: everything acts everywhere.
-        is_triggered: some of it waits for a trigger.
-        stages: its updates by site, where no window decides about them from pass to pass.
-    """
-
-    effects: list[tuple[Condition, Effect]]
-
-    def __post_init__(self) -> None:
-        self.conditions = tuple(dict.fromkeys(condition for condition, _ in self.effects))
-        self.windows = tuple(dict.fromkeys(c.window for c in self.conditions if c.window != EVER))
-        self.written = {effect.site for _, effect in self.effects}
-        self.sites = self.written.union(*(condition.sites for condition in self.conditions))
-        self.is_plain = self.conditions == (ALWAYS,)
-        self.is_triggered = any(condition.trigger for condition in self.conditions)
-        self.stages = {} if self.windows else stages_of(self.effects)
-
-
-@lru_cache(512)
-def part_of(compiled: CompiledControls, stack: Stack) -> SlotProgram:
-    """What a request's controls are in a stack; found once."""
-    effects = [effect for control in compiled.controls for effect in control.effects if effect.site.stack == stack]
-    return SlotProgram([(Condition.of(effect), effect) for effect in effects])
+Standing = tuple[bool | None, ...]  # for each condition of a row: holds at all positions of a pass, none or some (None)
 
 
 @dataclass(eq=False)
 class SlotState:
-    """One slot's controls in one stack.
+    """What one slot does and did.
 
     Attributes:
-        part: the controls.
-        pattern: for each window whether it holds all, none or some (None) of the positions of the slot's last pass.
-        counts: positions so far by condition.
+        program: of its request.
+        counts: by condition the positions so far at which it acted, and at which its gate was asked.
     """
 
-    part: SlotProgram
-    pattern: tuple[bool | None, ...] | None = None
+    program: SlotProgram
+    counts: list[dict[str, int]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.conditions, self.windows = self.part.conditions, self.part.windows
-        self.is_plain, self.sites = self.part.is_plain, self.part.sites
-        self.counts = {condition: Counts() for condition in self.conditions}
+        self.counts = [{"positions": 0, "seen": 0} for _ in self.program.conditions]
 
-    def stages(self) -> dict[Site, list[SiteUpdate]]:
-        """The updates at each site that it touches in the slot's last pass."""
-        if not self.windows:
-            return self.part.stages
-        holding = [(c, effect) for c, effect in self.part.effects if self.holds(c.window) is not False]
-        return stages_of([(self.mask_of(condition), effect) for condition, effect in holding])
-
-    def holds(self, window: Window) -> bool | None:
-        """Whether a window holds all, none or some (None) of the positions of the slot's last pass."""
-        if window == EVER or self.pattern is None:
-            return True
-        return self.pattern[self.windows.index(window)]
-
-    def mask_of(self, condition: Condition) -> Condition:
-        """The condition by which a mask is found: ALWAYS where the steps of the pass decide already."""
-        if self.holds(condition.window):
-            return Condition(gate=condition.gate, trigger=condition.trigger)
-        return condition
+    def standing(self, slot: int, copy: int, start: int, stop: int, switches: Switches) -> Standing:
+        """What windows and triggers say of the steps from start to before stop."""
+        found: list[bool | None] = []
+        for condition in self.program.conditions:
+            (low, high), trigger = condition.window, condition.trigger
+            if stop <= low or high <= start or (trigger and not switches.of((slot, copy, trigger)).on):
+                found.append(False)
+            else:
+                found.append(True if low <= start and stop <= high else None)
+        return tuple(found)
 
 
-@dataclass(eq=False)
 class BatchPlan:
-    """What one batch needs in its passes.
-
-    Attributes:
-        num_rows: of the batch.
-        rows: (pairs,) rows of the batch, one for each row of the masks.
-        counted: where its counts come from.
-        bounds: (pairs, 1) each: the windows, where some hold only some positions of a pass.
-        switches: (pairs,) places of the triggers' switches, where there are triggers.
-        has_gates: whether a gate decides about any pair.
-        whole: whether one look at a gate's site makes all masks.
-    """
-
-    num_rows: int
-    rows: torch.Tensor
-    counted: tuple[Counted, ...]
-    bounds: tuple[torch.Tensor, torch.Tensor] | None
-    switches: torch.Tensor | None
-    has_gates: bool
-    whole: bool
-
-    def start_masks(
-        self,
-        masks: PassMasks,
-        tokens: int,
-        first: Sequence[int] | None,
-        valid: torch.Tensor | None,
-        state: torch.Tensor,
-    ) -> None:
-        """Makes the masks of a pass as far as they do not depend on gates."""
-        device, count = self.rows.device, len(self.rows)
-        masks.base = None
-        if self.whole or not count:
-            masks.fired = torch.empty(0, 0, dtype=torch.bool, device=device)
-            return
-        masks.fired = torch.ones(count + 1, tokens, dtype=torch.bool, device=device)  # the last row is: everywhere
-        if valid is not None:
-            masks.fired[:count] = valid.to(device)[self.rows]
-        if self.bounds is not None and first is not None:
-            steps = torch.tensor(first, device=device)[self.rows, None] + torch.arange(tokens, device=device)
-            masks.fired[:count] &= (self.bounds[0] <= steps) & (steps < self.bounds[1])
-        if self.switches is not None:
-            masks.fired[:count] &= state[self.switches, None]
-        if valid is not None or self.bounds is not None or self.switches is not None:
-            masks.base = masks.fired.clone() if self.has_gates else masks.fired
-
-
-def arrange(
-    slots: Sequence[int],
-    lanes: Mapping[int, SlotState],
-    sites: Mapping[Site, SiteIntervention],
-    switches: Switches,
-    *,
-    padded: bool,
-    device: torch.device,
-) -> BatchPlan:
-    """Prepares the sites for a batch whose row r is slots[r].
+    """What the passes of one batch need, for as long as its slots and what they do stay the same.
 
     Args:
-        slots: of the rows.
-        lanes: the slots that do anything in this stack.
-        sites: the tables.
-        switches: of the triggers.
+        slots: row r of the batch is slots[r].
+        states: the slots that do anything in this stack.
+        standings: of each row whose program is scoped.
+        sites: the stack's; they are pointed at this batch.
+        switches: of the stack's triggers.
         padded: whether positions that are padding have to be left alone.
-        device: of the masks.
+        device: of the mask.
     """
-    pairs = list(_pairs(slots, lanes, padded))
-    place = {pair: number for number, pair in enumerate(pairs)}
-    rows = selector(slots, device)
-    everywhere = False
-    for tables in sites.values():
-        masks: list[Selector | None] = [] if pairs else [None] * tables.num_stages(slots)
-        for chosen in _stage_masks(slots, tables, place) if pairs else ():
-            if any(number is not None for number in chosen):
-                everywhere = everywhere or None in chosen
-                masks.append(selector([len(pairs) if n is None else n for n in chosen], device))
+
+    def __init__(
+        self,
+        slots: Sequence[int],
+        states: Mapping[int, SlotState],
+        standings: Mapping[int, Standing],
+        sites: Mapping[Site, SiteIntervention],
+        switches: Switches,
+        *,
+        padded: bool,
+        device: torch.device,
+    ) -> None:
+        self._slots, self._padded, self._device = slots, padded, device
+        self._rows = {row: states[slot] for row, slot in enumerate(slots) if slot in states}
+        self._everywhere = list(range(len(slots))) if padded else [0] * len(slots)
+        self._nowhere = len(slots) if padded else 1
+        self._entries: list[Entry] = [*((row, EVER, None) for row in range(self._nowhere)), (0, NEVER, None)]
+        self._places = {row: list(self._enter(row, standings.get(row))) for row in self._rows}
+        self._mask = PassMask(self._entries, device)
+        self._has_mask = padded or len(self._entries) > self._nowhere + 1  # of its own in each pass
+        self._tokens = 0  # of every row that were not counted row by row
+        self._valid: torch.Tensor | None = None  # (rows,) those that were
+        self._pass: tuple[int, torch.Tensor | None] | None = None
+        for intervention in sites.values():
+            intervention.num_rows, intervention.readers = len(slots), []
+            intervention.updates = self._updates(intervention)
+        for site, read in self._mask.readers(lambda site: sites[site].device):
+            sites[site].readers.append(read)
+        for site, detectors in self._detectors().items():
+            sites[site].readers.append(switches.reader(detectors))
+
+    def start(self, tokens: int, first: Sequence[int] | None, valid: torch.Tensor | None) -> None:
+        """A pass begins; see `BatchController.begin`."""
+        if not self._rows:
+            return
+        if self._has_mask:
+            self._mask.start(tokens, first, valid if self._padded else None)
+        self._pass = tokens, valid
+
+    def finish(self) -> None:
+        """The pass has ended: it counts."""
+        if self._pass is None:
+            return
+        (tokens, valid), self._pass = self._pass, None
+        if valid is None:
+            self._tokens += tokens
+        else:
+            counted = valid.sum(1)
+            self._valid = counted if self._valid is None else self._valid + counted
+        if self._has_mask:
+            self._mask.count(None if self._padded else valid)
+
+    def discard(self) -> None:
+        """The pass that began does not count."""
+        self._pass = None
+
+    def add_up(self) -> None:
+        """Adds the passes so far to the counts of the slots; of a beam search those of the first beam."""
+        self.finish()
+        valid = [0] * len(self._slots) if self._valid is None else self._valid.tolist()
+        of_entries = self._mask.take_counts() if self._has_mask else []
+        for row in (row for row in self._rows if self._slots.index(self._slots[row]) == row):
+            everywhere = self._tokens + valid[row]
+            for counts, place in zip(self._rows[row].counts, self._places[row], strict=True):
+                if place != self._nowhere:
+                    is_plain = place == self._everywhere[row]
+                    acted, asked = (everywhere, everywhere) if is_plain else of_entries[place]
+                    counts["positions"] += acted
+                    counts["seen"] += asked
+        self._tokens, self._valid = 0, None
+
+    def _enter(self, row: int, standing: Standing | None) -> Iterator[int]:
+        """For each condition of a row the entry that says where it acts: a new one where passes decide."""
+        for number, condition in enumerate(self._rows[row].program.conditions):
+            holds = standing is None or standing[number]
+            if holds is False:
+                yield self._nowhere
+            elif holds and condition.gate is None:
+                yield self._everywhere[row]
             else:
-                masks.append(None)
-        tables.readers = []
-        tables.prepare(slots, rows, masks)
-    bounds = _bounds(pairs, device)
-    groups = list(_gate_groups(pairs))
-    switched = _switched(pairs, slots, switches, device)
-    only_gates = bounds is None and switched is None and not everywhere
-    whole = only_gates and len(groups) == 1 and groups[0][0] == slice(0, len(pairs))
-    for where, gates in groups:
-        tables = sites[gates[0][1].site]
-        tables.readers.append(_reader(gates, len(slots), where, whole, tables.device))
-    for site, found in _detectors(slots, lanes, switches).items():
-        sites[site].readers.append(DetectorReader.build(switches, found, sites[site].device))
-    counted = tuple(_counted(slots, lanes, place))
-    pair_rows = torch.tensor([row for row, _ in pairs], dtype=torch.long, device=device)
-    return BatchPlan(len(slots), pair_rows, counted, bounds, switched, bool(groups), whole)
+                yield len(self._entries)
+                self._entries.append((row, EVER if holds else condition.window, condition.gate))
 
+    def _updates(self, intervention: SiteIntervention) -> list[BatchUpdate]:
+        here = {row: found for row in self._rows if (found := intervention.written.get(self._slots[row]))}
+        slots = torch.tensor(self._slots, device=intervention.device) if here else None
+        updates = []
+        for number in range(max(map(len, here.values()), default=0)):
+            entries, acting = list(self._everywhere), False
+            mapped: dict[Effect, list[int]] = {}
+            for row, found in here.items():
+                if number < len(found):
+                    entries[row] = self._places[row][found[number].condition]
+                    acting = acting or entries[row] != self._nowhere
+                    if (m := found[number].map) is not None:
+                        mapped.setdefault(m, []).append(row)
+            if acting and slots is not None:
+                masked = self._padded or any(entries)
+                chosen = selector(entries, self._device) if masked else None
+                updates.append(intervention.batch_update(number, slots, mapped, self._mask, chosen))
+        return updates
 
-def selector(rows: Sequence[int], device: torch.device) -> Selector:
-    """A slice where the rows follow one another, otherwise an index tensor."""
-    if list(rows) == list(range(rows[0], rows[0] + len(rows))):
-        return slice(rows[0], rows[0] + len(rows))
-    return torch.tensor(rows, device=device)
-
-
-def _pairs(slots: Sequence[int], lanes: Mapping[int, SlotState], padded: bool) -> Iterator[Pair]:
-    """The rows and conditions that need a mask; those that one look decides follow one another."""
-    if padded:
-        yield from ((row, ALWAYS) for row in range(len(slots)))
-    found: dict[Pair, None] = {}
-    for row, slot in enumerate(slots):
-        lane = lanes.get(slot)
-        for condition in lane.conditions if lane and not lane.is_plain else ():
-            if lane and lane.holds(condition.window) is not False and lane.mask_of(condition) != ALWAYS:
-                found[row, lane.mask_of(condition)] = None
-    groups = list(dict.fromkeys(_gate_group(condition.gate) for _, condition in found))
-    yield from sorted(found, key=lambda pair: groups.index(_gate_group(pair[1].gate)))
-
-
-def _stage_masks(
-    slots: Sequence[int], tables: SiteIntervention, place: Mapping[Pair, int]
-) -> Iterator[list[int | None]]:
-    """For each stage of a site the pair that says where each row acts, None for everywhere."""
-    here = [tables.stages_of(slot) for slot in slots]
-    for number in range(max(map(len, here), default=0)):
-        chosen: list[int | None] = []
-        for row, stages in enumerate(here):
-            condition = stages[number].condition if number < len(stages) else ALWAYS
-            chosen.append(place.get((row, condition)))
-        yield chosen
-
-
-def _gate_group(gate: Gate | None) -> object:
-    """Equal for gates that one look at a site decides together."""
-    return id(gate.readout) if isinstance(gate, ConceptGate) else gate and gate.site
-
-
-def _gate_groups(pairs: Sequence[Pair]) -> Iterator[tuple[slice, list[tuple[int, Gate]]]]:
-    start = 0
-    while start < len(pairs):
-        stop, group = start, _gate_group(pairs[start][1].gate)
-        gates: list[tuple[int, Gate]] = []
-        while stop < len(pairs) and _gate_group(pairs[stop][1].gate) == group:
-            row, condition = pairs[stop]
-            if condition.gate is not None:
-                gates.append((row, condition.gate))
-            stop += 1
-        if gates:
-            yield slice(start, stop), gates
-        start = stop
-
-
-def _reader(
-    gates: list[tuple[int, Gate]], num_rows: int, where: slice, whole: bool, device: torch.device
-) -> GateReader:
-    thresholds = [(row, gate) for row, gate in gates if isinstance(gate, ThresholdGate)]
-    if thresholds:
-        return ThresholdReader.build(thresholds, num_rows, where, whole, device)
-    concepts = [(row, gate) for row, gate in gates if isinstance(gate, ConceptGate)]
-    return ConceptReader.build(concepts, num_rows, where, whole, device)
-
-
-def _bounds(pairs: Sequence[Pair], device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Each pair's window, where some windows hold only some positions of the passes."""
-    if all(condition.window == EVER for _, condition in pairs):
-        return None
-    low = torch.tensor([condition.window[0] for _, condition in pairs], device=device)[:, None]
-    return low, torch.tensor([condition.window[1] for _, condition in pairs], device=device)[:, None]
-
-
-def _switched(
-    pairs: Sequence[Pair], slots: Sequence[int], switches: Switches, device: torch.device
-) -> torch.Tensor | None:
-    """The place of each pair's switch, 0 for those without."""
-    copies = copies_of(slots)
-    places = [switches.place((slots[row], copies[row], c.trigger)) if c.trigger else 0 for row, c in pairs]
-    return torch.tensor(places, device=device) if any(places) else None
-
-
-def _detectors(
-    slots: Sequence[int], lanes: Mapping[int, SlotState], switches: Switches
-) -> dict[Site, list[tuple[int, int, Trigger]]]:
-    """For each site the rows, switches and triggers that read there, whether they matter in this pass or not."""
-    found: dict[Site, list[tuple[int, int, Trigger]]] = {}
-    for row, (slot, copy) in enumerate(zip(slots, copies_of(slots), strict=True)):
-        lane = lanes.get(slot)
-        for trigger in dict.fromkeys(c.trigger for c in lane.conditions if c.trigger) if lane else ():
-            found.setdefault(trigger.site, []).append((row, switches.place((slot, copy, trigger)), trigger))
-    return found
-
-
-def _counted(slots: Sequence[int], lanes: Mapping[int, SlotState], place: Mapping[Pair, int]) -> Iterator[Counted]:
-    first: dict[int, int] = {}  # of a beam search, the first beam
-    for row, slot in enumerate(slots):
-        first.setdefault(slot, row)
-    for slot, row in first.items():
-        lane = lanes.get(slot)
-        if lane and lane.is_plain:
-            yield Counted(row, place.get((row, ALWAYS)) if place else None, lane.counts[ALWAYS])
-            continue
-        for condition in lane.conditions if lane else ():
-            if lane and lane.holds(condition.window) is not False:
-                yield Counted(row, place.get((row, lane.mask_of(condition))), lane.counts[condition])
+    def _detectors(self) -> dict[Site, list[tuple[int, Key]]]:
+        """For each site the triggers that read there, whether they matter in this pass or not."""
+        found: dict[Site, list[tuple[int, Key]]] = {}
+        copies = copies_of(self._slots)
+        for row, state in self._rows.items():
+            for trigger in dict.fromkeys(c.trigger for c in state.program.conditions if c.trigger):
+                found.setdefault(trigger.site, []).append((row, (self._slots[row], copies[row], trigger)))
+        return found

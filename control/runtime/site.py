@@ -1,27 +1,64 @@
-"""The updates of one site for all rows at once: dense tables, one fused multiply-add for each stage.
+"""The updates of one site for all slots at once: buffers of scale and shift, one fused multiply-add for each update.
 
-Row r of the tables holds what slot r does, the identity where that is nothing. The identity leaves every value as it
-is to the bit, so that rows without controls share the update of those with them.
+A slot that does nothing is the identity, which leaves every value as it is to the bit, so that rows without controls
+share the update of those with them. The rows of a batch take their values from the buffers by an index row → slot.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch.nn import functional
 
 from neurodial.control.errors import InternalError
-from neurodial.control.plans.compiling import Effect, LinearPart
-from neurodial.control.plans.program import SiteUpdate
-from neurodial.control.runtime.masks import GateReader, PassMasks
-from neurodial.control.runtime.triggers import DetectorReader
+from neurodial.control.plans.program import Effect, LinearPart, SiteUpdate
+from neurodial.control.runtime.masks import PassMask, Selector, SiteReader
 
-Selector = slice | torch.Tensor  # of rows
+
+class SlotBuffers:
+    """One update of every slot at a site; the tensors stay where they are for good.
+
+    Args:
+        slots: how many there are.
+        width: of the site.
+        device: of the site's module.
+
+    Attributes:
+        scale: (slots, 1, width) float32, 1 where nothing is done.
+        shift: (slots, 1, width) float32, −0 where nothing is done.
+        scaling: the slots that scale.
+    """
+
+    def __init__(self, slots: int, width: int, device: torch.device) -> None:
+        with torch.inference_mode(False):
+            self.scale = torch.ones(slots, 1, width, device=device)
+            self.shift = torch.full((slots, 1, width), -0.0, device=device)
+        self.scaling: set[int] = set()
+
+    def write(self, slot: int, update: SiteUpdate | None) -> None:
+        """Replaces what a slot does, in place; None is nothing."""
+        with torch.inference_mode(False), torch.no_grad():
+            self.shift[slot] = -0.0
+            if slot in self.scaling:
+                self.scale[slot] = 1.0
+                self.scaling.discard(slot)
+            if update is None:
+                return
+            neurons, device = update.neurons.to(self.scale.device), self.scale.device
+            self.shift[slot, 0].index_copy_(0, neurons, update.shift.to(device))
+            if update.scale is not None:
+                self.scale[slot, 0].index_copy_(0, neurons, update.scale.to(device))
+                self.scaling.add(slot)
+
+
+def updated(x: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor) -> torch.Tensor:
+    """Is scale·x + shift of (rows, tokens, width) values; scale, None where all are 1, and shift are (rows, 1, width)."""
+    return x + shift if scale is None else torch.addcmul(shift, x, scale)
 
 
 @dataclass(frozen=True, eq=False)
-class _MapRows:
-    """A map that some rows of the batch share."""
+class BatchMap:
+    """A map that some rows of a batch share."""
 
     rows: torch.Tensor  # (r,)
     neurons: torch.Tensor  # (k,)
@@ -31,7 +68,8 @@ class _MapRows:
     offset: torch.Tensor  # (k,)
 
     @classmethod
-    def of(cls, effect: Effect, part: LinearPart, rows: list[int], device: torch.device) -> "_MapRows":
+    def of(cls, effect: Effect, part: LinearPart, rows: Sequence[int], device: torch.device) -> "BatchMap":
+        """Its tensors are those of the effect, so that gradients lead back to it."""
         parts = effect.neurons, part.read, part.weight, part.center, effect.shift
         return cls(torch.tensor(rows, device=device), *(part.to(device) for part in parts))
 
@@ -44,133 +82,88 @@ class _MapRows:
 
 @dataclass(frozen=True, eq=False)
 class BatchUpdate:
-    """The n-th update of every row of a batch; scale, None where all are 1, and shift are (rows, 1, width)."""
+    """The n-th update of every row of a batch; where it acts is told by entries of the mask, None for everywhere."""
 
     scale: torch.Tensor | None
     shift: torch.Tensor
-    mask: Selector | None
-    maps: tuple[_MapRows, ...]
+    maps: Sequence[BatchMap]
+    mask: PassMask
+    entries: Selector | None
 
-    def apply(self, x: torch.Tensor, masks: PassMasks) -> torch.Tensor:
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
         """The new values of x (rows, tokens, width), in float32 or wider."""
-        new = x + self.shift if self.scale is None else torch.addcmul(self.shift, x, self.scale)
+        new = updated(x, self.scale, self.shift)
         for m in self.maps:
             m.add_to(new, x)
-        if self.mask is None:
-            return new
-        return torch.where(masks.of(self.mask, x.device), new, x)
+        return new if self.entries is None else torch.where(self.mask.of(self.entries, x.device), new, x)
 
 
 @dataclass(eq=False)
 class SiteIntervention:
-    """What all slots do at one site.
+    """What all slots do at one site, and what a batch makes of it: the function that hooks the site.
 
     Attributes:
+        slots: how many there are.
         width: of the site.
-        max_rows: number of slots.
         device: of the site's module.
-        masks: of the stack's pass that is under way.
-        readers: the gates and triggers that read here in this pass.
-        stages: the updates of this pass.
+        num_rows: of the batch whose pass is under way.
+        readers: the gates and triggers that read here in its passes.
+        updates: of its rows.
+        written: what each slot does.
     """
 
+    slots: int
     width: int
-    max_rows: int
     device: torch.device
-    masks: PassMasks
-    readers: list[GateReader | DetectorReader] = field(default_factory=list)
-    stages: list[BatchUpdate] = field(default_factory=list)
-    _tables: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
-    _written: dict[int, list[SiteUpdate]] = field(default_factory=dict)
-    _scaling: list[set[int]] = field(default_factory=list)  # for each stage the slots that scale
-    _mapping: set[int] = field(default_factory=set)  # the slots that have maps
-    _rows: int = 0
+    num_rows: int = 0
+    readers: list[SiteReader] = field(default_factory=list)
+    updates: list[BatchUpdate] = field(default_factory=list)
+    written: dict[int, Sequence[SiteUpdate]] = field(default_factory=dict)
+    _buffers: list[SlotBuffers] = field(default_factory=list)
 
-    def write(self, slot: int, stages: Sequence[SiteUpdate]) -> None:
+    def write(self, slot: int, updates: Sequence[SiteUpdate]) -> None:
         """Replaces what a slot does here."""
-        before = self._written.pop(slot, ())
-        self._mapping.discard(slot)
-        with torch.inference_mode(False), torch.no_grad():
-            for number, stage in enumerate(before):
-                neurons = stage.neurons.to(self.device)
-                self._tables[number][1][slot, 0].index_fill_(0, neurons, -0.0)
-                if stage.scale is not None:
-                    self._tables[number][0][slot, 0].index_fill_(0, neurons, 1.0)
-                    self._scaling[number].discard(slot)
-            for number, stage in enumerate(stages):
-                if number == len(self._tables):
-                    self.open_table()
-                neurons = stage.neurons.to(self.device)
-                self._tables[number][1][slot, 0].index_copy_(0, neurons, stage.shift.to(self.device))
-                if stage.scale is not None:
-                    self._tables[number][0][slot, 0].index_copy_(0, neurons, stage.scale.to(self.device))
-                    self._scaling[number].add(slot)
-        if stages:
-            self._written[slot] = list(stages)
-            if any(stage.map is not None for stage in stages):
-                self._mapping.add(slot)
+        if not updates and not self.written.get(slot):
+            return
+        while len(self._buffers) < len(updates):
+            self._buffers.append(SlotBuffers(self.slots, self.width, self.device))
+        for number, buffers in enumerate(self._buffers):
+            buffers.write(slot, updates[number] if number < len(updates) else None)
+        self.written[slot] = updates
 
-    def open_table(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Another stage: scale and shift (max_rows, 1, width), the identity so far."""
-        shape = self.max_rows, 1, self.width
-        self._scaling.append(set())
-        self._tables.append((torch.ones(shape, device=self.device), torch.full(shape, -0.0, device=self.device)))
-        return self._tables[-1]
-
-    def stages_of(self, slot: int) -> list[SiteUpdate]:
-        """What a slot does here."""
-        return self._written.get(slot, [])
-
-    def num_stages(self, slots: Sequence[int]) -> int:
-        """The most updates that one of these slots has here."""
-        written = self._written
-        return max([len(written[slot]) for slot in slots if slot in written], default=0)
-
-    def prepare(self, slots: Sequence[int], rows: Selector, masks: Sequence[Selector | None]) -> None:
-        """Prepares the stages of a batch: row r of it is slots[r], and `rows` selects the same from a table.
+    def batch_update(
+        self,
+        number: int,
+        slots: torch.Tensor,
+        mapped: Mapping[Effect, Sequence[int]],
+        mask: PassMask,
+        entries: Selector | None,
+    ) -> BatchUpdate:
+        """The update of a batch whose row r is slots[r].
 
         Args:
-            slots: of the rows.
-            rows: a slice where the slots follow one another.
-            masks: for each stage the rows of the pass's masks that say where it acts, or None for everywhere.
+            number: which of the slots' updates.
+            slots: (rows,) on the site's device.
+            mapped: the maps, each with the rows that share it.
+            mask: of the batch.
+            entries: see `BatchUpdate`.
         """
-        self._rows = len(slots)
-        self.stages = []
-        for number, mask in enumerate(masks):
-            scales, shifts = self._tables[number]
-            scale = _select(scales, rows) if self._scaling[number] else None
-            maps = self._maps(slots, number) if self._mapping else ()
-            self.stages.append(BatchUpdate(scale, _select(shifts, rows), mask, maps))
-
-    def _maps(self, slots: Sequence[int], number: int) -> tuple[_MapRows, ...]:
-        shared: dict[int, tuple[Effect, list[int]]] = {}
-        for row, slot in enumerate(slots):
-            for stage in self.stages_of(slot)[number : number + 1]:
-                if stage.map is not None:
-                    shared.setdefault(id(stage.map), (stage.map, []))[1].append(row)
-        return tuple(_MapRows.of(m, m.linear, rows, self.device) for m, rows in shared.values() if m.linear)
+        buffers = self._buffers[number]
+        scale = buffers.scale.index_select(0, slots) if buffers.scaling else None
+        maps = [BatchMap.of(m, m.linear, rows, self.device) for m, rows in mapped.items() if m.linear]
+        return BatchUpdate(scale, buffers.shift.index_select(0, slots), maps, mask, entries)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor | None:
         """The site's new value, or None where nothing writes."""
-        if not self.stages and not self.readers:
+        if not self.updates and not self.readers:
             return None
-        if x.shape[0] != self._rows:
-            raise InternalError(f"a batch of {x.shape[0]} rows does not fit controls for {self._rows}")
-        for reader in self.readers:
-            reader.read(x, self.masks)
-        if not self.stages:
+        if x.shape[0] != self.num_rows:
+            raise InternalError(f"a batch of {x.shape[0]} rows does not fit controls for {self.num_rows}")
+        for read in self.readers:
+            read(x)
+        if not self.updates:
             return None
         new = x if x.dtype in (torch.float32, torch.float64) else x.float()
-        for stage in self.stages:
-            new = stage.apply(new, self.masks)
+        for update in self.updates:
+            new = update.apply(new)
         return new.to(x.dtype)
-
-
-def _select(table: torch.Tensor, rows: Selector) -> torch.Tensor:
-    """Of a table the rows of a batch: a view where that is safe.
-
-    In gradient mode the rows are copied: backward must not find them rewritten.
-    """
-    if isinstance(rows, slice) and not torch.is_grad_enabled():
-        return table[rows]
-    return table[rows].clone() if isinstance(rows, slice) else table[rows]

@@ -168,7 +168,7 @@ def save_baked(baked: LoadedModel, folder: str | Path) -> Path:
 
 def _control_refusals(control: Control, compiled: CompiledControl, here: str) -> Iterator[ControlError]:
     """What about one control needs the running model."""
-    if any(effect.gate is not None for effect in compiled.effects):
+    if any(effect.condition.gate is not None for effect in compiled.effects):
         hint = 'add "where": "all" to act everywhere' if control.where in (None, "concept") else None
         yield _refusal(f"{here}.where", "a gate looks at every position, a weight is the same at all of them", hint)
     if any(effect.linear is not None for effect in compiled.effects):

@@ -16,8 +16,9 @@ from torch.nn import functional
 from neurodial.control.addresses import Site
 from neurodial.control.artifacts.neuron_set import AffineMap, Array
 from neurodial.control.models.loading import LoadedModel
-from neurodial.control.plans.compiling import FOREVER, CompiledControl, CompiledControls, Effect, LinearPart
+from neurodial.control.plans.compiling import CompiledControl, CompiledControls
 from neurodial.control.plans.gates import Gate
+from neurodial.control.plans.program import Condition, Effect, LinearPart
 from neurodial.control.runtime.generate import controlled
 from neurodial.interpret.activations.generation import generate_ids
 from neurodial.interpret.common.progress import progress
@@ -73,7 +74,7 @@ class TrainableMap:
         neurons = self.neurons[:count]
         linear = LinearPart(self.read, self.weight[:count], self.center)
         scale = torch.ones(len(neurons))
-        return Effect(self.site, neurons, scale, self.offset[:count], linear, self.gate, (-FOREVER, FOREVER))
+        return Effect(self.site, neurons, scale, self.offset[:count], linear, Condition(gate=self.gate))
 
     def note_importance(self) -> None:
         """Adds this update's estimates."""

@@ -24,8 +24,9 @@ from neurodial.control.artifacts.catalogue import SetCatalogue
 from neurodial.control.artifacts.neuron_set import NeuronSet, ReadOut
 from neurodial.control.controls import Control
 from neurodial.control.models.loading import LoadedModel
-from neurodial.control.plans.compiling import FOREVER, CompiledControl, CompiledControls, Effect, compile_controls
+from neurodial.control.plans.compiling import CompiledControl, CompiledControls, compile_controls
 from neurodial.control.plans.gates import ConceptGate
+from neurodial.control.plans.program import Condition, Effect
 from neurodial.control.runtime.generate import controlled
 from neurodial.interpret.activations.statistics import LabelMoments
 from neurodial.interpret.common.progress import progress
@@ -71,7 +72,7 @@ class Intervener:
             target = torch.from_numpy(value(site)[chosen].astype(np.float32))
             zero = torch.zeros(len(chosen))
             places = torch.from_numpy(np.asarray(chosen, dtype=np.int64))
-            effects.append(Effect(site, places, zero, target, None, self._gate(site, to), (-FOREVER, FOREVER)))
+            effects.append(Effect(site, places, zero, target, condition=Condition(gate=self._gate(site, to))))
         return CompiledControls((CompiledControl({}, tuple(effects)),), "")
 
     def _gate(self, site: Site, to: str | None) -> ConceptGate | None:

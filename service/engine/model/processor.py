@@ -194,7 +194,7 @@ class RequestProcessor:
         is_half = self._loaded.family == "encoder-decoder" and not has_target
         for number, control in enumerate(plan.controls):
             here = f"controls[{number}]"
-            if any(effect.trigger for effect in control.effects):
+            if any(effect.condition.trigger for effect in control.effects):
                 raise ControlError(f"{here}.when: a trigger acts while text is generated", param=f"{here}.when")
             if is_half and all(effect.site.stack == "decoder" for effect in control.effects):
                 message = f"{here} is on the decoder, which does not run here"

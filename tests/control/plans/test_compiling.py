@@ -91,7 +91,7 @@ def test_addresses_mean_original_neurons(smaller: LoadedModel) -> None:
     with pytest.raises(AddressError, match="there is no 100, the last one is 99"):
         touched(smaller, pruned_away("decoder.0.ffn[100]"))
     gated = pruned_away("decoder.1.ffn[3]") | {"where": {"neuron": "decoder.0.ffn[41]", "above": 0.0}}
-    gate: Any = compile_controls(smaller, parse_controls([gated])).controls[0].effects[0].gate
+    gate: Any = compile_controls(smaller, parse_controls([gated])).controls[0].effects[0].condition.gate
     assert gate.neuron == 1
     gone = gated | {"where": {"neuron": "decoder.0.ffn[39]", "above": 0.0}}
     with pytest.raises(AddressError) as caught:

@@ -175,7 +175,7 @@ def test_rows_without_controls_have_no_hooks(llama: LoadedModel) -> None:
     with controlled(llama, [None, None]):
         assert hooks(llama) == 0
     with controlled(llama, [None, plan(llama, PLAIN)]):
-        assert hooks(llama) == 3  # the site, the stack's clock and the note of kept logits
+        assert hooks(llama) == 3  # the site, the stack's passes and the note of kept logits
     assert hooks(llama) == 0
 
 
@@ -189,6 +189,19 @@ def test_a_program_that_changes_between_forward_and_backward(llama: LoadedModel)
         with torch.no_grad():
             llama.model(torch.tensor([[7]]), past_key_values=out.past_key_values)
         out.logits[0, -1].sum().backward()
+    assert x.grad is not None
+    assert bool(x.grad.abs().sum() > 0)
+
+
+def test_gradients_flow_through_gates_at_several_sites(llama: LoadedModel) -> None:
+    """A later gate must not touch what backward needs of an earlier one."""
+    gated = [
+        GATED | {"neurons": f"decoder.{n}.ffn[*]", "where": {"neuron": f"decoder.{n}.ffn[1]", "above": 0.0}}
+        for n in (0, 1)
+    ]
+    x = llama.model.get_input_embeddings()(torch.tensor([[4, 5, 6]])).detach().requires_grad_()
+    with controlled(llama, [plan(llama, *gated)]):
+        llama.model(inputs_embeds=x).logits.sum().backward()
     assert x.grad is not None
     assert bool(x.grad.abs().sum() > 0)
 

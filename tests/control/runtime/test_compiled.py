@@ -15,7 +15,7 @@ from neurodial.control.controls import parse_controls
 from neurodial.control.errors import AddressError, ControlError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.compiling import CompiledControls, compile_controls
-from neurodial.control.runtime.compiled import CompiledController
+from neurodial.control.runtime.compiled import CompiledController, CompiledSite
 from neurodial.control.runtime.generate import controlled
 from tests.control.runtime.reference import concept_set
 from tests.tiny import inputs_for, load_tiny
@@ -140,3 +140,20 @@ def test_one_condition_a_site() -> None:
         rows.place(0, compile_controls(loaded, parse_controls(controls)))
     with pytest.raises(AddressError):
         CompiledController(loaded, ["decoder.7.ffn"], max_rows=2)
+
+
+def test_packed_tokens_are_rows_of_one_position() -> None:
+    """Each token with the slot and the step of its request: the values of whole rows."""
+    loaded = load_tiny("llama")
+    site = Site.parse("decoder.0.ffn")
+    gated = {"neurons": f"{site}[1-9]", "op": "prune", "steps": [0, 2], "where": {"neuron": f"{site}[2]", "below": 0.1}}
+    width = loaded.sites.info(site).width
+    buffers = CompiledSite(site, width, 4, 2, loaded.model.device)
+    buffers.place(2, compile_controls(loaded, parse_controls([gated])).programs["decoder"])
+    x, slots, first = torch.randn(3, 5, width), torch.tensor([2, 0, 2]), torch.tensor([[-2], [-2], [0]])
+    whole = buffers.apply(x, slots, first)
+    steps = (first + torch.arange(5)).flatten()[:, None]
+    packed = buffers.apply(x.view(15, 1, width), slots.repeat_interleave(5), steps)
+    assert torch.equal(packed.view(3, 5, width), whole)
+    assert torch.equal(whole[1], x[1])
+    assert not torch.equal(whole[0], x[0])
