@@ -68,7 +68,7 @@ class LoadedModel:
         return self.sites.family
 
     def check_weights_can_change(self, what: str) -> None:
-        """Refuses to edit weights that cannot be edited exactly: packed by quantisation, sharded or offloaded.
+        """Refuses to edit weights that cannot be edited exactly: packed, sharded, offloaded, or with adapters beside.
 
         Args:
             what: what would be done, such as `pruning`.
@@ -76,6 +76,9 @@ class LoadedModel:
         Raises:
             ModelError: with the reason.
         """
+        if names := adapters_of(self.model):
+            beside = f"the model has adapters ({', '.join(names)}) beside its weights"
+            raise ModelError(f"{what} is not possible: {beside}", hint="merge them into the model first")
         check_weights_can_change(self.model, what)
 
     @property

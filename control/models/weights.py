@@ -51,8 +51,6 @@ def why_weights_are_fixed(model: PreTrainedModel) -> str | None:
     method = _quantisation(model)
     if method is not None:
         return f"the model is quantised ({method}): its weights are packed and cannot be changed exactly"
-    if adapters_of(model):
-        return f"it has adapters ({', '.join(adapters_of(model))}) beside its weights: merge them first"
     for name, module in model.named_modules():
         if is_linear(module):
             reason = _why_fixed(module)

@@ -18,6 +18,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, PrinterCallback
 
 from neurodial.control.errors import BadInput, ModelError
 from neurodial.control.models.loading import LoadedModel
+from neurodial.control.models.weights import check_weights_can_change
 from neurodial.control.text.batching import by_length
 from neurodial.interpret.activations.losses import LossBatch, TokenRow, loss_batch
 from neurodial.interpret.common.folders import claim_folder
@@ -113,7 +114,7 @@ def train(
     settings.check()
     data.check()
     check_teacher(loaded, teacher, settings)
-    loaded.check_weights_can_change("training")
+    check_weights_can_change(loaded.model, "training")
     model = copy.deepcopy(loaded.model).float()
     mask_gradients(model, gradient_masks or {})
     if not any(p.requires_grad for p in model.parameters()):
