@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from babel import Locale
 from fastapi import FastAPI, Response
 from fastapi import Request as HttpRequest
 from fastapi.exceptions import RequestValidationError
@@ -13,7 +14,6 @@ from neurodial.service.http.answering.prompts import prompts_of
 from neurodial.service.http.answering.results import applied_of, ending_of, head, usage_of
 from neurodial.service.http.answering.serving import writing_of
 from neurodial.service.http.bodies import Form, Handler, StrictRoute
-from neurodial.service.http.languages import name_of
 from neurodial.service.http.middlewares.authentication import principal
 from neurodial.service.http.schemas.translations import (
     Language,
@@ -89,9 +89,15 @@ def add(app: FastAPI, services: Services) -> None:
         pairs = list(dict.fromkeys(services.languages.values()))
         codes = dict.fromkeys(code for pair in pairs for code in pair)
         return [
-            Language(code=code, name=name_of(code), targets=[target for source, target in pairs if source == code])
+            Language(code=code, name=_name_of(code), targets=[target for source, target in pairs if source == code])
             for code in codes
         ]
+
+
+def _name_of(code: str) -> str:
+    """A language's English name by Unicode's data; its code where that has none."""
+    names: Mapping[str, str] = Locale("en").languages
+    return names.get(code.partition("-")[0].lower(), code)
 
 
 async def choose_model(services: Services, http: HttpRequest, request: LibreRequest) -> str:
