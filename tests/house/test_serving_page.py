@@ -32,7 +32,6 @@ def address() -> Iterator[str]:
 
 
 @pytest.mark.demo
-@pytest.mark.skipif(not (ROOT / "deploy/demo/en-es").exists(), reason="the demo model is not in the tree yet")
 @pytest.mark.parametrize("snippet", snippets(PAGE.read_text(encoding="utf-8")), ids=lambda s: f"line-{s.line}")
 def test_what_the_page_shows_is_what_happens(snippet: Snippet, address: str, folder: Path) -> None:
     code = snippet.code.replace("http://localhost:8000", address)
