@@ -117,8 +117,10 @@ def test_catalogue_and_health(server: Server) -> None:
     card = httpx.get(f"{server.url}/v1/models", timeout=60).json()["data"][0]
     assert (card["architecture"], card["dtype"]) == ("marian", "float32")
     assert card["fingerprint"].startswith("sha256:")
-    found = httpx.get(f"{server.url}/v1/controls", timeout=60).json()["data"][0]
-    assert (found["name"], found["labels"], found["num_neurons"]) == ("tense", ["present", "past"], 100)
+    found = httpx.get(f"{server.url}/v1/controls", params={"model": "en-es"}, timeout=60).json()["data"]
+    sets = {one["name"]: (one["labels"], one["num_neurons"]) for one in found}
+    assert sets.keys() == DEMO_SETS.keys()
+    assert sets["tense"] == (["present", "past"], 100)
     health = httpx.get(f"{server.url}/health", timeout=60)
     assert health.status_code == 200
     assert health.json()["engines"]["en-es"]["state"] == "ready"
