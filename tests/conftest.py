@@ -1,12 +1,14 @@
 """Small models that every test can use: built here, seeded, no network; and who runs which test.
 
 `make test` runs two workers (pytest-xdist). A file's tests stay together, so that what a module builds is built once.
-Files with tests marked `cluster` stay together too, so that the workers never have two clusters of Ray at once; they
-come first, since they take the longest and wait the most. Every process computes on one thread: that is fastest with
-many small models, and sums are rounded alike everywhere.
+Files with tests marked `cluster` stay together too, so that one worker has all of Ray; they come first, since they take
+the longest and wait the most. Two clusters serve them all: `demo_server`, which those share that leave it whole, and
+then `fake_cluster`, whose tests kill what it runs. Every process computes on one thread: that is fastest with many
+small models, and sums are rounded alike everywhere.
 """
 
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import torch
 from transformers import MarianConfig, MarianMTModel
 
 from neurodial.control.models.loading import LoadedModel, load_model
+from tests.deploy.serve.serving import NEURODIAL, Server, free_port, started
 from tests.experiments.demo_en_es.tokenizer import train_tokenizer
 
 VERBS = ["opens", "opened", "closes", "closed", "walks", "walked", "sees", "saw", "likes", "liked", "cooks", "cooked"]
@@ -48,8 +51,21 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> GroupSc
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the cluster's tests first."""
-    items.sort(key=lambda item: group_of(str(item.path)) != "cluster")
+    """Puts the cluster's tests first, and first of all those that share the demo's."""
+
+    def place(item: pytest.Item) -> tuple[bool, bool]:
+        is_other = "demo_server" not in getattr(item, "fixturenames", ())
+        return group_of(str(item.path)) != "cluster", is_other
+
+    items.sort(key=place)
+
+
+@pytest.fixture(scope="session")
+def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """`neurodial serve --demo`, for all tests that leave it whole; the last one sends it Ctrl-C."""
+    port = free_port()
+    with started([*NEURODIAL, "serve", "--demo", "--port", str(port)], tmp_path_factory.mktemp("demo"), port) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,14 @@ from typing import Any
 
 from neurodial.control.errors import Unavailable
 
+logger = logging.getLogger(__name__)
+
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",
+    "RAY_gcs_server_port_wait_time_s": "120",  # Ray gives it 30 s, which a busy machine may need
 }
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024  # some windows' results; Ray would take 30 % of the memory
 
@@ -26,6 +29,28 @@ def prepare() -> None:
     os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
     if path := os.environ.get("PYTHONPATH"):
         os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(part) for part in path.split(os.pathsep) if part)
+
+
+def initialize(address: str, **options: Any) -> None:
+    """Joins Ray, or starts it; one of our own that does not come up is tried once more, for the limit is Ray's own.
+
+    What the first try has started by then ends with this process.
+    """
+    import ray
+
+    try:
+        ray.init(address=address, **options)
+    except Exception as error:  # Ray raises bare exceptions here
+        if address != "local":
+            raise
+        logger.warning("Ray did not start and is tried once more: %s", said(error))
+        ray.shutdown()
+        ray.init(address=address, **options)
+
+
+def said(error: Exception) -> str:
+    """An error of Ray's in one line that can be read."""
+    return " ".join(str(error).split())[:300]
 
 
 def interrupt_on_sigterm() -> None:
@@ -65,11 +90,11 @@ def started(address: str, cpus: float = 0.0) -> Iterator[None]:
         }
     try:
         with _muted():  # a cluster that does not answer is a line of ours, not twenty of Ray's
-            ray.init(address=address, **options)
-    except Exception as error:  # Ray raises bare exceptions here
-        said = "there is none on this machine" if address == "auto" else " ".join(str(error).split())[:300]
+            initialize(address, **options)
+    except Exception as error:
+        reason = "there is none on this machine" if address == "auto" else said(error)
         raise Unavailable(
-            f"the cluster cannot be joined: {said}",
+            f"the cluster cannot be joined: {reason}",
             hint="--address HOST:PORT names one (RAY_AUTH_MODE=token where it wants Ray's token), local starts one",
         ) from error
     interrupt_on_sigterm()  # Ray has installed a handler of its own that prints a stack trace

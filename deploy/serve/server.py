@@ -16,8 +16,7 @@ from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.errors import ConfigError, NeurodialError, Unavailable
 from neurodial.deploy.configuration.config import Config, deployment_name
 from neurodial.deploy.configuration.settings import StoreSettings
-from neurodial.deploy.serve import environment
-from neurodial.deploy.serve.cluster import interrupt_on_sigterm, prepare
+from neurodial.deploy.serve import cluster, environment
 from neurodial.service.engine.types import EngineInfo
 
 logger = logging.getLogger(__name__)
@@ -97,8 +96,8 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
         NeurodialError: if the port is taken, or a model or neuron set cannot be loaded.
     """
     check_port(config.host, config.port)
-    interrupt_on_sigterm()
-    prepare()
+    cluster.interrupt_on_sigterm()
+    cluster.prepare()
     for name in environment.SERVING:  # Serve reads them when it is imported, and this process has no event loop
         os.environ.pop(name, None)
     import ray
@@ -109,7 +108,7 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
     folder = TemporaryDirectory(prefix="neurodial-sets-", ignore_cleanup_errors=True)
     try:
         _start_ray(config, verbose)
-        interrupt_on_sigterm()  # Ray has installed a handler of its own that prints a stack trace
+        cluster.interrupt_on_sigterm()  # Ray has installed a handler of its own that prints a stack trace
         infos, failures = _deploy(_with_store(config, folder.name))
         is_up = True
         yield Running(f"http://{config.host}:{config.port}", infos, failures)
@@ -144,8 +143,6 @@ def _drain(seconds: float) -> None:
 
 
 def _start_ray(config: Config, verbose: bool) -> None:
-    import ray
-
     level = logging.INFO if verbose else logging.ERROR
     options: dict[str, Any] = {"logging_level": level, "log_to_driver": verbose}
     if config.ray_address == "local":
@@ -157,9 +154,11 @@ def _start_ray(config: Config, verbose: bool) -> None:
         }
     logging.getLogger("ray.serve").setLevel(level)
     try:
-        ray.init(address=config.ray_address, **options)
-    except Exception as error:  # Ray raises bare exceptions here
-        raise Unavailable(f"Ray did not start: {error}", hint="--verbose shows Ray's own messages") from error
+        cluster.initialize(config.ray_address, **options)
+    except Exception as error:
+        raise Unavailable(
+            f"Ray did not start: {cluster.said(error)}", hint="--verbose shows Ray's own messages"
+        ) from error
 
 
 def _deploy(config: Config) -> tuple[tuple[EngineInfo, ...], dict[str, NeurodialError]]:

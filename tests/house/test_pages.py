@@ -1,15 +1,11 @@
 """Runs the snippets of pages of the documentation, as test_readme.py does those of the README; they need no server."""
 
-import contextlib
 import json
-import shlex
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from neurodial.deploy.cli.main import app
-from tests.house.test_readme import ROOT, folder, matches_json, matches_text, run_bash, run_python, snippets
+from tests.house.test_readme import ROOT, folder, matches_json, matches_text, run_commands, run_python, snippets
 
 PAGES = {  # page → what is shortened in its snippets
     "tutorials/first-control": {},
@@ -43,20 +39,6 @@ PAGES = {  # page → what is shortened in its snippets
     },
 }
 __all__ = ["folder"]  # the fixture
-
-
-def run_commands(code: str, folder: Path) -> str:
-    """Runs a snippet; one of nothing but our commands in this process, where everything is imported already."""
-    lines = code.replace("\\\n", " ").splitlines()
-    if not all(line.startswith("neurodial ") for line in lines):
-        return run_bash(code, folder)
-    printed = ""
-    with contextlib.chdir(folder):
-        for line in lines:
-            result = CliRunner().invoke(app, shlex.split(line)[1:])
-            assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
-            printed += result.stdout
-    return printed
 
 
 @pytest.mark.demo

@@ -1,7 +1,7 @@
 """Runs the README against the demo: what it shows is what happens.
 
 Of README.md's fenced blocks, the first one holds the two set-up commands, which `make fresh` runs. Every later `bash`
-and `python` block is run, in order, in a folder that sees the repository's `deploy`, beside one running application;
+and `python` block is run, in order, in a folder that sees the repository's `deploy`, beside the demo's application;
 its port stands in for 8000, and fewer sentences of a grammar for all of them. A `text` block is the whole output of the
 block before it, where `...` stands for anything.
 A `json` block names a part of the JSON that the block before it prints: other keys may be there, lists must match item
@@ -14,25 +14,22 @@ import json
 import os
 import re
 import shlex
-import signal
+import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.deploy.serve.serving import free_port
+from neurodial.deploy.cli.main import app
+from tests.deploy.serve.asking import wait_until
+from tests.deploy.serve.serving import START, Server
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-START_S, STOP_S = 600, 120
 
 
 @dataclass
@@ -73,57 +70,6 @@ def matches_json(expected: Any, actual: Any) -> bool:
     return bool(expected == actual)
 
 
-class Application:
-    """`neurodial serve --demo` as a process group of its own, every descendant of which carries a mark."""
-
-    def __init__(self, command: list[str], folder: Path) -> None:
-        self.port = free_port()
-        self.mark = uuid.uuid4().hex
-        self.log = folder / "serve.log"
-        self.process = subprocess.Popen(
-            [*command, "serve", "--demo", "--port", str(self.port)],
-            cwd=folder,
-            env=os.environ | {"NEURODIAL_TEST_MARK": self.mark, "PYTHONUNBUFFERED": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=self.log.open("wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-    def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(urllib.error.URLError, OSError):
-                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5)
-                return
-            time.sleep(0.5)
-        self.interrupt()
-        pytest.fail(f"the demo did not get ready:\n{self.log.read_text(errors='replace')[-4000:]}")
-
-    def interrupt(self) -> list[str]:
-        """Does what Ctrl-C does, and returns the command lines of the processes that are left."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGINT)
-        deadline = time.monotonic() + STOP_S
-        while (left := self.descendants()) and time.monotonic() < deadline:
-            self.process.poll()
-            time.sleep(0.5)
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        return list(left.values())
-
-    def descendants(self) -> dict[int, str]:
-        found = {}
-        for process in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                if process.name.isdigit() and self.mark.encode() in (process / "environ").read_bytes():
-                    command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                    if command:  # a process that has ended but was not reaped yet has none
-                        found[int(process.name)] = command.strip()
-        return found
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the snippets run. Holds `neurodial` too, in case it is not installed but runs from its folder."""
@@ -131,19 +77,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "deploy").symlink_to(ROOT / "deploy")
     (folder / "bin").mkdir()
     script = folder / "bin" / "neurodial"
-    start = "import sys; from neurodial.deploy.cli.main import app; sys.argv[0] = 'neurodial'; app()"
-    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "{start}" "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -c "{START}" "$@"\n')
     script.chmod(0o755)
     return folder
-
-
-@pytest.fixture(scope="module")
-def application(folder: Path) -> Iterator[Application]:
-    installed = Path(sys.executable).with_name("neurodial")
-    running = Application([str(installed if installed.exists() else folder / "bin" / "neurodial")], folder)
-    running.wait_until_ready()
-    yield running
-    running.interrupt()
 
 
 def run_bash(code: str, folder: Path) -> str:
@@ -158,6 +94,20 @@ def run_bash(code: str, folder: Path) -> str:
     )
     assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def run_commands(code: str, folder: Path) -> str:
+    """Runs a snippet; one of nothing but our commands in this process, where everything is imported already."""
+    lines = code.replace("\\\n", " ").splitlines()
+    if not all(line.startswith("neurodial ") for line in lines):
+        return run_bash(code, folder)
+    printed = ""
+    with contextlib.chdir(folder):
+        for line in lines:
+            result = CliRunner().invoke(app, shlex.split(line)[1:])
+            assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
+            printed += result.stdout
+    return printed
 
 
 def run_python(code: str, folder: Path, line: int) -> str:
@@ -183,17 +133,23 @@ def test_comparison_of_outputs() -> None:
 @pytest.mark.timeout(900)
 class TestAgainstTheDemo:
     @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda s: f"{s.language}-line-{s.line}")
-    def test_snippet(self, snippet: Snippet, application: Application, folder: Path) -> None:
-        code = snippet.code.replace("localhost:8000", f"localhost:{application.port}")
+    def test_snippet(self, snippet: Snippet, demo_server: Server, folder: Path) -> None:
+        code = snippet.code.replace("localhost:8000", f"localhost:{demo_server.port}")
         code = code.replace(" grammar:tense ", " grammar:tense?count=600 ")
-        printed = run_bash(code, folder) if snippet.language == "bash" else run_python(code, folder, snippet.line)
+        printed = run_commands(code, folder) if snippet.language == "bash" else run_python(code, folder, snippet.line)
         for language, expected in snippet.expected:
             if language == "json":
                 assert matches_json(json.loads(expected), json.loads(printed)), printed
             else:
                 assert matches_text(expected, printed), printed
 
-    def test_ctrl_c_leaves_no_process(self, application: Application) -> None:
-        assert application.log.read_text(errors="replace").count("curl ") >= 2
-        assert application.interrupt() == []
-        assert application.process.wait(timeout=5) in (0, 130, -signal.SIGINT)
+    def test_ctrl_c_leaves_no_process(self, demo_server: Server) -> None:
+        """Last of all that use it: exit code 0, the port is free, and nothing that the server started is left."""
+        assert demo_server.output.read_text().count("curl ") == 2
+        assert len(demo_server.relatives()) > 3
+        demo_server.interrupt()
+        assert demo_server.process.returncode == 0
+        wait_until(lambda: not demo_server.relatives(), 30)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", demo_server.port))

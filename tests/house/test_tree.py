@@ -1,15 +1,19 @@
 """Properties of the tree as a whole: no path of one machine, no dead link, the commands that the house promises."""
 
+import importlib
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
 # Written in pieces, so that this file does not match.
 MACHINE_PATH = re.compile(r"(?<![\w.:/~-])/(" + "|".join(("home", "root", "tmp", "Users", "work")) + r")/\w")
 LINK = re.compile(r"\]\(([^)\s#]+)(?:#[^)\s]*)?\)")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 TARGETS = ("serve", "test", "check", "contracts", "fresh", "bench", "train-demo", "evaluate", "lock", "docs")
 
 
@@ -46,8 +50,6 @@ def test_links_of_the_documentation_lead_somewhere(page: Path) -> None:
     targets = (match[1] for match in LINK.finditer(page.read_text(encoding="utf-8")))
     local = [target for target in targets if "://" not in target and not target.startswith("mailto:")]
     missing = [target for target in local if not (page.parent / target).exists()]
-    if not (ROOT / "deploy/demo/en-es").exists():  # the demo model comes with its card
-        missing = [target for target in missing if "demo/en-es" not in target]
     assert missing == []
 
 
@@ -59,7 +61,17 @@ def test_pages_that_messages_point_to_exist() -> None:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_makefile_has_the_target(target: str) -> None:
-    assert re.search(rf"^{target}:.* ## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.search(rf"^{target}:.* ## ", MAKEFILE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("module", sorted(set(re.findall(r"-m (tests\.[\w.]*\w)", MAKEFILE))))
+def test_what_the_makefile_runs_is_there(module: str) -> None:
+    """It can be imported, and where it is a command, its help can be asked for."""
+    main = getattr(importlib.import_module(module), "main", None)
+    if main is not None:
+        command = typer.Typer()
+        command.command()(main)
+        assert CliRunner().invoke(command, ["--help"]).exit_code == 0
 
 
 def test_scripts_of_continuous_integration_can_be_executed() -> None:

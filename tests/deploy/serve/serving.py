@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 START_S, STOP_S = 600, 120
+_INSTALLED = Path(sys.executable).with_name("neurodial")
+START = "import sys; from neurodial.deploy.cli.main import app; sys.argv[0] = 'neurodial'; app()"
+NEURODIAL = [str(_INSTALLED)] if _INSTALLED.exists() else [sys.executable, "-c", START]
 
 
 @dataclass
@@ -71,16 +74,24 @@ class Server:
                     found[name] = int(pages) * os.sysconf("SC_PAGE_SIZE")
         return found
 
-    def say(self, line: str) -> None:
-        """Writes a line to its standard input."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+    @property
+    def config(self) -> Path:
+        """Its configuration file, where it has one."""
+        return self.output.with_name("serve.yaml")
 
-    def wait_for(self, text: str, seconds: float = START_S) -> None:
-        """Waits until it has printed something."""
-        deadline = time.monotonic() + seconds
-        while text not in self.output.read_text():
+    def redeploy(self, config: str) -> None:
+        """Deploys another configuration; tests.deploy.serve.faulty_server listens for that."""
+        times = self.output.read_text().count("redeployed")
+        self.config.write_text(config)
+        assert self.process.stdin is not None
+        self.process.stdin.write("redeploy\n")
+        self.process.stdin.flush()
+        self.wait_for("redeployed", times + 1)
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Waits until it has printed something so often."""
+        deadline = time.monotonic() + START_S
+        while self.output.read_text().count(text) < times:
             assert self.process.poll() is None, self.output.read_text()
             assert time.monotonic() < deadline, self.output.read_text()
             time.sleep(0.1)
@@ -101,7 +112,7 @@ class Server:
 def serving(
     command: Sequence[str], folder: Path, config: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """Starts a server and waits until it serves.
+    """Starts a server with a configuration and waits until it serves.
 
     Args:
         command: arguments of Python, before the configuration file.
@@ -109,12 +120,28 @@ def serving(
         config: the configuration without the port.
         environment: variables beside those that there are.
     """
-    port, marker, output = free_port(), uuid.uuid4().hex, folder / "output"
-    path = folder / "serve.yaml"
+    port, path = free_port(), folder / "serve.yaml"
     path.write_text(f"{config}\nport: {port}\n")
+    with started([sys.executable, *command, str(path)], folder, port, environment) as server:
+        yield server
+
+
+@contextmanager
+def started(
+    command: Sequence[str], folder: Path, port: int, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Starts a server and waits until it serves.
+
+    Args:
+        command: a program with its arguments.
+        folder: for what it prints.
+        port: where it will listen.
+        environment: variables beside those that there are.
+    """
+    marker, output = uuid.uuid4().hex, folder / "output"
     with output.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, *command, str(path)],
+            command,
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,

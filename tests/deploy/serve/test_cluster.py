@@ -1,12 +1,10 @@
-"""A real server: the command line starts Ray Serve once, the official client and raw requests use it, nothing stays."""
+"""`neurodial serve --demo` on Ray Serve, as the official client, raw requests and jobs use it."""
 
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,47 +17,42 @@ import openai
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
-from neurodial.control.addresses import Site
+from neurodial.control.artifacts.catalogue import StoredSets
 from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.models.loading import LoadedModel, load_model
-from neurodial.control.surgery.pruning.removal import prune_model
-from neurodial.control.surgery.saving import save_pruned
+from neurodial.deploy.cli.main import app
+from neurodial.deploy.demo import DEMO_SETS
 from neurodial.interpret.corpora.readers import open_corpus
 from neurodial.interpret.discovery.discover import Discovery, discover
-from tests.deploy.serve.serving import Server, serving
+from neurodial.service.access.auth import LOCAL
+from neurodial.service.engine.client import LocalClient
+from neurodial.service.engine.engine import Engine
+from neurodial.service.engine.model.processor import RequestProcessor
+from neurodial.service.http.app import create_app
+from neurodial.service.http.services import Services
+from neurodial.service.sets.catalogue import Catalogue
+from neurodial.service.sets.store import SetStore
+from tests.deploy.serve.serving import NEURODIAL, Server
+from tests.service.http.applications import Server as InProcess
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-TEXT = "She opens the door."
+TEXT = "A tall boy is standing in the doorway."
 CONTROLS: list[list[dict[str, Any]]] = [
     [],
     [{"set": "tense", "to": "past"}],
-    [{"set": "tense", "to": "past", "strength": 5.0}],
+    [{"set": "number", "to": "plural"}],
     [{"neurons": "decoder.0.ffn[1,5,9]", "op": "clamp", "value": 3.0}],
     [{"neurons": "encoder.1.resid[0-15]", "op": "amplify", "value": 3.0, "where": "all"}],
 ]
-SERVE = "from neurodial.deploy.cli.main import app; app()"
 
 
 @pytest.fixture(scope="module")
-def pruned_path(tiny_marian: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model without half of its FFN neurons."""
-    kept = {Site.parse(f"{stack}.{layer}.ffn"): range(0, 64, 2) for stack in ("encoder", "decoder") for layer in (0, 1)}
-    return save_pruned(prune_model(tiny_marian, kept), tmp_path_factory.mktemp("pruned") / "model")
-
-
-@pytest.fixture(scope="module")
-def server(
-    tiny_marian_path: Path, pruned_path: Path, set_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    """One server for all tests of this module: a model, and its pruned variant under the same neuron set."""
-    limits = "{max_text_chars: 2000, max_body_bytes: 200000, default_max_tokens: 12, max_tokens: 60}"
-    model = f"{{id: en-es, path: {tiny_marian_path}, languages: [en, es], sets: {{tense: {set_path}}}}}"
-    small = f"{{id: en-es-small, path: {pruned_path}, sets: {{tense: {set_path}}}, allow_changed_weights: true}}"
-    text = f"models: [{model}, {small}]\nlimits: {limits}"
-    with serving(["-c", SERVE, "serve"], tmp_path_factory.mktemp("serve"), text) as running:
-        yield running
+def server(demo_server: Server) -> Server:
+    """What it is called here."""
+    return demo_server
 
 
 @pytest.fixture
@@ -91,7 +84,7 @@ def test_openai_client(client: openai.OpenAI) -> None:
     """Models, completions with `extra_body`, streaming with usage."""
     assert client.models.list().data[0].id == "en-es"
     plain = client.completions.create(model="en-es", prompt=TEXT)
-    past = client.completions.create(model="en-es", prompt=[TEXT, TEXT], extra_body={"controls": CONTROLS[2]})
+    past = client.completions.create(model="en-es", prompt=[TEXT, TEXT], extra_body={"controls": CONTROLS[1]})
     assert plain.choices[0].finish_reason in ("stop", "length")
     assert past.choices[0].text == past.choices[1].text
     assert past.choices[0].applied["controls"][0]["to"] == "past"
@@ -103,7 +96,7 @@ def test_openai_client(client: openai.OpenAI) -> None:
             prompt=TEXT,
             stream=True,
             stream_options={"include_usage": True},
-            extra_body={"controls": CONTROLS[2]},
+            extra_body={"controls": CONTROLS[1]},
         )
     )
     assert "".join(c.choices[0].text for c in chunks if c.choices) == past.choices[0].text
@@ -124,8 +117,10 @@ def test_catalogue_and_health(server: Server) -> None:
     card = httpx.get(f"{server.url}/v1/models", timeout=60).json()["data"][0]
     assert (card["architecture"], card["dtype"]) == ("marian", "float32")
     assert card["fingerprint"].startswith("sha256:")
-    found = httpx.get(f"{server.url}/v1/controls", timeout=60).json()["data"][0]
-    assert (found["name"], found["labels"], found["num_neurons"]) == ("tense", ["present", "past"], 8)
+    found = httpx.get(f"{server.url}/v1/controls", params={"model": "en-es"}, timeout=60).json()["data"]
+    sets = {one["name"]: (one["labels"], one["num_neurons"]) for one in found}
+    assert sets.keys() == DEMO_SETS.keys()
+    assert sets["tense"] == (["present", "past"], 100)
     health = httpx.get(f"{server.url}/health", timeout=60)
     assert health.status_code == 200
     assert health.json()["engines"]["en-es"]["state"] == "ready"
@@ -142,36 +137,37 @@ def test_concurrent_requests_with_different_controls_get_their_solo_answers(serv
     with ThreadPoolExecutor(10) as pool:
         together = list(pool.map(answer, range(20)))
     assert together == alone * 4
-    assert len({text for text, _ in alone}) >= 3
+    assert len({text for text, _ in alone}) >= 4
 
 
-def test_two_models_in_one_application(server: Server, set_path: Path) -> None:
-    """Chosen by `model`, each with its own weights, both under one neuron set; a set is published for one alone."""
+def test_models_in_one_application(server: Server) -> None:
+    """Chosen by `model`, each with its own weights, two under one neuron set; a set is published for one alone."""
     cards = httpx.get(f"{server.url}/v1/models", timeout=60).json()["data"]
-    assert [card["id"] for card in cards if ":" not in card["id"]] == ["en-es", "en-es-small"]
-    texts = set()
-    for name in ("en-es", "en-es-small"):
-        answer = complete(server, prompt=TEXT, model=name, controls=CONTROLS[2]).json()
+    assert [card["id"] for card in cards if ":" not in card["id"]] == ["en-es", "en-es-half", "en-lm"]
+    assert len({card["fingerprint"] for card in cards if ":" not in card["id"]}) == 3
+    for name in ("en-es", "en-es-half"):
+        answer = complete(server, prompt=TEXT, model=name, controls=CONTROLS[1]).json()
         assert answer["model"] == name
         assert answer["choices"][0]["applied"]["controls"][0]["set"].startswith("tense")
-        texts.add(complete(server, prompt=TEXT, model=name).json()["choices"][0]["text"])
-    assert len(texts) == 2
-    url = f"{server.url}/v1/controls?model=en-es-small&name=mood"
+    translated, written = (complete(server, prompt=TEXT, model=name).json() for name in ("en-es", "en-lm"))
+    assert translated["choices"][0]["text"] != written["choices"][0]["text"]
+    url = f"{server.url}/v1/controls?model=en-es-half&name=mood"
     octets = {"Content-Type": "application/octet-stream"}
-    published = httpx.post(url, content=set_path.read_bytes(), headers=octets, timeout=60)
+    published = httpx.post(url, content=DEMO_SETS["tense"].read_bytes(), headers=octets, timeout=60)
     assert published.status_code == 201, published.text
     control = [{"set": "mood", "to": "past"}]
-    served = complete(server, prompt=TEXT, model="en-es-small", controls=control)
+    served = complete(server, prompt=TEXT, model="en-es-half", controls=control)
     assert served.json()["choices"][0]["applied"]["controls"][0]["digest"] == published.json()["digest"]
     assert complete(server, prompt=TEXT, controls=control).status_code == 400
 
 
 def test_one_page_of_metrics_shows_every_replica(server: Server) -> None:
-    """The ingress and the engines of both models."""
+    """The ingress and the engines of all models."""
+    replicas = ("ingress", "engine-en-es", "engine-en-es-half", "engine-en-lm")
     deadline = time.monotonic() + 30
     while True:
         page = httpx.get(f"{server.url}/metrics", timeout=60).text
-        if all(f'replica="{name}#' in page for name in ("ingress", "engine-en-es", "engine-en-es-small")):
+        if all(f'replica="{name}#' in page for name in replicas):
             break
         assert time.monotonic() < deadline, page
         time.sleep(0.5)
@@ -182,8 +178,8 @@ def test_bad_input_over_the_network(server: Server) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"prompt": ""}, "prompt"),
         ({"prompt": "a " * 50_000}, "prompt"),
-        ({"prompt": "the door " * 100}, "prompt"),
-        ({"prompt": [TEXT, "the door " * 100]}, "prompt[1]"),
+        ({"prompt": "the door " * 200}, "prompt"),
+        ({"prompt": [TEXT, "the door " * 200]}, "prompt[1]"),
         ({"prompt": TEXT, "controls": [{"neurons": "encoder.0.resid[99999]", "op": "prune"}]}, "controls[0].neurons"),
         ({"prompt": TEXT, "controls": [{"neurons": "encoder.9.resid[1]", "op": "prune"}]}, "controls[0].neurons"),
         ({"prompt": TEXT, "controls": [*CONTROLS[1], {"set": "mood", "to": "past"}]}, "controls[1].set"),
@@ -197,7 +193,7 @@ def test_bad_input_over_the_network(server: Server) -> None:
     raw = [b'{"model":"en-es","prompt":"a","temperature":NaN}', b"{", b"\xff", b"[" * 90_000]
     for body in raw:
         assert httpx.post(f"{server.url}/v1/completions", content=body, timeout=60).status_code == 400
-    assert httpx.post(f"{server.url}/v1/completions", content=b"x" * 300_000, timeout=60).status_code == 413
+    assert httpx.post(f"{server.url}/v1/completions", content=b"x" * 1_500_000, timeout=60).status_code == 413
     assert httpx.get(f"{server.url}/nowhere", timeout=60).json()["error"]["code"] == "not_found"
     assert httpx.put(f"{server.url}/v1/completions", timeout=60).status_code == 405
     assert complete(server, prompt=TEXT).status_code == 200
@@ -230,13 +226,10 @@ def test_a_client_that_hangs_up_frees_its_row(server: Server) -> None:
         time.sleep(0.2)
 
 
-def test_a_second_server_on_the_port_is_refused(server: Server, tmp_path: Path, tiny_marian_path: Path) -> None:
+def test_a_second_server_on_the_port_is_refused(server: Server) -> None:
     """One line; the first goes on."""
-    config = tmp_path / "serve.yaml"
-    config.write_text(f"{{models: [{{id: a, path: {tiny_marian_path}}}], port: {server.port}}}")
-    command = [sys.executable, "-c", SERVE, "serve", str(config)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 2
+    done = CliRunner().invoke(app, ["serve", "--demo", "--port", str(server.port)])
+    assert done.exit_code == 2
     assert done.stderr.splitlines()[0].endswith("is in use")
     assert complete(server, prompt=TEXT).status_code == 200
 
@@ -244,7 +237,7 @@ def test_a_second_server_on_the_port_is_refused(server: Server, tmp_path: Path, 
 def job(server: Server, *args: str) -> subprocess.Popen[str]:
     """`neurodial job` on the server's cluster."""
     return subprocess.Popen(
-        [sys.executable, "-c", SERVE, "job", "--address", server.ray_address(), "--cpus", "0.5", *args],
+        [*NEURODIAL, "job", "--address", server.ray_address(), "--cpus", "0.5", *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -263,14 +256,26 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@pytest.fixture
+def tiny_address(tiny_marian: LoadedModel, tmp_path: Path) -> Iterator[str]:
+    """An application over the tiny model in this process, that takes neuron sets."""
+    store = SetStore(str(tmp_path / "sets"), max_bytes=1_000_000)
+    engine = Engine(RequestProcessor(tiny_marian, StoredSets(store.read), model_id="tiny"))
+    clients = {"tiny": LocalClient(engine)}
+    services = Services(clients, catalogue=Catalogue(clients, store, refresh_s=0), anyone=LOCAL)
+    with InProcess(create_app(services)) as address:
+        yield address
+    engine.close()
+
+
 def test_a_job_beside_the_application_finds_what_one_process_finds_and_publishes_it(
-    server: Server, tiny_marian_path: Path, tmp_path: Path
+    server: Server, tiny_marian_path: Path, tiny_address: str, tmp_path: Path
 ) -> None:
     """Two workers on the same cluster, one of which is killed and replaced; then requests can name the set."""
-    corpus, out = "grammar:tense?count=2000", tmp_path / "mood.safetensors"
+    corpus, out = "grammar:tense?count=600", tmp_path / "mood.safetensors"
     common = ["--model", str(tiny_marian_path), "--corpus", corpus, "--concept", "mood", "--top", "8", "--json"]
     anything = ["--min-gain=-1", "--min-selectivity=-1", "--min-effect=-99", "--max-p=1", "--max-cost=1e9"]
-    publish = ["--publish", server.url, "--publish-as", "found", "--publish-model", "en-es", *anything]
+    publish = ["--publish", tiny_address, "--publish-as", "found", "--publish-model", "tiny", *anything]
     with job(server, "--workers", "2", "discover", *common, "--out", str(out), *publish) as process:
         while not (at_work := [pid for pid, name in server.relatives().items() if "ray::Worker.run" in name]):
             assert process.poll() is None, process.communicate()
@@ -281,7 +286,8 @@ def test_a_job_beside_the_application_finds_what_one_process_finds_and_publishes
     with one_thread():
         alone = discover(load_model(tiny_marian_path), open_corpus(corpus), Discovery("mood", top=8))
     assert json.loads(printed)["digest"] == NeuronSet.load(out).digest == alone.digest
-    answer = complete(server, prompt=TEXT, controls=[{"set": "found", "to": "past"}]).json()
+    request = {"model": "tiny", "prompt": TEXT, "max_tokens": 5, "controls": [{"set": "found", "to": "past"}]}
+    answer = httpx.post(f"{tiny_address}/v1/completions", json=request, timeout=60).json()
     assert answer["choices"][0]["applied"]["controls"][0]["digest"] == alone.digest
 
 
@@ -300,17 +306,3 @@ def test_what_a_worker_cannot_do_is_said_in_one_line(server: Server, tiny_marian
     assert lines[0].startswith("error: encoder.1.resid: the activations of example ")
     assert len(lines) == 2
     assert not (tmp_path / "store").exists()
-
-
-def test_stopping_leaves_no_process(server: Server) -> None:
-    """Last of all: Ctrl-C, exit code 0, and nothing that the server started is left."""
-    assert len(server.relatives()) > 3
-    server.interrupt()
-    assert server.process.returncode == 0
-    deadline = time.monotonic() + 30
-    while left := server.relatives():
-        assert time.monotonic() < deadline, left
-        time.sleep(0.2)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", server.port))

@@ -201,15 +201,12 @@ def test_a_new_deployment_lets_running_requests_end(server: Server) -> None:
     """In the ingress and in the engines, all of which are exchanged; new limits hold afterwards."""
     wait_until(lambda: is_whole(server))
     before = set(server.replicas(ENGINE)) | set(server.replicas("ingress"))
-    path = server.output.with_name("serve.yaml")
-    path.write_text(path.read_text().replace('"max_prompts": 32', '"max_prompts": 2'))
     with ThreadPoolExecutor(2) as pool:
         long = [pool.submit(complete, server, words(200, name)) for name in "ab"]
         time.sleep(0.5)
-        server.say("redeploy")
+        server.redeploy(server.config.read_text().replace('"max_prompts": 32', '"max_prompts": 2'))
         for future, name in zip(long, "ab", strict=True):
             assert future.result().json()["choices"][0]["text"] == reversed_words(words(200, name))
-    server.wait_for("redeployed")
     wait_until(lambda: not before & (set(server.replicas(ENGINE)) | set(server.replicas("ingress"))))
     wait_until(lambda: is_whole(server))
     assert envelope(complete(server, ["one", "two", "three"]))["code"] == "limit_exceeded"

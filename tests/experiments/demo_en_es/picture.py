@@ -7,18 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # after the backend has been chosen: there may be no screen
 
-from tests.experiments.demo_en_es.scoring import Scores, rows_of
-
-NAMES = {
-    "ceiling": "ceiling: direct translation",
-    "no_control": "no control",
-    "tense": "tense set",
-    "ungated": "same neurons, not gated",
-    "permuted (mean of 5)": "same values, permuted neurons",
-    "own_differences": "same neurons, plain shift",
-    "random_neurons (mean of 5)": "random neurons, plain shift",
-    "grammar": "set from the grammar alone",
-}
+from tests.experiments.demo_en_es.scoring import NAMES, Scores, rows_of
 
 
 def draw(results: Scores, path: Path) -> None:

@@ -14,6 +14,16 @@ from neurodial.interpret.common.translation_scores import bleu, chrf
 from tests.experiments.demo_en_es.corpora import read_tsv
 
 Scores = dict[str, Any]
+NAMES = {  # of the rows of the evaluation, where pages and pictures say them otherwise
+    "ceiling": "ceiling: direct translation",
+    "no_control": "no control",
+    "tense": "tense set",
+    "ungated": "same neurons, not gated",
+    "permuted (mean of 5)": "same values, permuted neurons",
+    "own_differences": "same neurons, plain shift",
+    "random_neurons (mean of 5)": "random neurons, plain shift",
+    "grammar": "set from the grammar alone",
+}
 
 
 def load_scorer(data: Path) -> Any:
