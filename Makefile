@@ -25,7 +25,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS)
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test slow contracts check lint format types imports fresh bench soak architectures-table pruning-table errors-table command-line-reference paths-table docs adapt-results prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
+.PHONY: help serve install test slow contracts check lint format types imports fresh bench soak architectures-table result-tables pruning-table errors-table command-line-reference paths-table docs adapt-results prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -74,6 +74,9 @@ soak: $(VENV)/.dev ## mixed load on a real server for SECONDS=600, a replica kil
 architectures-table: $(VENV)/.dev ## writes the table in docs/reference/architectures.md: where the neurons are
 	@$(BIN)/python -m tests.documentation.architectures_table docs/reference/architectures.md
 
+result-tables: $(VENV)/.dev ## fills the tables of docs/results from the committed figures
+	@$(BIN)/python -m tests.documentation.result_tables
+
 pruning-table: $(VENV)/.dev ## writes the table in docs/reference/pruning.md: what can be pruned exactly
 	@$(BIN)/python -m tests.documentation.pruning_table docs/reference/pruning.md
 
@@ -107,17 +110,17 @@ contrast-sets: $(VENV)/.dev ## makes the demo's number and negation sets from th
 evaluate-contrasts: $(VENV)/.dev need-data ## measures the demo's number and negation controls: DATA=folder
 	@$(BIN)/python -m tests.experiments.demo_en_es.contrast_evaluate --data "$(DATA)" $(ARGS)
 
-distill-results: $(VENV)/.dev need-data ## writes the page on what distillation keeps of the demo models: DATA=folder
-	@$(BIN)/python -m tests.experiments.results.distill_results --data "$(DATA)" $(ARGS)
+distill-results: $(VENV)/.dev need-data ## measures what distillation keeps of the demo models: DATA=folder
+	@$(BIN)/python -m tests.experiments.results.distillation --data "$(DATA)" $(ARGS)
 
-results: $(VENV)/.dev need-data ## writes the page on what discovery finds in the demo model: DATA=folder
-	@$(BIN)/python -m tests.experiments.results.results --data "$(DATA)" $(ARGS)
+results: $(VENV)/.dev need-data ## measures what discovery finds in the demo model: DATA=folder
+	@$(BIN)/python -m tests.experiments.results.findings --data "$(DATA)" $(ARGS)
 
 evaluate: $(VENV)/.dev need-data ## measures the demo's tense control: DATA=folder
 	@$(BIN)/python -m tests.experiments.demo_en_es.evaluate --data "$(DATA)" $(ARGS)
 
-adapt-results: $(VENV)/.dev need-data ## adapts the demo model to two domains in four ways, and writes a page: DATA=folder
-	@$(BIN)/python -m tests.experiments.results.adapt_results --data "$(DATA)" $(ARGS)
+adapt-results: $(VENV)/.dev need-data ## adapts the demo model to two domains in four ways: DATA=folder
+	@$(BIN)/python -m tests.experiments.results.adaptation --data "$(DATA)" $(ARGS)
 
 prune-sweep: $(VENV)/.dev need-data ## measures what pruning costs the demo model: DATA=folder
 	@$(BIN)/python -m tests.experiments.results.prune_sweep --data "$(DATA)" $(ARGS)

@@ -27,9 +27,10 @@ from transformers.utils import logging
 
 from tests.benchmarks import discovery_extraction as extraction
 from tests.benchmarks import discovery_methods as methods
-from tests.benchmarks import discovery_page, serving_page
 from tests.benchmarks.bench_control import ROOT
 from tests.benchmarks.discovery_data import Rows, rows_of
+from tests.documentation.filling import keep
+from tests.documentation.speed_tables import aim as aim_of
 
 OUT = ROOT / "tests/benchmarks/results/discovery.json"
 PARTS = ["extraction", "memory", "neurox-extraction", "linear-probe", "gaussian", "one-pass", "clustering", "ablation"]
@@ -144,7 +145,7 @@ def show(reached: dict[str, dict[str, Any]], console: Console) -> None:
     """The table of goals."""
     table = Table("what", "measured", "aim")
     for name, row in reached.items():
-        table.add_row(name, str(row["measured"]), discovery_page.aim(row))
+        table.add_row(name, str(row["measured"]), aim_of(row))
     console.print(table)
 
 
@@ -176,7 +177,7 @@ def main(
     ]
     versions = packages | {"neurox": next((a["version"] for a in answers if "version" in a), None)}
     document = {"versions": versions, "goals": reached, "parts": found}
-    serving_page.keep(document, out, load, discovery_page.fill)
+    keep(document, out, load)
 
 
 if __name__ == "__main__":

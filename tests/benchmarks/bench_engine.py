@@ -37,7 +37,6 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from neurodial.control import LoadedModel
-from tests.benchmarks import serving_page
 from tests.benchmarks.bench_control import ROOT
 from tests.benchmarks.engine_load import (
     Job,
@@ -59,6 +58,7 @@ from tests.benchmarks.engine_variants import (
     variants,
     with_generate,
 )
+from tests.documentation.filling import keep
 
 STATIC, NONE, SHARED, EACH = (
     "static batches",
@@ -300,7 +300,7 @@ def main(
         "tokens": tokens,
         "results": results,
     }
-    serving_page.keep(document, out, machine_load)
+    keep(document, out, machine_load)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from neurodial.deploy.serve.handles import HandleClient
 from neurodial.deploy.serve.server import APPLICATION, running
 from neurodial.service.engine.client import EngineClient, LocalClient
 from neurodial.service.engine.types import EngineRequest, Failed
-from tests.benchmarks import serving_page
+from tests.documentation.filling import keep
 
 ROOT = Path(__file__).parents[2]
 CONCURRENT = 32
@@ -242,7 +242,7 @@ def main(
         "ways": found,
         "summary": said,
     }
-    serving_page.keep(document, out, load)
+    keep(document, out, load)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from neurodial.interpret.corpora.readers import open_corpus
 from neurodial.interpret.discovery.discover import Discovery, discover
 from neurodial.interpret.gathering.gather import gather
 from neurodial.interpret.gathering.plan import match_sites
-from tests.benchmarks import serving_page
+from tests.documentation.filling import keep
 
 ROOT = Path(__file__).parents[2]
 TARGET = 1.6
@@ -96,7 +96,7 @@ def main(
         "two_over_one": gain,
         "same_set": is_same,
     }
-    serving_page.keep(document, out, at_start)
+    keep(document, out, at_start)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,11 @@ from rich.table import Table
 
 from neurodial.deploy.configuration.settings import ModelSettings
 from neurodial.deploy.demo import DEMO_CALIBRATION, DEMO_MODEL, DEMO_MODEL_ID, DEMO_SETS
-from tests.benchmarks import serving_page
 from tests.benchmarks.soak_cases import Case, cases
 from tests.benchmarks.soak_load import Clients, Tally
 from tests.benchmarks.soak_watch import Memory, Watch
 from tests.deploy.serve.serving import Server, serving
+from tests.documentation.filling import keep
 
 ROOT = Path(__file__).parents[2]
 SERVE = ["-c", "from neurodial.deploy.cli.main import app; app()", "serve"]
@@ -142,9 +142,7 @@ def main(
         "memory": [asdict(one) for one in memory],
         "problems": problems,
     }
-    out.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if out.parent == serving_page.RESULTS:
-        serving_page.fill()
+    keep(document, out)
     total, lost = sum(tally.ended.values()), tally.ended["stream", "lost with the killed replica"]
     console.print(f"{total:,} requests, {lost} lost with the killed replica; a successor after {recovered:.1f} s")
     for problem in problems[:20]:

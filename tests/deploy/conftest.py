@@ -58,7 +58,7 @@ def foreign_set_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fake_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """`fake` with two replicas, and a model that cannot be loaded.
 
-    It ends with the tests of its shutdown, which come after all others that use it.
+    It ends with the tests of the store, which come after all others that use it.
     """
     folder = tmp_path_factory.mktemp("faulty")
     about = {"path": str(folder), "num_cpus": 0.1}

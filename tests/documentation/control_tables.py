@@ -86,16 +86,7 @@ def agreement(document: Document) -> Iterator[str]:
     before = found["unchanged"]
     all_right, past_attractors = (f"{percent(before[name])} %" for name in ("all", "with_attractors"))
     right = ("right, top neurons", "right, random", "past an attractor, top", "perplexity, top", "perplexity, random")
-    rows = [
-        [
-            0,
-            f"{percent(before['all'])} %",
-            "",
-            f"{percent(before['with_attractors'])} %",
-            f"{before['perplexity']:.1f}",
-            "",
-        ]
-    ]
+    rows = [[0, all_right, "", past_attractors, f"{before['perplexity']:.1f}", ""]]
     for step in found["ablated"]:
         top, drawn = step["top"], step["random"]
         shares = (top["all"], drawn["all"]["mean"], top["with_attractors"])

@@ -2,8 +2,6 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from neurodial.control.distilled.classifier import DistilledClassifier
 from neurodial.deploy.cli.change.distill import labelled
@@ -11,7 +9,6 @@ from neurodial.deploy.configuration.config import parse_config
 from neurodial.deploy.serve.engines import build_engine
 from neurodial.service.engine.types import EngineRequest
 from tests.deploy.cli.runner import run
-from tests.experiments.results import distill_results
 
 QUICK = ("--rounds", 1, "--size", 0.1)
 
@@ -109,22 +106,3 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert (result.exit_code, message in result.stderr) == (2, True), result.output
     assert len([line for line in result.stderr.strip().splitlines() if line.startswith(("error", "hint"))]) <= 2
     assert [path.name for path in tmp_path.iterdir() if path != text] == []
-
-
-def test_the_results_page_is_made_of_the_reports(
-    tiny_marian_path: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(distill_results, "MODELS", {"tiny": tiny_marian_path})
-    spec = f"sentences:{corpus}?label=tense"
-    monkeypatch.setattr(distill_results, "corpora", lambda data, task: (spec, f"{spec}&where=who:3"))
-    make = ["--data", str(tmp_path), "--model", "tiny", "--task", "tense", "--work", str(tmp_path / "made")]
-    main = typer.Typer()
-    main.command()(distill_results.main)
-    assert CliRunner().invoke(main, make).exit_code == 0
-    page = (tmp_path / "made" / "distillation-results.md").read_text()
-    assert "| `tiny` | tense | 120 / 30 |" in page
-    assert (tmp_path / "made" / "distillation-results.png").stat().st_size > 1000
-    kept = tmp_path / "made" / "tiny-tense.json"
-    kept.write_text(kept.read_text().replace('"kept": ', '"kept": 1'))
-    assert CliRunner().invoke(main, make).exit_code == 0  # what is there is not made again
-    assert (tmp_path / "made" / "distillation-results.md").read_text() != page

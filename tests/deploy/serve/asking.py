@@ -39,7 +39,13 @@ def complete(
     **fields: Any,
 ) -> httpx.Response:
     """Posts a completion, on a connection of its own, so that any ingress may get it."""
-    return httpx.post(f"{server.url}/v1/completions", json=body(prompt, **fields), headers=headers, timeout=timeout)
+    every = authorization(server.key) | (headers or {})
+    return httpx.post(f"{server.url}/v1/completions", json=body(prompt, **fields), headers=every, timeout=timeout)
+
+
+def authorization(key: str) -> dict[str, str]:
+    """The header with a key, if there is one."""
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def health(server: Server) -> dict[str, Any]:
@@ -73,8 +79,8 @@ def envelope(response: httpx.Response) -> dict[str, Any]:
 def read_stream(server: Server, prompt: str) -> tuple[str, dict[str, Any]]:
     """A stream's text, and the error at its end."""
     text, error, is_done = "", {}, False
-    request = body(prompt, stream=True)
-    with httpx.stream("POST", f"{server.url}/v1/completions", json=request, timeout=PATIENCE_S) as response:
+    url, request, headers = f"{server.url}/v1/completions", body(prompt, stream=True), authorization(server.key)
+    with httpx.stream("POST", url, json=request, headers=headers, timeout=PATIENCE_S) as response:
         for line in response.iter_lines():
             if line == "data: [DONE]":
                 is_done = True

@@ -29,12 +29,14 @@ class Server:
         port: where it listens.
         marker: in the environment of every process that it has started.
         output: what it printed.
+        key: that tests ask with, where it wants one.
     """
 
     process: subprocess.Popen[str]
     port: int
     marker: str
     output: Path
+    key: str = ""
 
     @property
     def url(self) -> str:

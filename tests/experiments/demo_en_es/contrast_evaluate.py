@@ -4,14 +4,11 @@ Beside its ceiling (the direct translation of the other sentence) and its baseli
 values on permuted neurons.
 """
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from neurodial.control.artifacts.catalogue import SetCatalogue
 from neurodial.control.artifacts.neuron_set import NeuronSet
@@ -22,13 +19,14 @@ from neurodial.deploy.demo import DEMO_MODEL, DEMO_SETS
 from neurodial.interpret.activations.generation import generate_texts
 from neurodial.interpret.corpora.corpus import split_of
 from neurodial.interpret.corpora.grammars.contrasts import LABELS, Contrast, generate_contrasts
-from tests.experiments.demo_en_es.contrast_page import PARTS, write_page
+from tests.documentation.control_tables import PARTS, contrast
+from tests.documentation.filling import RESULTS, keep
+from tests.experiments.common import Data, Model, Out
 from tests.experiments.demo_en_es.contrast_scores import ContrastScorer
 from tests.experiments.demo_en_es.contrast_sets import unseen_word
 from tests.experiments.demo_en_es.evaluate import permuted
 
 Scores = dict[str, Any]
-ROOT = Path(__file__).parents[3]
 CURVE = (10, 30)
 SEEDS = range(3)
 WRITTEN = 12_000  # pairs from which the held-out ones are taken; more than any set was made of
@@ -115,46 +113,21 @@ def _mean(values: list[Any]) -> Any:
     return None if first is None else np.mean(values, axis=0).round(4).tolist()
 
 
-def table(results: Scores, part: str) -> Table:
-    """One part as a table for people."""
-    directions = list(next(iter(results[part].values())))
-    out = Table(title=f"{results['concept']}, {part}", title_justify="left")
-    out.add_column("")
-    for direction in directions:
-        for name in (f"{direction.replace('_', ' ')}: switched %", "of able %", "as direct %", "chrF"):
-            out.add_column(name, justify="right")
-    for name, scores in results[part].items():
-        out.add_row(name, *(cell for direction in directions for cell in _cells(scores[direction])))
-    return out
-
-
-def _cells(scores: Scores) -> list[str]:
-    low, high = scores["switched_95"]
-    switched = f"{100 * scores['switched']:.1f} [{100 * low:.0f}–{100 * high:.0f}]"
-    able = "–" if scores["switched_of_able"] is None else f"{100 * scores['switched_of_able']:.1f}"
-    return [switched, able, f"{100 * scores['as_direct']:.1f}", f"{scores['chrf_direct']:.1f}"]
-
-
 def main(
-    data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder, for the verb lexicon"),
-    model: Path = typer.Option(DEMO_MODEL, help="checkpoint"),
+    data: Data,
+    model: Model = DEMO_MODEL,
     sets: list[Path] = typer.Option([DEMO_SETS["number"], DEMO_SETS["negation"]], help="the sets; repeatable"),
-    count: int = typer.Option(300, help="pairs of each part"),
-    out: Path = typer.Option(ROOT / "tests" / "benchmarks" / "results" / "contrasts.json", help="receives the figures"),
-    page: Path = typer.Option(ROOT / "docs" / "results" / "contrasts.md", help="receives the page"),
+    count: Annotated[int, typer.Option(help="pairs of each part")] = 300,
+    out: Out = RESULTS / "contrasts.json",
 ) -> None:
     """Evaluates the demo model's number and negation controls."""
-    loaded, console = load_model(model), Console(width=170)
-    results = {}
+    loaded, results = load_model(model), {}
     for path in sets:
         found = NeuronSet.load(path)
         results[found.concept] = evaluate(loaded, found, data, count)
-        for part in PARTS:
-            console.print(table(results[found.concept], part))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_page(results, page)
-    console.print(f"written to {page} and {out}")
+        print("\n".join(contrast(results, found.concept)))
+    keep(results, out)
+    print(f"written to {out}")
 
 
 if __name__ == "__main__":

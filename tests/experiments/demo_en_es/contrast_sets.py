@@ -19,6 +19,7 @@ from neurodial.interpret.discovery.discover import Discovery, discover
 from neurodial.interpret.discovery.tuning import TuningSettings
 from neurodial.interpret.evidence.settings import Level
 from neurodial.interpret.gathering.readout import ReadOutSettings
+from tests.experiments.common import Model
 from tests.experiments.demo_en_es.contrast_scores import said
 
 FREQUENT = ("be", "have")  # the verbs that whole rules are about
@@ -65,7 +66,7 @@ def settings(
 
 def main(
     concept: str = typer.Option(..., help="number or negation"),
-    model: Path = typer.Option(DEMO_MODEL, help="checkpoint"),
+    model: Model = DEMO_MODEL,
     out: Path | None = typer.Option(None, help="receives the set; by default the demo's"),
     count: int = typer.Option(4000, help="minimal pairs to write"),
     site: list[str] = typer.Option(["encoder.2.resid"], help="where to look; repeatable"),

@@ -4,16 +4,13 @@ Settings were chosen on the dev pairs and on `split=valid` (`--split dev`); the 
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from neurodial.control.artifacts.catalogue import SetCatalogue
 from neurodial.control.artifacts.neuron_set import NeuronSet, SiteNeurons
@@ -24,14 +21,16 @@ from neurodial.deploy.demo import DEMO_MODEL, DEMO_SETS
 from neurodial.interpret.activations.generation import generate_texts
 from neurodial.interpret.corpora.readers import open_corpus
 from neurodial.interpret.discovery.discover import Discovery, discover
+from tests.documentation.control_tables import tense
+from tests.documentation.filling import keep
+from tests.experiments import pictures
+from tests.experiments.common import Data, Model, Out
 from tests.experiments.demo_en_es.corpora import MinimalPair, minimal_pairs, read_tsv
 from tests.experiments.demo_en_es.paired import Differences, paired_differences
-from tests.experiments.demo_en_es.picture import draw
 from tests.experiments.demo_en_es.scoring import (
     Scores,
     interval,
     load_scorer,
-    rows_of,
     switch_scores,
     translation_quality,
 )
@@ -154,7 +153,6 @@ def _shifted(s: SiteNeurons, indices: np.ndarray[Any, Any], delta: dict[str, np.
 
 def evaluate(loaded: LoadedModel, found: NeuronSet, data: Path, split: str) -> Scores:
     """The whole table: model, set, baselines, curve."""
-    console = Console(stderr=True)
     suite = load_suite(loaded, data, split, 300)
     run = Evaluation(loaded, suite, load_scorer(data))
     differences = paired_differences(loaded, data, [s.site for s in found.sites])
@@ -189,7 +187,7 @@ def evaluate(loaded: LoadedModel, found: NeuronSet, data: Path, split: str) -> S
         "curve": lambda: {k: run.control(found, top=k) for k in CURVE if k <= found.num_neurons},
     }
     for name, step in steps.items():
-        console.print(f"[dim]{name}[/]")
+        typer.echo(name, err=True)
         results[name] = step()
     return results
 
@@ -198,58 +196,22 @@ def _gate_reads(found: NeuronSet) -> int:
     return max((len(r.indices) for s in found.sites if (r := found.readout_for(s.site))), default=0)
 
 
-def table(results: Scores, to: str) -> Table:
-    """One direction as a table for people."""
-    out = Table(title=f"to {to} ({results['split']})", title_justify="left")
-    for heading in (
-        "",
-        "switched %",
-        "kept %",
-        "BLEU",
-        "chrF",
-        "w/o be, do: switched %",
-        "kept %",
-        "sentences: switched %",
-        "kept %",
-        "chrF",
-    ):
-        out.add_column(heading, justify="left" if not heading else "right")
-    for name, scores in rows_of(results):
-        here = scores[f"to_{to}"]
-        pairs, some = here["pairs"]["all"], here["pairs"]["without_be_do"]
-        cells = [_share(pairs, "switched"), _share(pairs, "kept"), f"{pairs['bleu']:.1f}", f"{pairs['chrf']:.1f}"]
-        cells += [f"{100 * some['switched']:.1f}", f"{100 * some['kept']:.1f}"]
-        if "sentences" in here:
-            s = here["sentences"]
-            cells += [_share(s, "switched"), _share(s, "kept"), f"{s['chrf_uncontrolled']:.1f}"]
-        out.add_row(name, *cells)
-    return out
-
-
-def _share(scores: Scores, name: str) -> str:
-    low, high = scores[f"{name}_95"]
-    return f"{100 * scores[name]:.1f} [{100 * low:.0f}–{100 * high:.0f}]"
-
-
 def main(
-    data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder; the scorer lies beside it"),
-    model: Path = typer.Option(DEMO_MODEL, help="checkpoint"),
-    tense: Path = typer.Option(DEMO_SETS["tense"], help="the set to evaluate"),
-    split: str = typer.Option("test", help="test, or dev while settings are being chosen"),
-    out: Path = typer.Option(Path("build/evaluate/tense.json"), help="receives the figures"),
-    dtype: str = typer.Option("float32"),
+    data: Data,
+    model: Model = DEMO_MODEL,
+    set_file: Annotated[Path, typer.Option("--tense", help="the set to evaluate")] = DEMO_SETS["tense"],
+    split: Annotated[str, typer.Option(help="test, or dev while settings are being chosen")] = "test",
+    out: Out = Path("build/evaluate/tense.json"),
+    dtype: Annotated[str, typer.Option()] = "float32",
 ) -> None:
-    """Evaluates the demo model's tense control."""
-    loaded = load_model(model, dtype=dtype)
-    results = evaluate(loaded, NeuronSet.load(tense), data, split)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draw(results, out.with_suffix(".png"))
-    out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    console = Console(width=180)
-    console.print({name: results[name] for name in ("set", "translation", "direct")})
+    """Evaluates the demo model's tense control; a picture goes beside the figures."""
+    results = evaluate(load_model(model, dtype=dtype), NeuronSet.load(set_file), data, split)
+    pictures.tense(results, out.with_suffix(".png"))
+    keep(results, out)
+    print({name: results[name] for name in ("set", "translation", "direct")})
     for to, _ in DIRECTIONS:
-        console.print(table(results, to))
-    console.print(f"written to {out}")
+        print(f"\nto {to} ({split})\n", *tense(results, to), sep="\n")
+    print(f"written to {out}")
 
 
 if __name__ == "__main__":

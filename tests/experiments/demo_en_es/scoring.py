@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def switch_scores(
     return scores | {"bleu": bleu(outputs, each), "chrf": chrf(outputs, each)}
 
 
-def rows_of(results: Scores) -> list[tuple[str, Scores]]:
+def rows_of(results: Mapping[str, Any]) -> list[tuple[str, Scores]]:
     """The table's rows: a list of seeds becomes its mean, a curve one row for each size."""
     rows: list[tuple[str, Scores]] = []
     for name in (

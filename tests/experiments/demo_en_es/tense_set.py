@@ -20,6 +20,7 @@ from neurodial.interpret.evidence.gathering import Finding, gather_evidence
 from neurodial.interpret.gathering.gather import gather
 from neurodial.interpret.gathering.readout import ReadOutSettings
 from neurodial.interpret.methods.registry import make_ranker
+from tests.experiments.common import Data, Model
 from tests.experiments.demo_en_es.paired import tense_corpus
 
 SETTINGS = Discovery(
@@ -50,8 +51,8 @@ def renewed(loaded: LoadedModel, corpus: Corpus, found: NeuronSet) -> NeuronSet:
 
 
 def main(
-    data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder"),
-    model: Path = typer.Option(DEMO_MODEL, help="checkpoint"),
+    data: Data,
+    model: Model = DEMO_MODEL,
     out: Path = typer.Option(DEMO_SETS["tense"], help="receives the set"),
     limit: int = typer.Option(14_000, help="minimal pairs to use"),
     renew: bool = typer.Option(False, "--renew", help="keep the set that is there and gather its evidence anew"),

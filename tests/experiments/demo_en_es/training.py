@@ -13,6 +13,7 @@ import typer
 from torch.nn import functional
 from transformers import GenerationConfig, MarianConfig, MarianMTModel, MarianTokenizer
 
+from tests.experiments.common import Data
 from tests.experiments.demo_en_es.corpora import training_pairs
 from tests.experiments.demo_en_es.tokenizer import train_tokenizer
 from tests.experiments.demo_en_es.training_loop import Recipe, TimedTraining, batches_by_length
@@ -102,7 +103,7 @@ def export(trainer: TranslationTraining, tokenizer: MarianTokenizer, out: Path) 
 
 
 def main(
-    data: Path = typer.Option(..., exists=True, file_okay=False, help="folder with tatoeba_en_es.train.tsv.gz"),
+    data: Data,
     out: Path = typer.Option(Path("deploy/demo/en-es"), help="receives the checkpoint"),
     work: Path = typer.Option(Path("build/train-demo"), help="keeps the resumable state"),
     minutes: float = typer.Option(Recipe.minutes, min=0.01, help="training time"),

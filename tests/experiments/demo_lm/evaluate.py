@@ -4,11 +4,9 @@ Facts are asked for in paraphrases that were not trained on, agreement in senten
 either. Everything is computed in float32.
 """
 
-import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,8 @@ from torch.nn import functional
 from neurodial.control.models.loading import LoadedModel, load_model
 from neurodial.deploy.demo import DEMO_LM
 from neurodial.interpret.corpora.grammars.agreement import AgreementSentence
+from tests.documentation.filling import keep
+from tests.experiments.common import Data, Model, Out
 from tests.experiments.demo_en_es.scoring import interval
 from tests.experiments.demo_lm.corpus import Corpus
 from tests.experiments.demo_lm.facts import Fact, FactBook, Pattern
@@ -164,9 +164,9 @@ def evaluate(loaded: LoadedModel, corpus: Corpus) -> dict[str, Any]:
 
 
 def main(
-    data: Path = typer.Option(..., exists=True, file_okay=False, help="folder with lm_english.txt.gz and pararel_*"),
-    model: Path = typer.Option(DEMO_LM, exists=True, file_okay=False, help="checkpoint folder"),
-    out: Path | None = typer.Option(None, help="receives the scores as JSON"),
+    data: Data,
+    model: Model = DEMO_LM,
+    out: Out | None = None,
     seed: int = typer.Option(RECIPE.seed, help="the training's, which decides what is held out"),
 ) -> None:
     """Scores the demo language model."""
@@ -189,7 +189,7 @@ def main(
     for text in results["continuations"]:
         console.print(text, markup=False)
     if out is not None:
-        out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        keep(results, out)
 
 
 if __name__ == "__main__":

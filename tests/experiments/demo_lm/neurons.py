@@ -6,17 +6,13 @@ relations. Agreement: the neurons whose ablation costs most on sentences of thei
 evaluation sentences are scored. Beside both, as many random neurons of the same sites.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from neurodial.control.addresses import Site
 from neurodial.control.controls import parse_controls
@@ -30,6 +26,10 @@ from neurodial.interpret.methods.causal.ablation import Ablation
 from neurodial.interpret.methods.causal.knowledge_attribution import KnowledgeAttribution, fact_effects
 from neurodial.interpret.tasks.interventions import Unit
 from neurodial.interpret.tasks.tasks import Batch, next_tokens
+from tests.documentation.control_tables import agreement as agreement_table
+from tests.documentation.control_tables import facts
+from tests.documentation.filling import keep
+from tests.experiments.common import Data, Model, Out
 from tests.experiments.demo_lm.corpus import Corpus
 from tests.experiments.demo_lm.evaluate import agreement_scores, ending_scores, perplexity
 from tests.experiments.demo_lm.facts import Fact, FactBook
@@ -210,28 +210,17 @@ def _mean(values: Sequence[float]) -> dict[str, Any]:
 
 
 def main(
-    data: Path = typer.Option(..., exists=True, file_okay=False, help="folder with lm_english.txt.gz and pararel_*"),
-    model: Path = typer.Option(DEMO_LM, exists=True, file_okay=False, help="checkpoint folder"),
-    out: Path | None = typer.Option(None, help="receives the figures as JSON"),
+    data: Data,
+    model: Model = DEMO_LM,
+    out: Out | None = None,
     seed: int = typer.Option(RECIPE.seed, help="the training's, which decides what is held out"),
 ) -> None:
     """Suppresses, enhances and ablates neurons of the demo language model."""
     loaded, corpus = load_model(model), Corpus.read(data, seed)
     results = {"knowledge": knowledge(loaded, corpus.book), "agreement": agreement(loaded, corpus)}
     if out is not None:
-        out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    facts = Table("probability of the answer", "suppressed", "enhanced")
-    for name, found in results["knowledge"]["relative_change"].items():
-        facts.add_row(name, *(f"{v['mean']:+.1%} {v['mean_95']}" for v in found.values()))
-    verbs = Table("ablated", "agreement, top", "random", "perplexity, top", "random")
-    verbs.add_row("0", *(str(results["agreement"]["unchanged"][n]) for n in ("all",)), "", "", "")
-    for row in results["agreement"]["ablated"]:
-        top, chance = row["top"], row["random"]
-        cells = (top["all"], chance["all"]["mean"], top["perplexity"], chance["perplexity"]["mean"])
-        verbs.add_row(str(row["neurons"]), *map(str, cells))
-    console = Console()
-    console.print(facts)
-    console.print(verbs)
+        keep(results, out)
+    print(*facts(results), "", *agreement_table(results), sep="\n")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import typer
 from torch.nn import functional
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from tests.experiments.common import Data
 from tests.experiments.demo_en_es.training_loop import Recipe, TimedTraining, batches_by_length
 from tests.experiments.demo_lm.corpus import Corpus, Round
 from tests.experiments.demo_lm.tokenizer import train_bpe
@@ -96,7 +97,7 @@ def tokenizer_of(folder: Path, corpus: Corpus, seed: int, size: Round) -> PreTra
 
 
 def main(
-    data: Path = typer.Option(..., exists=True, file_okay=False, help="folder with lm_english.txt.gz and pararel_*"),
+    data: Data,
     out: Path = typer.Option(Path("deploy/demo/lm"), help="receives the checkpoint"),
     work: Path = typer.Option(Path("build/train-lm"), help="keeps the resumable state"),
     minutes: float = typer.Option(RECIPE.minutes, min=0.01, help="training time"),

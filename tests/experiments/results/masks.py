@@ -4,11 +4,10 @@ Each mask switches off the FFN neurons that training sentences of one kind need 
 sentences of every kind, and a random one of the same size.
 """
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,10 +16,11 @@ from neurodial.control.models.loading import LoadedModel, load_model
 from neurodial.deploy.demo import DEMO_CALIBRATION, DEMO_MODEL
 from neurodial.interpret.common.versions import package_versions
 from neurodial.interpret.corpora.corpus import Corpus
-from neurodial.interpret.corpora.readers import open_corpus
 from neurodial.interpret.studies.pruning.masking import measured
 from neurodial.interpret.studies.pruning.quality import TranslationQuality
 from neurodial.interpret.studies.pruning.sweep import Way, rank_units
+from tests.documentation.filling import keep
+from tests.experiments.common import CalibrationFile, Data, Model, Out, parallel
 
 BY, ENCODER = "log-odds+activation", 0.75
 FOOD = re.compile(
@@ -32,7 +32,6 @@ KINDS: dict[str, Callable[[str], bool]] = {
     "questions": lambda text: text.rstrip().endswith("?"),
     "food": lambda text: FOOD.search(text) is not None,
 }
-MAX_NEW_TOKENS = 48
 
 
 def of_kind(corpus: Corpus, kind: str, count: int) -> Corpus:
@@ -47,11 +46,19 @@ def is_of_kind(text: str, kind: str) -> bool:
 
 
 def run(
-    loaded: LoadedModel, train: Corpus, test: Corpus, calibration: Calibration, keep: float, *, scoring: int, count: int
+    loaded: LoadedModel,
+    train: Corpus,
+    test: Corpus,
+    calibration: Calibration,
+    keep: float,
+    *,
+    scoring: int,
+    count: int,
+    max_new_tokens: int = 48,
 ) -> dict[str, Any]:
     """BLEU and chrF of every mask on every kind of text."""
     texts = {kind: of_kind(test, kind, count) for kind in (*KINDS, "other")}
-    qualities = {kind: TranslationQuality.of(text, MAX_NEW_TOKENS) for kind, text in texts.items()}
+    qualities = {kind: TranslationQuality.of(text, max_new_tokens) for kind, text in texts.items()}
     sources = {kind: of_kind(train, kind, scoring) for kind in KINDS} | {"every kind": train.drawn(scoring)}
     masks: dict[str, Any] = {}
     for name in (*sources, "random"):
@@ -70,24 +77,19 @@ def run(
 
 
 def main(
-    data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder"),
-    model: Path = typer.Option(DEMO_MODEL, help="checkpoint"),
-    calibration: Path = typer.Option(DEMO_CALIBRATION, help="its calibration"),
-    keep: float = typer.Option(0.4, help="share of the FFN neurons that stays on"),
-    split: str = typer.Option("test", help="test, or valid while settings are being chosen"),
-    scoring: int = typer.Option(500, help="training sentences for each ranking"),
-    sentences: int = typer.Option(250, help="of each kind for BLEU"),
-    out: Path = typer.Option(Path("build/masks/masks.json"), help="receives the figures"),
+    data: Data,
+    model: Model = DEMO_MODEL,
+    calibration: CalibrationFile = DEMO_CALIBRATION,
+    share: Annotated[float, typer.Option("--keep", help="share of the FFN neurons that stays on")] = 0.4,
+    split: Annotated[str, typer.Option(help="test, or valid while settings are being chosen")] = "test",
+    scoring: Annotated[int, typer.Option(help="training sentences for each ranking")] = 500,
+    sentences: Annotated[int, typer.Option(help="of each kind for BLEU")] = 250,
+    out: Out = Path("build/masks/masks.json"),
 ) -> None:
     """Measures masks for questions and for sentences about food."""
-
-    def corpus(name: str) -> Corpus:
-        return open_corpus(f"parallel:{data}/tatoeba_en_es.{name}.tsv.gz?source=en&target=es")
-
     loaded, held_at = load_model(model), Calibration.load(calibration)
-    results = run(loaded, corpus("train"), corpus(split), held_at, keep, scoring=scoring, count=sentences)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    train, test = parallel(data, "train"), parallel(data, split)
+    keep(run(loaded, train, test, held_at, share, scoring=scoring, count=sentences), out)
     typer.echo(f"written to {out}")
 
 

@@ -4,16 +4,14 @@ Every model of the sweep is really cut. Ways are compared on the validation file
 best way that each ranking has there.
 """
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from neurodial.control.artifacts.calibration import Calibration
 from neurodial.control.models.loading import LoadedModel, load_model
@@ -21,13 +19,14 @@ from neurodial.control.surgery.pruning.support import Fill, Mode
 from neurodial.deploy.demo import DEMO_CALIBRATION, DEMO_MODEL
 from neurodial.interpret.common.versions import package_versions
 from neurodial.interpret.corpora.corpus import Corpus
-from neurodial.interpret.corpora.readers import open_corpus
 from neurodial.interpret.rankings.salience import Scores, combine
 from neurodial.interpret.reports.pictures import png
 from neurodial.interpret.studies.pruning.quality import TranslationQuality
 from neurodial.interpret.studies.pruning.report import Curve, quality_plot
 from neurodial.interpret.studies.pruning.speed import measure_speed
 from neurodial.interpret.studies.pruning.sweep import Way, left_of, prune_to, rank_units
+from tests.documentation.filling import keep
+from tests.experiments.common import CalibrationFile, Data, Model, Out, parallel
 
 KEEPS = (0.8, 0.6, 0.5, 0.4)
 HEADLINE = 0.6  # 40 % of the FFN neurons removed
@@ -43,10 +42,15 @@ class Sweep:
     """Prunes the demo model in many ways and measures each."""
 
     def __init__(
-        self, loaded: LoadedModel, corpora: dict[str, Corpus], calibration: Calibration, say: Callable[[str], None]
+        self,
+        loaded: LoadedModel,
+        corpora: dict[str, Corpus],
+        calibration: Calibration,
+        say: Callable[[str], None],
+        max_new_tokens: int,
     ) -> None:
         self.loaded, self.scoring, self.calibration, self.say = loaded, corpora["scores"], calibration, say
-        self.quality = {split: TranslationQuality.of(corpora[split], MAX_NEW_TOKENS) for split in ("dev", "test")}
+        self.quality = {split: TranslationQuality.of(corpora[split], max_new_tokens) for split in ("dev", "test")}
         self._scores: dict[tuple[str, str, int], Scores] = {}
         self._measured: dict[tuple[Way, float, str], Results] = {}
 
@@ -86,6 +90,7 @@ def run(
     keeps: tuple[float, ...] = KEEPS,
     seeds: range = SEEDS,
     rounds: int = 40,
+    max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Results:
     """Chooses each ranking's way on `dev`, draws its curve there, and measures the headline once on `test`.
 
@@ -97,8 +102,9 @@ def run(
         keeps: shares of the FFN neurons, the headline's among them.
         seeds: of random pruning.
         rounds: of the measurement of speed.
+        max_new_tokens: of a translation.
     """
-    sweep = Sweep(loaded, corpora, calibration, say)
+    sweep = Sweep(loaded, corpora, calibration, say, max_new_tokens)
     choices = {by: [sweep.measure(way, HEADLINE, "dev") for way in _ways(by)] for by in (*RANKINGS, "random")}
     best = {by: max(tried, key=lambda r: float(r["bleu"])) for by, tried in choices.items()}
     chosen = {
@@ -161,35 +167,24 @@ def curves_of(results: Results) -> list[Curve]:
 
 
 def main(
-    data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder"),
-    model: Path = typer.Option(DEMO_MODEL, help="checkpoint"),
-    calibration: Path = typer.Option(DEMO_CALIBRATION, help="its calibration"),
-    scoring: int = typer.Option(500, help="training sentences for the scores"),
-    sentences: int = typer.Option(250, help="sentences of the validation file, and twice as many of the test file"),
-    out: Path = typer.Option(
-        Path("build/prune-sweep/pruning.json"), help="receives the figures; a plot goes beside it"
-    ),
+    data: Data,
+    model: Model = DEMO_MODEL,
+    calibration: CalibrationFile = DEMO_CALIBRATION,
+    scoring: Annotated[int, typer.Option(help="training sentences for the scores")] = 500,
+    sentences: Annotated[int, typer.Option(help="of the validation file, and twice as many of the test file")] = 250,
+    out: Out = Path("build/prune-sweep/pruning.json"),
 ) -> None:
-    """Sweeps keep ratios of the demo's FFN neurons for several rankings."""
-    console = Console(width=140, highlight=False)
-
-    def corpus(split: str, count: int) -> Corpus:
-        return open_corpus(f"parallel:{data}/tatoeba_en_es.{split}.tsv.gz?source=en&target=es").drawn(count)
-
-    corpora = {
-        "scores": corpus("train", scoring),
-        "dev": corpus("valid", sentences),
-        "test": corpus("test", 2 * sentences),
-    }
+    """Sweeps keep ratios of the demo's FFN neurons for several rankings; a picture goes beside the figures."""
+    sizes = {"scores": ("train", scoring), "dev": ("valid", sentences), "test": ("test", 2 * sentences)}
+    corpora = {name: parallel(data, split).drawn(count) for name, (split, count) in sizes.items()}
     results = run(load_model(model), corpora, Calibration.load(calibration), lambda line: typer.echo(line, err=True))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    keep(results, out)
     quality = {"name": "bleu", "higher_is_better": True}
     title = "Demo model, FFN neurons removed: BLEU on validation sentences"
     plot = quality_plot(curves_of(results), results["original"]["dev"]["bleu"], quality, title)
     png(plot, out.with_suffix(".png"))
-    console.print(results["losses_test"])
-    console.print(f"written to {out}")
+    typer.echo(results["losses_test"])
+    typer.echo(f"written to {out}")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,11 @@ Ranking, split and settings were chosen on validation sentences; the test file i
 at the end. Training sees English sentences of the train file alone: the original writes their translations.
 """
 
-import json
 import shutil
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,17 +19,19 @@ from neurodial.control.surgery.saving import new_folder
 from neurodial.deploy.cli.change.prune import REPORT_FOLDER, write_outcome
 from neurodial.deploy.demo import DEMO_CALIBRATION, DEMO_HALF, DEMO_MODEL, DEMO_SETS
 from neurodial.interpret.corpora.corpus import Corpus
-from neurodial.interpret.corpora.readers import open_corpus
 from neurodial.interpret.studies.pruning.job import Job, run_job
 from neurodial.interpret.studies.pruning.recovery import SETTINGS, Recovery
 from neurodial.interpret.studies.pruning.report import write_report
 from neurodial.interpret.studies.pruning.sweep import Way
+from tests.documentation.filling import keep
+from tests.experiments.common import CalibrationFile, Data, Model, Work, parallel
 from tests.experiments.demo_en_es.evaluate import Evaluation, load_suite
 from tests.experiments.demo_en_es.scoring import load_scorer
 
 WAY = Way("log-odds+activation", encoder=0.75)
 KEEP = 0.5
 CPU_MINUTES = 20.0  # ten minutes on two cores
+FIGURES = Path("build/recover/recovery.json")
 TRAINING = replace(SETTINGS, clock="cpu", precision="bfloat16", learning_rate=5e-4)
 CARD = """---
 language: [en, es]
@@ -93,26 +94,23 @@ def card(report: dict[str, Any]) -> str:
 
 
 def main(
-    data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder; the scorer lies beside it"),
-    model: Path = typer.Option(DEMO_MODEL, help="checkpoint"),
-    calibration: Path = typer.Option(DEMO_CALIBRATION, help="its calibration"),
-    minutes: float = typer.Option(CPU_MINUTES, help="of training, processor time of all threads together"),
-    texts: int = typer.Option(50_000, help="training sentences that the original translates"),
-    beams: int = typer.Option(1, help="of those translations"),
-    rate: float = typer.Option(TRAINING.learning_rate, help="peak learning rate"),
-    split: str = typer.Option("test", help="test, or valid while settings are being chosen"),
-    scoring: int = typer.Option(500, help="training sentences for the scores"),
-    sentences: int = typer.Option(500, help="for BLEU"),
-    tense_sentences: int = typer.Option(150, help="of each tense, beside the minimal pairs"),
-    work: Path = typer.Option(Path("build/recover/work"), help="translations and checkpoints, to go on from"),
-    out: Path = typer.Option(DEMO_HALF, help="receives the checkpoint"),
-    figures: Path = typer.Option(Path("build/recover/recovery.json"), help="receives the figures; a page beside it"),
+    data: Data,
+    model: Model = DEMO_MODEL,
+    calibration: CalibrationFile = DEMO_CALIBRATION,
+    minutes: Annotated[float, typer.Option(help="of training, processor time of all threads")] = CPU_MINUTES,
+    texts: Annotated[int, typer.Option(help="training sentences that the original translates")] = 50_000,
+    beams: Annotated[int, typer.Option(help="of those translations")] = 1,
+    rate: Annotated[float, typer.Option(help="peak learning rate")] = TRAINING.learning_rate,
+    split: Annotated[str, typer.Option(help="test, or valid while settings are being chosen")] = "test",
+    scoring: Annotated[int, typer.Option(help="training sentences for the scores")] = 500,
+    sentences: Annotated[int, typer.Option(help="for BLEU")] = 500,
+    tense_sentences: Annotated[int, typer.Option(help="of each tense, beside the minimal pairs")] = 150,
+    work: Work = Path("build/recover/work"),
+    out: Annotated[Path, typer.Option(help="receives the checkpoint")] = DEMO_HALF,
+    figures: Annotated[Path, typer.Option(help="receives the figures; a page beside it")] = FIGURES,
 ) -> None:
     """Removes half of the demo's FFN neurons, trains the rest back, and measures BLEU and tense control on both."""
-
-    @cache
-    def opened(name: str) -> Corpus:
-        return open_corpus(f"parallel:{data}/tatoeba_en_es.{name}.tsv.gz?source=en&target=es")
+    opened = cache(partial(parallel, data))
 
     def corpus(name: str, count: int) -> Corpus:
         return opened(name).drawn(count)
@@ -134,9 +132,8 @@ def main(
         for name, found in (("original", loaded), ("recovered", half))
     }
     (out / "README.md").write_text(card(outcome.report), encoding="utf-8")
-    figures.parent.mkdir(parents=True, exist_ok=True)
+    keep(outcome.report, figures)
     write_report(figures.parent, outcome.report)
-    figures.write_text(json.dumps(outcome.report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     typer.echo(f"written to {out} and {figures.parent}")
 
 

@@ -1,14 +1,12 @@
 import json
 from pathlib import Path
-
-import pytest
+from typing import Any
 
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.calibration import calibrate_model
 from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 from neurodial.interpret.reports.pictures import png
 from neurodial.interpret.studies.pruning.report import quality_plot
-from tests.experiments.results import prune_sweep
 from tests.experiments.results.prune_sweep import RANKINGS, curves_of, losses, run
 
 TEXTS = ("She opens the door.", "The tall boy likes the book.", "He saw the house.", "He closed the door.")
@@ -18,14 +16,12 @@ def corpus(name: str) -> Corpus:
     return Corpus.of(name, [Example(i, Sentence.of(t), target=Sentence.of(t)) for i, t in enumerate(TEXTS)])
 
 
-def test_the_sweep_compares_every_ranking_with_random_pruning(
-    tiny_marian: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(prune_sweep, "MAX_NEW_TOKENS", 4)
+def test_the_sweep_compares_every_ranking_with_random_pruning(tiny_marian: LoadedModel, tmp_path: Path) -> None:
     corpora = {name: corpus(name) for name in ("scores", "dev", "test")}
     said: list[str] = []
     calibration = calibrate_model(tiny_marian, corpora["scores"])
-    results = run(tiny_marian, corpora, calibration, said.append, keeps=(0.6,), seeds=range(2), rounds=1)
+    short: dict[str, Any] = {"keeps": (0.6,), "seeds": range(2), "rounds": 1, "max_new_tokens": 4}
+    results = run(tiny_marian, corpora, calibration, said.append, **short)
     assert set(results["test"]) == {*RANKINGS, "random"}
     assert len(results["test"]["random"]) == 2
     assert [p["keep"] for p in results["curves_dev"]["random"]] == [0.6, 0.6]

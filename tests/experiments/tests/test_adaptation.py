@@ -1,4 +1,4 @@
-"""The script that adapts the demo model: its parts run on a tiny model, go on where they were, and become a page."""
+"""The script that adapts the demo model: its parts run on a tiny model, go on where they were, and fill the tables."""
 
 from dataclasses import replace
 from itertools import product
@@ -11,12 +11,11 @@ from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.models.loading import LoadedModel, load_model
 from neurodial.interpret.corpora.readers import open_corpus
 from neurodial.interpret.discovery.discover import Discovery, discover
-from tests.experiments.results import adapt_results
-from tests.experiments.results.adapt_page import write_page
-from tests.experiments.results.adapt_results import PARTS, Data, Steps, chosen, run
+from tests.documentation.model_tables import ADAPTATION
+from tests.experiments.common import Steps
+from tests.experiments.results.adaptation import CANDIDATES, MANNER, PARTS, SIZES, DemoTexts, Plan, chosen, run
 
 SHORT: dict[str, Any] = {"steps": 1, "evaluations": 1, "batch_tokens": 512, "precision": "float32"}
-SIZES = dict.fromkeys(adapt_results.SIZES, 4)
 
 
 class Scorer:
@@ -60,37 +59,24 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_every_part_is_made_once_and_becomes_a_page(
-    loaded_demo: tuple[LoadedModel, NeuronSet], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_every_part_is_made_once_and_fills_the_tables(
+    loaded_demo: tuple[LoadedModel, NeuronSet], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manner = adapt_results.MANNER
-    training = replace(manner.training, **SHORT)
-    monkeypatch.setattr(adapt_results, "TRAINING", training)
-    monkeypatch.setattr(adapt_results, "CV_STEPS", 1)
-    one_a_way = tuple({way: (way, settings) for way, settings in adapt_results.CANDIDATES}.values())
-    monkeypatch.setattr(adapt_results, "CANDIDATES", one_a_way)
-    monkeypatch.setattr(adapt_results, "SEEDS", (0,))
-    short = replace(manner, training=training, distilling=replace(manner.distilling, **SHORT))
-    monkeypatch.setattr(adapt_results, "MANNER", short)
-    monkeypatch.setattr(adapt_results, "load_scorer", lambda folder: Scorer())
+    training, distilling = (replace(settings, **SHORT) for settings in (MANNER.training, MANNER.distilling))
+    one_a_way = tuple({way: (way, settings) for way, settings in CANDIDATES}.values())
+    plan = Plan(replace(MANNER, training=training, distilling=distilling), one_a_way, cv_steps=1, seeds=(0,))
     loaded, found = loaded_demo
     parts = [part for part in PARTS if part != "questions"]  # which are made as the news are
-    first = run(loaded, found, Data(data, SIZES), Steps(tmp_path / "work"), parts)
+    texts = DemoTexts(data, dict.fromkeys(SIZES, 4), Scorer())
+    first = run(loaded, found, texts, Steps(tmp_path / "work"), parts, plan=plan)
     assert set(first) == set(parts)
     assert not [path for path in (tmp_path / "work").glob("work-*") if path.name != "work-cv"]
-
-    def not_again(*args: Any, **options: Any) -> None:
-        raise AssertionError("a step was made twice")
-
-    monkeypatch.setattr(adapt_results, "Adapter", not_again)
-    monkeypatch.setattr(adapt_results, "run_job", not_again)
-    again = run(loaded, found, Data(data, SIZES), Steps(tmp_path / "work"), parts)
-    assert again == first
-    write_page(first | {"questions": first["news"]}, tmp_path / "page.md")
-    page = (tmp_path / "page.md").read_text()
-    assert page.count("\n## ") == 6
-    assert "| as many random neurons held | " in page
-    assert sorted(p.name for p in tmp_path.glob("*.png")) == ["adaptation-news.png", "adaptation-questions.png"]
+    assert "tense 3" in capsys.readouterr().err
+    assert run(loaded, found, texts, Steps(tmp_path / "work"), parts, plan=plan) == first
+    assert "tense 3" not in capsys.readouterr().err, "nothing is made twice"
+    tables = {name: list(block(first | {"questions": first["news"]})) for name, block in ADAPTATION.items()}
+    assert any(line.startswith("| as many random neurons held | ") for line in tables["protected"])
+    assert all(len(lines) > 2 for lines in tables.values())
 
 
 @pytest.fixture

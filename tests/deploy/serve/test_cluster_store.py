@@ -1,8 +1,12 @@
-"""The store and the keys of a cluster with two ingresses and two engines, over the replacement of all of them."""
+"""The store and the keys of two ingresses and two engines, over the replacement of all of them; and the cluster's end.
+
+No test after these can use it.
+"""
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,17 @@ from typer.testing import CliRunner, Result
 
 from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.deploy.cli.main import app
-from tests.deploy.serve.asking import wait_until
+from tests.deploy.serve.asking import (
+    ENGINE,
+    authorization,
+    complete,
+    envelope,
+    health,
+    read_stream,
+    reversed_words,
+    wait_until,
+    words,
+)
 from tests.deploy.serve.serving import Server
 from tests.service.engine.fake import FAKE_FINGERPRINT
 from tests.service.sets.sets import set_file
@@ -21,6 +35,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 ADMIN, WEBSITE = "admin-key-0123456789", "website-key-0123456789"
 KEYS = [{"name": "anna", "key": ADMIN, "admin": True}, {"name": "website", "key": WEBSITE, "sets": ["tense"]}]
+TEXT, PAST = "She opens the door.", [{"set": "tense", "to": "past"}]
 SEEN_WITHIN_S = 30.0  # a replica looks once a second; the rest is for a busy machine
 
 
@@ -37,16 +52,9 @@ def publish(server: Server, file: Path, key: str = ADMIN) -> Result:
     return CliRunner().invoke(app, ["publish", str(file), "--url", server.url, "--json"], env=environment)
 
 
-def complete(server: Server, key: str = WEBSITE, **fields: Any) -> httpx.Response:
-    """A completion on a connection of its own, so that any ingress may get it."""
-    body = {"model": "en-es", "prompt": "She opens the door.", "controls": [{"set": "tense", "to": "past"}]} | fields
-    headers = {"Authorization": f"Bearer {key}"}
-    return httpx.post(f"{server.url}/v1/completions", json=body, headers=headers, timeout=120)
-
-
 def digests(server: Server, num_requests: int = 12) -> set[str]:
     """What `tense` stands for, asked many times."""
-    answers = [complete(server) for _ in range(num_requests)]
+    answers = [complete(server, TEXT, controls=PAST) for _ in range(num_requests)]
     assert [answer.status_code for answer in answers] == [200] * num_requests, answers[0].text
     return {answer.json()["choices"][0]["applied"]["controls"][0]["digest"] for answer in answers}
 
@@ -58,45 +66,52 @@ def wait_for(condition: Callable[[], bool]) -> None:
         assert time.monotonic() < deadline
 
 
-@pytest.fixture
-def server(fake_cluster: Server, tmp_path: Path) -> Iterator[Server]:
-    """Another application on the cluster, of two ingresses and two engines; then the one that was there again."""
-    keys, before = tmp_path / "keys.yaml", fake_cluster.config.read_text()
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For the keys and the sets."""
+    return tmp_path_factory.mktemp("publishing")
+
+
+@pytest.fixture(scope="module")
+def server(fake_cluster: Server, folder: Path) -> Server:
+    """Another application on the cluster, of two ingresses and two engines; the cluster ends with it."""
+    keys = folder / "keys.yaml"
     keys.write_text(json.dumps(KEYS))
     keys.chmod(0o600)
-    model = {"id": "en-es", "path": str(tmp_path), "sets": {"tense": str(made(tmp_path, 0))}, "replicas": 2}
-    config: dict[str, Any] = {"models": [model | {"num_cpus": 0.1}], "ingress": {"replicas": 2}}
-    config |= {"store": str(tmp_path / "store"), "auth": {"keys_file": str(keys)}, "graceful_shutdown_s": 2}
-    fake_cluster.redeploy(json.dumps(config | {"port": fake_cluster.port}))
-    yield fake_cluster
-    fake_cluster.redeploy(before)
+    model = {"id": "fake", "path": str(folder), "sets": {"tense": str(made(folder, 0))}, "replicas": 2, "num_cpus": 0.1}
+    config: dict[str, Any] = {"models": [model], "ingress": {"replicas": 2}, "graceful_shutdown_s": 10}
+    config |= {"store": str(folder / "store"), "auth": {"keys_file": str(keys)}, "port": fake_cluster.port}
+    fake_cluster.redeploy(json.dumps(config | {"limits": {"max_tokens": 2000, "default_max_tokens": 2000}}))
+    fake_cluster.key = WEBSITE
+    return fake_cluster
 
 
-def test_publish_reaches_every_replica_and_survives_their_replacement(server: Server, tmp_path: Path) -> None:
+def test_publish_reaches_every_replica_and_survives_their_replacement(server: Server, folder: Path) -> None:
     """Of two ingresses and two engines, all of which are exchanged at the end."""
-    configured_file = tmp_path / "tense0.safetensors"
+    configured_file = folder / "tense0.safetensors"
     configured = NeuronSet.load(configured_file).digest
     assert httpx.get(f"{server.url}/health", timeout=60).status_code == 200
     assert httpx.get(f"{server.url}/v1/models", timeout=60).status_code == 401
-    assert complete(server, controls=[{"set": "mood"}]).status_code == 403
+    assert complete(server, TEXT, controls=[{"set": "mood"}]).status_code == 403
     assert digests(server) == {configured}
-    published = json.loads(publish(server, made(tmp_path, 1)).stdout)
+    published = json.loads(publish(server, made(folder, 1)).stdout)
     assert (published["name"], published["history"]) == ("tense", [configured])
     wait_for(lambda: digests(server) == {published["digest"]})
-    foreign = made(tmp_path, 2, "sha256:" + "0" * 64)
+    foreign = made(folder, 2, "sha256:" + "0" * 64)
     for file, key, said in ((foreign, ADMIN, "made for"), (configured_file, WEBSITE, "may not change")):
         refused = publish(server, file, key)
         assert (refused.exit_code, refused.stdout) == (2, "")
         assert said in refused.stderr.splitlines()[0]
     assert digests(server) == {published["digest"]}
-    old = complete(server, controls=[{"set": f"tense@{configured[:20]}", "to": "past"}]).json()["choices"][0]
+    by_digest = [{"set": f"tense@{configured[:20]}", "to": "past"}]
+    old = complete(server, TEXT, controls=by_digest).json()["choices"][0]
     assert old["applied"]["controls"][0]["digest"] == configured
 
-    before = {*server.replicas("engine-en-es"), *server.replicas("ingress")}
+    before = {*server.replicas(ENGINE), *server.replicas("ingress")}
     server.redeploy(json.dumps(json.loads(server.config.read_text()) | {"stuck_after_s": 60}))
-    wait_until(lambda: not before & {*server.replicas("engine-en-es"), *server.replicas("ingress")})
+    wait_until(lambda: not before & {*server.replicas(ENGINE), *server.replicas("ingress")})
     assert digests(server) == {published["digest"]}
-    headers = {"Authorization": f"Bearer {ADMIN}"}
+    headers = authorization(ADMIN)
     back = httpx.post(f"{server.url}/v1/controls/tense/rollback", headers=headers, timeout=60)
     assert back.json()["digest"] == configured
     wait_for(lambda: digests(server) == {configured})
@@ -109,3 +124,20 @@ def test_publish_reaches_every_replica_and_survives_their_replacement(server: Se
     printed = server.output.read_text()
     assert ADMIN not in printed
     assert WEBSITE not in printed
+
+
+def test_stopping_lets_running_requests_end_and_refuses_new_ones(server: Server) -> None:
+    """Last of all: SIGTERM while a long request and a stream run; then no process is left."""
+    with ThreadPoolExecutor(4) as pool:
+        long, stream = pool.submit(complete, server, words(250)), pool.submit(read_stream, server, words(250))
+        wait_until(lambda: health(server)["engines"]["fake"]["num_running"] == 2)
+        stopping = pool.submit(server.terminate)
+        while (refused := complete(server, "hello")).status_code == 200:
+            time.sleep(0.1)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
+        assert "shutting down" in envelope(refused)["message"]
+        assert long.result().json()["choices"][0]["text"] == reversed_words(words(250))
+        assert stream.result() == (reversed_words(words(250)), {})
+        stopping.result()
+    assert server.process.returncode == 0
+    wait_until(lambda: not server.relatives(), 30)

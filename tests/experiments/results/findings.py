@@ -1,20 +1,17 @@
 """What discovery finds in the demo model, and which of the survey's findings hold there: `make results DATA=…`.
 
 Tense, number, negation and part of speech, in encoder and decoder. Each step's figures are kept in the build folder and
-taken up again, so that a run that was interrupted goes on where it stopped. Writes the results page, its figures, and
-the numbers as JSON.
+taken up again, so that a run that was interrupted goes on where it stopped. Writes the numbers as JSON, the tables of
+docs/results/findings.md and its pictures; its sentences and verdicts are written by hand.
 """
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from neurodial.control.addresses import Site
 from neurodial.control.models.loading import LoadedModel, load_model
@@ -29,14 +26,15 @@ from neurodial.interpret.rankings.ranking_file import Ranking
 from neurodial.interpret.studies.evaluation.ground import Evaluation
 from neurodial.interpret.studies.evaluation.report import to_html
 from neurodial.interpret.studies.evaluation.suite import evaluate
+from tests.documentation.filling import PAGES, RESULTS, keep
+from tests.experiments import pictures
+from tests.experiments.common import Data, Model, Out, Steps, Work
 from tests.experiments.demo_en_es.corpora import read_tsv
 from tests.experiments.demo_en_es.paired import tense_corpus
-from tests.experiments.results.results_page import write_page
-from tests.experiments.results.results_probes import erased, layers, overlap, redundancy
-from tests.experiments.results.results_single import single_neurons
-from tests.experiments.results.results_tuned import TASK, fine_tuned
+from tests.experiments.results.fine_tuned import TASK, fine_tuned
+from tests.experiments.results.probes import erased, layers, overlap, redundancy
+from tests.experiments.results.single_neurons import single_neurons
 
-ROOT = Path(__file__).parents[3]
 CLASSES = ("NOUN", "VERB", "ADJ", "ADV", "PRON", "DET", "ADP", "AUX")
 UPOS = f"label=upos&labels={','.join(CLASSES)}"
 CONCEPTS = ("tense", "number", "negation", "part of speech")
@@ -103,21 +101,8 @@ class Run:
     def __init__(self, model: Path, data: Path, sizes: Sizes, folder: Path) -> None:
         self.model, self.data, self.sizes, self.folder = model, data, sizes, folder
         self.loaded, self.language_model = load_model(model), load_model(DEMO_LM)
-        self.console = Console(stderr=True)
-
-    def kept(self, name: str, make: Callable[[], Results]) -> Results:
-        """A step's figures, from the folder or made now."""
-        path = self.folder / f"{name}.json"
-        models = [self.loaded.fingerprint, self.language_model.fingerprint]
-        key = [*models, self.sizes.pairs, self.sizes.rows, self.sizes.examples]
-        if path.is_file() and (stored := json.loads(path.read_text(encoding="utf-8")))["key"] == key:
-            result: Results = stored["result"]
-            return result
-        self.console.print(f"[dim]{name}[/]")
-        made: Results = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"key": key, "result": made}) + "\n", encoding="utf-8")
-        return made
+        key = [self.loaded.fingerprint, self.language_model.fingerprint, sizes.pairs, sizes.rows, sizes.examples]
+        self.kept = Steps(folder, key)
 
     def concept(self, concept: str, stack: str) -> Results:
         """Layers, redundancy and the comparison of methods."""
@@ -125,13 +110,13 @@ class Run:
         decoder: Literal["reference", "own"] = "reference" if corpus.parallel else "own"
         name = f"{concept}-{stack}".replace(" ", "-")
         job = Discovery(concept, max_rows=self.sizes.rows, decoder=decoder)
-        found = self.kept(f"{name}-layers", lambda: self._layers(corpus, stack, job))
+        found: Results = self.kept(f"{name} layers", lambda: self._layers(corpus, stack, job))
         folder = self.folder / name
         suite = Evaluation(
             concept, sites=(COMPARED[stack],), sizes=CURVE, examples=self.sizes.examples, max_rows=self.sizes.rows,
             decoder=decoder,
         )  # fmt: skip
-        report = evaluate(self.loaded, corpus, suite, folder, say=lambda line: self.console.print(f"[dim]  {line}[/]"))
+        report = evaluate(self.loaded, corpus, suite, folder, say=partial(typer.echo, err=True))
         (folder / "report.html").write_text(to_html(report), encoding="utf-8")
         return found | {"methods": report}
 
@@ -195,7 +180,7 @@ def survey(data: Path, size: str, folder: Path, model: Path) -> Results:
         "erased": run.kept("erased", lambda: erased(loaded, tops["part of speech"], rows)),
         "sentences": len(rows),
         "relations": run.kept("relations", run.syntax),
-        "language_model": {c: run.kept(f"{c}-lm".replace(" ", "-"), partial(run.other_model, c)) for c in CONCEPTS},
+        "language_model": {c: run.kept(f"{c} lm", partial(run.other_model, c)) for c in CONCEPTS},
         "fine_tuned": run.kept("fine-tuned", run.tuned),
         "single": run.kept("single-neurons", run.single),
     }
@@ -216,21 +201,21 @@ def rounded(value: Any) -> Any:
 
 
 def main(
-    data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder"),
-    model: Path = typer.Option(DEMO_MODEL, help="checkpoint"),
-    size: str = typer.Option("full", help="small or full"),
-    folder: Path = typer.Option(Path("build/results"), help="keeps what is done, and each comparison as a page"),
-    page: Path = typer.Option(ROOT / "docs/results/findings.md", help="receives the page; its figures lie beside it"),
-    out: Path = typer.Option(ROOT / "tests" / "benchmarks" / "results" / "findings.json", help="receives the figures"),
+    data: Data,
+    model: Model = DEMO_MODEL,
+    size: Annotated[str, typer.Option(help="small or full")] = "full",
+    work: Work = Path("build/results"),
+    out: Out = RESULTS / "findings.json",
+    pictures_in: Annotated[Path, typer.Option("--pictures", help="receives the two pictures")] = PAGES,
 ) -> None:
-    """Measures what discovery finds in the demo model and writes the results page."""
+    """Measures what discovery finds in the demo model."""
     if size not in SIZES:
         raise typer.BadParameter(f"{size}: one of {', '.join(SIZES)}")
-    results = rounded(survey(data, size, folder, model))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_page(results, page)
-    print(f"written to {page} and {out}")
+    results = rounded(survey(data, size, work, model))
+    pictures.layers(results, pictures_in / "results-layers.png")
+    pictures.methods(results, pictures_in / "results-methods.png")
+    keep(results, out)
+    print(f"written to {out} and {pictures_in}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What four ways to adapt the demo model gain and forget: `make adapt-results DATA=…` writes its page of results.
+"""What four ways to adapt the demo model gain and forget: `make adapt-results DATA=…`.
 
 Three parts: news (settings by cross-validation on `valid`, `test` once at the end), questions of Tatoeba with the same
 settings, and text in the present tense alone, with and without the neurons of tense held. Every step's figures are kept
@@ -6,13 +6,12 @@ in the build folder and taken up again, so that a run that was interrupted goes 
 """
 
 import hashlib
-import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -26,20 +25,22 @@ from neurodial.interpret.activations.generation import generate_texts
 from neurodial.interpret.common.versions import package_versions
 from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 from neurodial.interpret.rankings.ranking_file import Ranking
+from neurodial.interpret.reports.pictures import png
 from neurodial.interpret.studies.adaptation.adapter import Adapter
 from neurodial.interpret.studies.adaptation.job import Job, run_job
 from neurodial.interpret.studies.adaptation.measuring import Measuring
+from neurodial.interpret.studies.adaptation.report import plot
 from neurodial.interpret.studies.adaptation.settings import STRATEGIES, AdaptationSettings, Protected, Strategy, Texts
 from neurodial.interpret.studies.pruning.quality import Perplexity
 from neurodial.interpret.studies.pruning.recovery import SETTINGS as DISTILLING
 from neurodial.interpret.training.settings import Settings
+from tests.documentation.filling import PAGES, RESULTS, keep
+from tests.experiments.common import Data, Out, Steps, Work
 from tests.experiments.demo_en_es.corpora import minimal_pairs, read_tsv
 from tests.experiments.demo_en_es.scoring import interval, load_scorer
-from tests.experiments.results.adapt_page import write_page
 
-ROOT = Path(__file__).parents[3]
 TRAINING = Settings(steps=30, evaluations=3, dropout=True, precision="bfloat16")
-CV_STEPS, FOLDS = 12, 2
+FOLDS = 2
 DEV_EVERY = 7  # one sentence in seven of the news to learn from is to choose by
 # Tried by cross-validation on the news; of each way the one that is best by `chosen` goes on.
 CANDIDATES: tuple[tuple[Strategy, dict[str, Any]], ...] = (
@@ -57,7 +58,6 @@ MANNER = AdaptationSettings(
 )
 PARTS = ("cv", "news", "questions", "tense")
 ROOM = "expanded"
-SEEDS = (0, 1, 2)
 SCALES = {"news": 1.0, "questions": 0.4}  # of the rates: the model has seen such questions, and learns less from them
 TENSE_RATE, TENSE_HOLD = 3e-4, 0.5
 SIZES = {"general": 1200, "general_dev": 150, "general_test": 300, "domain": 3000, "domain_dev": 150, "tense": 200}
@@ -65,22 +65,30 @@ Results = dict[str, Any]
 Row = Mapping[str, str]
 
 
-class Steps:
-    """Figures of steps that are done, one file each."""
+@dataclass(frozen=True)
+class Plan:
+    """How much is tried and trained.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Attributes:
+        manner: of every training, but for what a candidate says otherwise.
+        candidates: ways with their settings.
+        cv_steps: of a training of the cross-validation.
+        seeds: of the trainings that are reported.
+    """
 
-    def __call__(self, name: str, make: Callable[[], Any]) -> Any:
-        """A step's figures, made now if they are not there."""
-        file = self.folder / f"{name}.json"
-        if not file.is_file():
-            made = make()
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.with_suffix(".part").write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")
-            file.with_suffix(".part").replace(file)
-            typer.echo(f"{name}: done", err=True)
-        return json.loads(file.read_text(encoding="utf-8"))
+    manner: AdaptationSettings = MANNER
+    candidates: tuple[tuple[Strategy, dict[str, Any]], ...] = CANDIDATES
+    cv_steps: int = 12
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    def manner_of(
+        self, settings: Mapping[str, Any], pruned: LoadedModel | None = None, steps: int | None = None
+    ) -> AdaptationSettings:
+        """A candidate's manner."""
+        own = {name: value for name, value in settings.items() if name != "rate"}
+        training = replace(self.manner.training, steps=steps) if steps else self.manner.training
+        rates = dict.fromkeys(STRATEGIES, settings["rate"])
+        return replace(self.manner, training=training, rates=rates, pruned=pruned, **own)
 
 
 def corpus_of(name: str, rows: Iterable[Row], limit: int | None = None) -> Corpus:
@@ -90,11 +98,17 @@ def corpus_of(name: str, rows: Iterable[Row], limit: int | None = None) -> Corpu
     return Corpus.of(name, examples)
 
 
-class Data:
-    """The texts of all parts."""
+class DemoTexts:
+    """The texts of all parts, and who judges translations.
 
-    def __init__(self, data: Path, sizes: Mapping[str, int]) -> None:
-        self.folder, self.sizes = data, sizes
+    Args:
+        data: the data folder.
+        sizes: how many sentences of each kind are taken.
+        scorer: tells an output's tense.
+    """
+
+    def __init__(self, data: Path, sizes: Mapping[str, int], scorer: Any) -> None:
+        self.folder, self.sizes, self.scorer = data, sizes, scorer
         rows = {split: read_tsv(data / f"tatoeba_en_es.{split}.tsv.gz") for split in ("train", "valid", "test")}
         asked = {split: [r for r in found if r["en"].endswith("?")] for split, found in rows.items()}
         said = {split: [r for r in found if not r["en"].endswith("?")] for split, found in rows.items()}
@@ -127,22 +141,15 @@ class Data:
         return corpus_of(f"{tense} tense, {split}", kept, limit)
 
 
-def manner_of(
-    settings: Mapping[str, Any], pruned: LoadedModel | None = None, steps: int | None = None
-) -> AdaptationSettings:
-    """A candidate's settings."""
-    own = {name: value for name, value in settings.items() if name != "rate"}
-    training = replace(TRAINING, steps=steps) if steps else TRAINING
-    return replace(MANNER, training=training, rates=dict.fromkeys(STRATEGIES, settings["rate"]), pruned=pruned, **own)
-
-
-def cross_validation(loaded: LoadedModel, pruned: LoadedModel | None, data: Data, steps: Steps) -> list[Results]:
+def cross_validation(
+    loaded: LoadedModel, pruned: LoadedModel | None, data: DemoTexts, steps: Steps, plan: Plan
+) -> list[Results]:
     """Loss on held-out news, and on general text, of each candidate and fold, and how much better than before."""
     general = Perplexity.of(loaded, data.general_dev)
     work = steps.folder / "work-cv"
 
     def one(way: Strategy, settings: dict[str, Any], fold: int) -> Results:
-        manner = manner_of(settings, pruned, min(CV_STEPS, TRAINING.steps or CV_STEPS))
+        manner = plan.manner_of(settings, pruned, plan.cv_steps)
         adapter = Adapter(loaded, data.news_texts(fold), manner, work, steps.folder / ROOM)
         made = adapter.adapt(way)
         lost = general.measure(made.loaded)["loss"] - general.measure(loaded)["loss"]
@@ -150,8 +157,8 @@ def cross_validation(loaded: LoadedModel, pruned: LoadedModel | None, data: Data
         return {"way": way, "settings": settings, "fold": fold, "gain": gain, "forgetting": lost}
 
     return [
-        steps(f"cv-{number}-{way}-{fold}", partial(one, way, settings, fold))
-        for number, (way, settings) in enumerate(CANDIDATES)
+        steps(f"cv {number} {way} {fold}", partial(one, way, settings, fold))
+        for number, (way, settings) in enumerate(plan.candidates)
         for fold in range(FOLDS)
     ]
 
@@ -175,37 +182,36 @@ def chosen(tried: list[Results]) -> dict[Strategy, dict[str, Any]]:
 
 def adapted(
     loaded: LoadedModel, pruned: LoadedModel | None, part: str, texts: Texts, tests: tuple[Corpus, Corpus],
-    settings: Mapping[Strategy, Any], steps: Steps, sets: tuple[NeuronSet, ...],
+    settings: Mapping[Strategy, Any], steps: Steps, sets: tuple[NeuronSet, ...], plan: Plan,
 ) -> tuple[Results, dict[Strategy, LoadedModel]]:  # fmt: skip
     """One report of all ways, and their models of the first seed."""
     scale = SCALES[part]
     manner = replace(
-        MANNER,
+        plan.manner,
         pruned=pruned,
         rates={way: scale * settings[way]["rate"] for way in STRATEGIES},
         **{name: value for way in STRATEGIES for name, value in settings[way].items() if name != "rate"},
     )
-    job = Job(texts, *tests, manner, STRATEGIES, SEEDS, sets, steps.folder / f"work-{part}", steps.folder / ROOM)
+    job = Job(texts, *tests, manner, STRATEGIES, plan.seeds, sets, steps.folder / f"work-{part}", steps.folder / ROOM)
     outcome = run_job(loaded, job, lambda run: typer.echo(f"{part}: {run['way']} {run['seed']}", err=True))
     return outcome.report, outcome.made
 
 
-def tense_switching(loaded: LoadedModel, found: NeuronSet, data: Path, limit: int | None = None) -> Results:
+def tense_switching(loaded: LoadedModel, found: NeuronSet, data: DemoTexts) -> Results:
     """What the demo's tense set does on a model: share of minimal pairs that it switches, by tense."""
-    scorer, catalogue = load_scorer(data), SetCatalogue({"tense": found})
+    catalogue = SetCatalogue({"tense": found})
     shares: Results = {}
     for to, source in (("past", "present"), ("present", "past")):
-        texts = [getattr(pair, f"en_{source}") for pair in minimal_pairs(data, "test")][:limit]
+        texts = [getattr(pair, f"en_{source}") for pair in minimal_pairs(data.folder, "test")]
         compiled = compile_controls(loaded, [Control(set="tense", to=to)], catalogue, allow_changed_weights=True)
-        switched = [scorer.switched(output, to) for output in generate_texts(loaded, texts, compiled)]
+        switched = [data.scorer.switched(output, to) for output in generate_texts(loaded, texts, compiled)]
         shares[to] = {"switched": sum(switched) / len(switched), "switched_95": interval(switched)}
     return shares
 
 
-def protected(loaded: LoadedModel, data: Data, found: NeuronSet, steps: Steps) -> Results:
+def protected(loaded: LoadedModel, data: DemoTexts, found: NeuronSet, steps: Steps, plan: Plan) -> Results:
     """Training on the present tense alone: freely, and with neurons held; what becomes of both tenses."""
     size = data.sizes["tense"]
-    scorer = load_scorer(data.folder)
     quality = {tense: Measuring(loaded, data.tense(tense, "test", size)) for tense in ("present", "past")}
     present, dev = data.tense("present", "train", data.sizes["domain"]), data.tense("present", "valid", size)
     past = data.tense("past", "train", data.sizes["general"])
@@ -215,11 +221,11 @@ def protected(loaded: LoadedModel, data: Data, found: NeuronSet, steps: Steps) -
         figures: Results = {}
         for tense, measuring in quality.items():
             found = measuring.measure(model)
-            right = [scorer.tense(output) == tense for output in found.outputs]
+            right = [data.scorer.tense(output) == tense for output in found.outputs]
             figures[tense] = {"right": sum(right) / len(right), "right_95": interval(right)} | found.figures
         return figures
 
-    base = manner_of({"rate": TENSE_RATE})
+    base = plan.manner_of({"rate": TENSE_RATE})
     held = replace(base, train_shared=True)
     arms: dict[str, tuple[Strategy, AdaptationSettings]] = {
         "freely": ("full", base),
@@ -235,19 +241,20 @@ def protected(loaded: LoadedModel, data: Data, found: NeuronSet, steps: Steps) -
         shutil.rmtree(work, ignore_errors=True)
         return {"after": measured(made.loaded), "trained": made.trained, "settings": manner.document(way, 0)}
 
-    before = steps("tense-before", lambda: measured(loaded))
+    before = steps("tense before", lambda: measured(loaded))
     numbered = enumerate(arms)
-    return {"before": before, "arms": {name: steps(f"tense-{n}", partial(arm, name)) for n, name in numbered}}
+    return {"before": before, "arms": {name: steps(f"tense {n}", partial(arm, name)) for n, name in numbered}}
 
 
 def run(
     loaded: LoadedModel,
     found: NeuronSet,
-    data: Data,
+    data: DemoTexts,
     steps: Steps,
     parts: Iterable[str] = PARTS,
     *,
     pruned: LoadedModel | None = None,
+    plan: Plan = Plan(),
 ) -> Results:
     """All parts, or some of them.
 
@@ -258,10 +265,11 @@ def run(
         steps: what is done already.
         parts: of `PARTS`; what they need of the cross-validation is made first.
         pruned: the demo model's pruned and recovered variant, which is expanded; by default one is made.
+        plan: how much is tried and trained.
     """
     results: Results = {}
     if {"cv", "news", "questions"} & set(parts):
-        tried = cross_validation(loaded, pruned, data, steps)
+        tried = cross_validation(loaded, pruned, data, steps, plan)
         settings = chosen(tried)
         results["cv"] = {"tried": tried, "chosen": settings}
     jobs = {
@@ -271,39 +279,39 @@ def run(
     for part in (part for part in jobs if part in parts):
 
         def both(part: str = part) -> Results:
-            report, made = adapted(loaded, pruned, part, *jobs[part], settings, steps, (found,))
+            report, made = adapted(loaded, pruned, part, *jobs[part], settings, steps, (found,), plan)
             if part == "news":
-                report["tense"] = {way: tense_switching(model, found, data.folder) for way, model in made.items()}
-                report["tense"]["before"] = tense_switching(loaded, found, data.folder)
+                report["tense"] = {way: tense_switching(model, found, data) for way, model in made.items()}
+                report["tense"]["before"] = tense_switching(loaded, found, data)
             return report
 
         results[part] = steps(part, both)
         shutil.rmtree(steps.folder / f"work-{part}", ignore_errors=True)
     if "tense" in parts:
-        results["tense"] = protected(loaded, data, found, steps)
+        results["tense"] = protected(loaded, data, found, steps, plan)
     return results
 
 
 def main(
-    data: Path = typer.Option(..., exists=True, file_okay=False, help="the data folder"),
+    data: Data,
     part: list[str] = typer.Option(list(PARTS), help="cv, news, questions or tense; repeatable, to share the work"),
-    work: Path = typer.Option(Path("build/adapt-results"), help="keeps the figures of steps that are done"),
-    page: Path = typer.Option(ROOT / "docs" / "results" / "adaptation.md", help="receives the page"),
-    figures: Path = typer.Option(
-        ROOT / "tests" / "benchmarks" / "results" / "adaptation.json", help="receives the figures"
-    ),
+    work: Work = Path("build/adapt-results"),
+    out: Out = RESULTS / "adaptation.json",
+    pictures: Annotated[Path, typer.Option(help="receives the pictures")] = PAGES,
 ) -> None:
     """Adapts the demo model to news and to questions in four ways, and protects its tense."""
     found = NeuronSet.load(DEMO_SETS["tense"])
     half = load_model(DEMO_HALF)
-    results = run(load_model(DEMO_MODEL), found, Data(data, SIZES), Steps(work), part, pruned=half)
+    results = run(
+        load_model(DEMO_MODEL), found, DemoTexts(data, SIZES, load_scorer(data)), Steps(work), part, pruned=half
+    )
     if set(results) != set(PARTS):
-        typer.echo(f"{', '.join(results)}: done; the page is written when all parts are")
+        typer.echo(f"{', '.join(results)}: done; the figures are written when all parts are")
         return
-    document = results | {"versions": package_versions(("neurodial", "torch", "transformers", "peft", "numpy"))}
-    figures.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_page(document, page)
-    typer.echo(f"wrote {page} and {figures}")
+    for name in ("news", "questions"):
+        png(plot(results[name]), pictures / f"adaptation-{name}.png", (825, 495))
+    keep(results | {"versions": package_versions(("neurodial", "torch", "transformers", "peft", "numpy"))}, out)
+    typer.echo(f"wrote {out}")
 
 
 if __name__ == "__main__":
