@@ -177,7 +177,7 @@ def test_the_report_for_people(report: dict) -> None:
     assert all(len(row) == len(heads) for row in rows)
     html = to_html(report)
     assert html.count("<svg") == 4  # the curves
-    assert "<h2>Overlap of the top 4 (Jaccard)</h2>" in html
+    assert "<h2>Overlap of the top 5 (Jaccard)</h2>" in html
     assert "http" not in html.replace("http://www.w3.org/2000/svg", "")
     assert report["recommendation"]["method"] in summary(report)[-1]
 
