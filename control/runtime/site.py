@@ -52,7 +52,7 @@ class SlotBuffers:
 
 
 def updated(x: torch.Tensor, scale: torch.Tensor | None, shift: torch.Tensor) -> torch.Tensor:
-    """Scales, shifts (rows, tokens, width) values; `scale` (None where all are 1) and `shift` are (rows, 1, width)."""
+    """Values (rows, tokens, width) times scale, None where it is 1 everywhere, plus shift, both (rows, 1, width)."""
     return x + shift if scale is None else torch.addcmul(shift, x, scale)
 
 
