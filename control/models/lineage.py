@@ -82,11 +82,6 @@ class Lineage:
         """Whether layers or a whole stack were removed, so that no language-model head is left."""
         return any(step.get("kind") == "truncated" for step in self.steps)
 
-    @property
-    def has_adapters(self) -> bool:
-        """Whether adapters act beside the weights that are there."""
-        return bool(self.steps) and self.steps[-1].get("kind") == "adapters"
-
     def changed_since(self, ancestor: str) -> bool:
         """Whether weights that are left differ from those of one of the ancestors, given by its fingerprint."""
         later = self.steps[len(self.steps) - 1 - self.ancestors.index(ancestor) :]

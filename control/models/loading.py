@@ -129,7 +129,8 @@ class LoadedModel:
         Raises:
             FingerprintError: if it belongs to another model, or to an ancestor whose weights were changed since.
         """
-        has_new = bool(adapters_of(self.model)) and not (self.lineage and self.lineage.has_adapters)
+        last = self.lineage.steps[-1] if self.lineage else {}
+        has_new = bool(adapters_of(self.model)) and last.get("kind") != "adapters"
         if has_new and not allow_changed_weights:
             raise FingerprintError(f"{what}; adapters were added to it since", hint="load the model with its adapters")
         if self.fingerprint == fingerprint:

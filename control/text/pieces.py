@@ -36,11 +36,13 @@ class Encoded:
         ids: token ids, special tokens included.
         words: for each token the number of the word it is part of, or -1 (special tokens, pieces of no word).
         pieces: for each word the places of its tokens; a token shared by two words is listed under both.
+        unknown: words of which the vocabulary knows no piece.
     """
 
     ids: tuple[int, ...]
     words: tuple[int, ...]
     pieces: tuple[tuple[int, ...], ...]
+    unknown: frozenset[int] = frozenset()
 
 
 def encode(
@@ -74,8 +76,11 @@ def encode(
             or _sentencepiece_spans(tokenizer, sentence.text, pieces, special, unknown, target=target)
             or character_spans(sentence.text, pieces, special=special, unknown=unknown)
         )
-    words = _words_of(spans, sentence.words)
-    return Encoded(ids, tuple(words), _pieces_of(words, spans, sentence.words))
+    owners = _words_of(spans, sentence.words)
+    found = _pieces_of(owners, spans, sentence.words)
+    blind = {tokenizer.unk_token_id, *tokenizer.convert_tokens_to_ids(list(SPACE_MARKS))}
+    unknown = {number for number, places in enumerate(found) if blind.issuperset(ids[place] for place in places)}
+    return Encoded(ids, tuple(owners), found, frozenset(unknown) if tokenizer.unk_token_id in ids else frozenset())
 
 
 def _sentencepiece_spans(

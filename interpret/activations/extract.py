@@ -18,7 +18,7 @@ from neurodial.control.errors import BadInput
 from neurodial.control.models.capture import capture
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.text.batching import by_length, padded
-from neurodial.control.text.pieces import Encoded, encode
+from neurodial.control.text.pieces import NO_WORD, Encoded, encode
 from neurodial.control.text.pooling import Pooling, SentencePooling, WordPooling, sentence_places, word_places
 from neurodial.interpret.activations.blocks import Block, Level, labelled_rows
 from neurodial.interpret.corpora.corpus import Example, Sentence, label_differences
@@ -208,7 +208,8 @@ def _group(loaded: LoadedModel, stack: Stack, level: Level, batch: list[_Item], 
 def _places(tokens: Encoded, level: Level, plan: Extraction) -> Iterator[tuple[int, list[int]]]:
     """(word, token positions) of each row of a sentence."""
     if level == "piece":
-        yield from ((word, [place]) for place, word in enumerate(tokens.words))
+        for place, word in enumerate(tokens.words):  # an unknown token is that of any unknown word
+            yield NO_WORD if word in tokens.unknown else word, [place]
     elif level == "word":
         yield from word_places(tokens, plan.words)
     else:
