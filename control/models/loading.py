@@ -101,9 +101,8 @@ class LoadedModel:
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "LoadedModel":
         """Takes a model that is loaded already; the fingerprint is that of its checkpoint, if it came from one."""
-        of_peft: Any = getattr(model, "get_base_model", None)
-        if of_peft is not None:  # peft's wrapper: the model with its adapters is inside
-            model = of_peft()
+        inside: Any = getattr(model, "get_base_model", lambda: model)  # peft's wrapper holds the model with its adapters
+        model = inside()
         source = Path(model.name_or_path).absolute() if model.name_or_path else None
         name = source.name if source else type(model).__name__
         lineage = Lineage.load(source) if source else None

@@ -78,9 +78,11 @@ def encode(
         )
     owners = _words_of(spans, sentence.words)
     found = _pieces_of(owners, spans, sentence.words)
-    blind = {tokenizer.unk_token_id, *tokenizer.convert_tokens_to_ids(list(SPACE_MARKS))}
-    unknown = {number for number, places in enumerate(found) if blind.issuperset(ids[place] for place in places)}
-    return Encoded(ids, tuple(owners), found, frozenset(unknown) if tokenizer.unk_token_id in ids else frozenset())
+    if tokenizer.unk_token_id not in ids:
+        return Encoded(ids, tuple(owners), found)
+    blind = {tokenizer.unk_token_id, *map(tokenizer.convert_tokens_to_ids, SPACE_MARKS)}
+    unknown = (number for number, places in enumerate(found) if blind.issuperset(ids[place] for place in places))
+    return Encoded(ids, tuple(owners), found, frozenset(unknown))
 
 
 def _sentencepiece_spans(
