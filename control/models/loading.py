@@ -101,7 +101,7 @@ class LoadedModel:
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> "LoadedModel":
         """Takes a model that is loaded already; the fingerprint is that of its checkpoint, if it came from one."""
-        inside: Any = getattr(model, "get_base_model", lambda: model)  # peft's wrapper holds the model with its adapters
+        inside: Any = getattr(model, "get_base_model", lambda: model)  # what peft has wrapped
         model = inside()
         source = Path(model.name_or_path).absolute() if model.name_or_path else None
         name = source.name if source else type(model).__name__
