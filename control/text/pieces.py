@@ -81,8 +81,8 @@ def encode(
     if tokenizer.unk_token_id not in ids:
         return Encoded(ids, tuple(owners), found)
     blind = {tokenizer.unk_token_id, *map(tokenizer.convert_tokens_to_ids, SPACE_MARKS)}
-    unknown = (number for number, places in enumerate(found) if blind.issuperset(ids[place] for place in places))
-    return Encoded(ids, tuple(owners), found, frozenset(unknown))
+    unread = {number for number, places in enumerate(found) if blind.issuperset(ids[place] for place in places)}
+    return Encoded(ids, tuple(owners), found, frozenset(unread))
 
 
 def _sentencepiece_spans(
