@@ -13,7 +13,7 @@ import torch
 from transformers import Cache, EncoderDecoderCache
 from transformers.cache_utils import CacheLayerMixin
 
-from neurodial.service.engine.model.kv_store import KVStore, layers_of
+from neurodial.service.engine.model.kv_store import KVStore, LayerTensors, layers_of
 
 _SPARE_COLUMNS = 64
 
@@ -104,6 +104,14 @@ class KVCache(RowCache):
             self._view = self._cache_of(None)
         return self._view
 
+    def windows(self) -> tuple[LayerTensors, LayerTensors]:
+        """Keys and values that a pass over all rows reads: of their tokens, with a column for the new one, and sources.
+
+        Each (rows, heads, columns, size), of the cache's own memory; `view` must have made room.
+        """
+        own = self._tensors(self._own_store, slice(self._end - self.width, self._end + 1))
+        return own, self._tensors(self._source, slice(0, self.source_width)) if self._source else []
+
     def commit(self) -> None:
         """See `RowCache.commit`."""
         if self._has_view:
@@ -179,6 +187,10 @@ class KVCache(RowCache):
     def _layers(self, store: KVStore, rows: torch.Tensor | None, kind: "type[_SlotLayer]") -> list[Any]:
         pairs = zip(store.tensors[::2], store.tensors[1::2], strict=True)
         return [kind(self, keys, values, rows) for keys, values in pairs]
+
+    def _tensors(self, store: KVStore, columns: slice) -> LayerTensors:
+        found = [tensor[: self.num_rows, :, columns] for tensor in store.tensors]
+        return list(zip(found[::2], found[1::2], strict=True))
 
     @property
     def used(self) -> slice:
