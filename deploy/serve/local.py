@@ -27,7 +27,7 @@ _CLOSE_S = 2.0  # an engine that is stuck is not waited for
 _LOOK_EVERY_S = 0.05
 
 
-def check_local(config: Config) -> None:
+def check(config: Config) -> None:
     """Refuses what one process does not have.
 
     Raises:
@@ -57,7 +57,7 @@ def running(config: Config, *, said: Callable[[str], None] = logger.info) -> Ite
         ConfigError: for what one process does not have, or a port that is taken.
         NeurodialError: if no model can be loaded.
     """
-    check_local(config)
+    check(config)
     check_port(config.host, config.port)
     logs.set_up(config.logging)
     with TemporaryDirectory(prefix="neurodial-sets-", ignore_cleanup_errors=True) as folder:
