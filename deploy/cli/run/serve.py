@@ -1,13 +1,18 @@
 """`neurodial serve`: a server on this machine until Ctrl-C."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
 from neurodial.control.errors import ConfigError
 from neurodial.deploy.cli.output import say
+
+if TYPE_CHECKING:
+    from neurodial.deploy.configuration.config import Config
+    from neurodial.deploy.serve.server import Running
 
 
 def command(
@@ -17,6 +22,14 @@ def command(
     demo: Annotated[bool, Option("--demo", help="Serve the bundled English–Spanish model.")] = False,
     host: Annotated[str | None, Option(help="Address to listen on; 127.0.0.1 unless configured.")] = None,
     port: Annotated[int | None, Option(help="Port to listen on; 8000 unless configured.")] = None,
+    local: Annotated[
+        bool | None,
+        Option(
+            "--local/--ray",
+            help="In this one process, or on Ray, which a configuration with replicas needs.",
+            show_default="--local with --demo",
+        ),
+    ] = None,
     verbose: Annotated[bool, Option("--verbose", "-v", help="Show Ray's own messages.")] = False,
 ) -> None:
     """Serve models with per-request neuron control over HTTP, until Ctrl-C.
@@ -34,11 +47,21 @@ def command(
     server.check_port(settings.host, settings.port)
     server.check_files(settings)
     say("starting …")
-    with server.running(settings, verbose=verbose) as running:
+    with _running(settings, demo if local is None else local, verbose) as running:
         for model, reason in running.failures.items():
             say(f"warning: {model} could not be loaded: {reason.message}")
         plain, controlled = running.curl_commands()
         typer.echo(f"\nserving {', '.join(info.model.id for info in running.infos)} on {running.address}\n")
         typer.echo(f"without a control:\n{plain}\n\nwith one:\n{controlled}\n\nCtrl-C stops the server.")
-        server.wait_until_stopped()
+        server.wait_until_stopped(running.check)
         say("\nstopping …")
+
+
+def _running(settings: "Config", in_one_process: bool, verbose: bool) -> AbstractContextManager["Running"]:
+    if in_one_process:
+        from neurodial.deploy.serve import local
+
+        return local.running(settings, said=say)
+    from neurodial.deploy.serve import server
+
+    return server.running(settings, verbose=verbose)
