@@ -4,6 +4,7 @@ Controls apply in list order, and a later one sees the value that an earlier one
 arrive at its site, before any control there. A site that no row touches or reads has no hook.
 """
 
+import functools
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from neurodial.control.addresses import Stack
-from neurodial.control.errors import InternalError
+from neurodial.control.errors import ControlError, InternalError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.compiling import CompiledControls
 from neurodial.control.runtime.batch import BatchController
@@ -35,17 +36,26 @@ class ControlHandle:
 
 
 @contextmanager
-def controlled(loaded: LoadedModel, rows: Sequence[CompiledControls | None]) -> Iterator[ControlHandle]:
+def controlled(
+    loaded: LoadedModel, rows: Sequence[CompiledControls | None], *, prompt_length: int | None = None
+) -> Iterator[ControlHandle]:
     """Applies row i's controls to row i of every forward pass inside the block; afterwards nothing stays hooked.
 
     A batch that is a whole multiple of the rows is a beam search: each row stands for as many consecutive ones.
+    Phases, steps and triggers need to know where a causal model's prompt ends: `generate` says it. Where the model is
+    called pass by pass, the first pass is taken for the whole prompt, and each later one reads one generated token.
 
     Args:
         loaded: the model; nothing else may run it meanwhile.
         rows: one entry a row, None for a row that is left alone.
+        prompt_length: tokens of the prompt, padding included, for a model that is called pass by pass with a prompt
+            in several (chunks, a cache with its beginning) or with several generated tokens in one.
 
     Yields:
         The application, whose `report` tells what was done.
+
+    Raises:
+        ControlError: in a pass of which it is not known whether it reads the prompt, where that matters.
 
     Examples:
         >>> import torch
@@ -66,10 +76,9 @@ def controlled(loaded: LoadedModel, rows: Sequence[CompiledControls | None]) -> 
             controller.place(slot, compiled)
         for stack in {stack for compiled in rows if compiled for stack in compiled.programs}:
             container = loaded.sites.containers[stack]
-            reader = _StepReader(controller, stack)
+            reader = _StepReader(controller, stack, prompt_length)
             hooks.callback(reader.let_go)
-            if loaded.family == "decoder-only" and container is not loaded.model:
-                hooks.callback(loaded.model.register_forward_pre_hook(reader.note_kept, with_kwargs=True).remove)
+            hooks.enter_context(reader.told_by_generate())
             hooks.callback(container.register_forward_pre_hook(reader, with_kwargs=True).remove)
         yield ControlHandle(controller)
 
@@ -83,15 +92,15 @@ class _StepReader:
     by the step of its first position.
     """
 
-    def __init__(self, controller: BatchController, stack: Stack) -> None:
+    def __init__(self, controller: BatchController, stack: Stack, prompt_length: int | None) -> None:
         loaded = controller.loaded
         parameters = inspect.signature(loaded.sites.containers[stack].forward).parameters
         self._controller, self._stack = controller, stack
         self._places = {name: place for place, name in enumerate(parameters)}
         self._is_causal = stack == "decoder" and loaded.family == "decoder-only"
         self._ends = _ending_tokens(loaded)
-        self._prompt_length: int | None = None
-        self._kept = 1  # how many positions of a prompt's pass produce tokens: those whose logits are kept
+        self._prompt_length = prompt_length if self._is_causal else None  # while `generate` runs, what it was given
+        self._first_pass: int | None = None  # tokens of the last pass that had no cache to go on from
         self._cache: Any = None
 
     def __call__(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -102,13 +111,11 @@ class _StepReader:
         cache = None if self._stack == "encoder" else given.get("past_key_values")
         past = 0 if cache is None else int(cache.get_seq_length())
         valid = _not_padding(given.get("attention_mask"), tokens)
-        if past and tokens == 1 and ids is not None:
+        if past >= (self._prompt_length or 1) and tokens == 1 and ids is not None:
             for end in self._ends:
                 valid = ids.ne(end) if valid is None else valid & ids.ne(end)
         needs_steps = self._controller.needs_steps(self._stack)
         first = self._first_steps(rows, tokens, past, valid) if needs_steps else None
-        if self._is_causal and (not past or self._prompt_length is None):
-            self._prompt_length = past + tokens - self._kept + 1
         if self._controller.has_triggers(self._stack):
             if not past:
                 self._controller.restart(self._stack)
@@ -124,20 +131,55 @@ class _StepReader:
             return [-tokens] * rows  # any steps below zero
         if not self._is_causal:
             return [past] * rows
-        if past and self._prompt_length is not None:
+        if self._prompt_length is not None:
             return [past - self._prompt_length + 1] * rows
-        if valid is None:
-            return [self._kept - tokens] * rows
-        places = torch.arange(tokens, device=valid.device).expand(valid.shape)
-        return [self._kept - 1 - last for last in places.masked_fill(~valid, -1).amax(1).tolist()]
+        if not past:
+            self._first_pass = tokens
+            if valid is None:
+                return [1 - tokens] * rows
+            places = torch.arange(tokens, device=valid.device).expand(valid.shape)
+            return [-last for last in places.masked_fill(~valid, -1).amax(1).tolist()]
+        if tokens > 1 or self._first_pass is None:
+            raise ControlError(
+                f"a pass of {tokens} tokens goes on from a cache of {past}: it is not known where the prompt ends, and "
+                "these controls have phases, steps or triggers",
+                hint="let generate run the whole prompt, or say controlled(…, prompt_length=…)",
+            )
+        return [past - self._first_pass + 1] * rows
 
-    def note_kept(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A forward pre-hook of the whole model: positions whose logits are kept are those that produce tokens.
+    @contextmanager
+    def told_by_generate(self) -> Iterator[None]:
+        """Inside the block the model's `generate` says how long its prompt is: it may read it in several passes."""
+        model: Any = self._controller.loaded.model
+        if not self._is_causal or not hasattr(model, "generate"):
+            yield
+            return
+        generate = model.generate
 
-        Assisted decoding reads a prompt together with the first tokens that the assistant proposes.
-        """
-        kept = kwargs.get("logits_to_keep")
-        self._kept = kept if isinstance(kept, int) and kept > 0 else 1
+        @functools.wraps(generate)
+        def telling(*args: Any, **given: Any) -> Any:
+            self._check_generate(given)
+            before, self._prompt_length = self._prompt_length, _length_of_prompt(*args[:1], **given)
+            try:
+                return generate(*args, **given)
+            finally:
+                self._prompt_length = before
+
+        model.generate = telling
+        try:
+            yield
+        finally:
+            del model.generate
+
+    def _check_generate(self, given: dict[str, Any]) -> None:
+        """Refuses what was begun before it was known where the prompt ends."""
+        cache = given.get("past_key_values")
+        if cache is not None and cache.get_seq_length() and self._first_pass and self._prompt_length is None:
+            raise ControlError(
+                "generate goes on from a cache that a pass under these controls has filled: that pass's last token was "
+                "taken for the prompt's end, and the controls have phases, steps or triggers",
+                hint="say how long the whole prompt is: controlled(…, prompt_length=…)",
+            )
 
     def _watch(self, cache: Any) -> None:
         """Lets the triggers of beams follow when a beam search reorders the cache."""
@@ -158,6 +200,16 @@ class _StepReader:
         if self._cache is not None:
             del self._cache.reorder_cache
             self._cache = None
+
+
+def _length_of_prompt(inputs: torch.Tensor | None = None, **given: Any) -> int:
+    """Tokens of the prompt that `generate` is called with.
+
+    Where it goes on from a cache, its tokens may be the new ones alone; the mask is that of all of them.
+    """
+    found = next((x for x in (given.get("inputs_embeds"), given.get("input_ids"), inputs) if x is not None), None)
+    mask = given.get("attention_mask")
+    return max((int(x.shape[1]) for x in (found, mask) if x is not None), default=1)
 
 
 def _not_padding(mask: torch.Tensor | None, tokens: int) -> torch.Tensor | None:

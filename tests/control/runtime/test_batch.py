@@ -175,7 +175,7 @@ def test_rows_without_controls_have_no_hooks(llama: LoadedModel) -> None:
     with controlled(llama, [None, None]):
         assert hooks(llama) == 0
     with controlled(llama, [None, plan(llama, PLAIN)]):
-        assert hooks(llama) == 3  # the site, the stack's passes and the note of kept logits
+        assert hooks(llama) == 2  # the site and the stack's passes
     assert hooks(llama) == 0
 
 

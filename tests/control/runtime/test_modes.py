@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import AddressError, ControlError, NeurodialError
@@ -197,3 +198,60 @@ def test_triggers_switch_decoder_sites_only() -> None:
     with pytest.raises(ControlError) as caught:
         plan(marian, {"neurons": "encoder.1.ffn[1]", "op": "prune", "when": when})
     assert caught.value.param == "controls[0].when"
+
+
+def counted(loaded: LoadedModel, ids: torch.Tensor, *, prefix: int = 0, known: int | None = None, **how: Any) -> Any:
+    """Positions in the prompt and in what is generated, of which four tokens are."""
+    model: Any = loaded.model
+    found = []
+    for phase in ("prompt", "generation"):
+        compiled = plan(loaded, {"neurons": "decoder.0.ffn[1]", "op": "prune", "phase": phase})
+        cache = DynamicCache(config=model.config) if prefix else None
+        with torch.inference_mode(), controlled(loaded, [compiled], prompt_length=known) as applied:
+            if prefix:
+                model(ids[:, :prefix], past_key_values=cache, use_cache=True)
+            model.generate(ids, past_key_values=cache, max_new_tokens=4, eos_token_id=[], do_sample=False, **how)
+        report: Any = applied.report(0)
+        found.append(report["controls"][0]["sites"]["decoder.0.ffn"]["positions"])
+    assert "generate" not in vars(model), "generate was not put back"
+    return found
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 5, 21, 30])
+@pytest.mark.parametrize("model", ["llama", "gpt2"])
+def test_a_prompt_that_is_read_in_chunks_is_a_prompt_to_its_end(model: str, chunk: int) -> None:
+    loaded = load_tiny(model)
+    ids = torch.randint(4, 50, (1, 21), generator=torch.Generator().manual_seed(0))
+    ids[0, -1] = EOS  # in a prompt it does not say that the row has finished
+    assert counted(loaded, ids, prefill_chunk_size=chunk) == [20, 4]
+    assert counted(loaded, ids, prefix=10, known=21, prefill_chunk_size=chunk) == [20, 4]
+
+
+def test_a_prompt_whose_end_is_not_known_is_refused() -> None:
+    loaded = load_tiny("llama")
+    model: Any = loaded.model
+    ids = torch.arange(4, 25)[None]
+    with pytest.raises(ControlError, match="taken for the prompt's end"):
+        counted(loaded, ids, prefix=10)
+    compiled = plan(loaded, WINDOWED)
+    with torch.inference_mode(), controlled(loaded, [compiled]):
+        cache = model(ids[:, :10], use_cache=True).past_key_values
+        model(ids[:, 10:11], past_key_values=cache)
+        with pytest.raises(ControlError, match="not known where the prompt ends"):
+            model(ids[:, 11:], past_key_values=cache)
+    with torch.inference_mode(), controlled(loaded, [plan(loaded, GATED)]):
+        model(ids[:, 11:], past_key_values=cache)  # these controls do not ask
+
+
+def test_generate_goes_on_from_a_cache_with_its_new_tokens_alone() -> None:
+    loaded = load_tiny("llama")
+    model: Any = loaded.model
+    ids = torch.arange(4, 25)[None]
+    compiled = plan(loaded, {"neurons": "decoder.0.ffn[1]", "op": "prune", "phase": "prompt"})
+    with torch.inference_mode(), controlled(loaded, [compiled]) as applied:
+        cache = model.generate(
+            ids[:, :12], max_new_tokens=1, return_dict_in_generate=True, use_cache=True
+        ).past_key_values
+        model.generate(ids[:, 12:], attention_mask=torch.ones_like(ids), past_key_values=cache, max_new_tokens=3)
+    report: Any = applied.report(0)
+    assert report["controls"][0]["sites"]["decoder.0.ffn"]["positions"] == 11 + 8
