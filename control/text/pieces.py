@@ -36,19 +36,22 @@ class Encoded:
         ids: token ids, special tokens included.
         words: for each token the number of the word it is part of, or -1 (special tokens, pieces of no word).
         pieces: for each word the places of its tokens; a token shared by two words is listed under both.
+        cut_at: the first word of which not all tokens are there, since the text was too long; it and all that follow
+            have none. The number of words of a text that was not cut.
         unknown: words of which the vocabulary knows no piece.
     """
 
     ids: tuple[int, ...]
     words: tuple[int, ...]
     pieces: tuple[tuple[int, ...], ...]
+    cut_at: int
     unknown: frozenset[int] = frozenset()
 
 
 def encode(
     tokenizer: PreTrainedTokenizerBase, sentence: Worded, *, max_length: int | None, target: bool = False
 ) -> Encoded:
-    """Tokenizes a sentence and aligns its words with the tokens.
+    """Tokenizes a sentence and aligns its words with the tokens; what looks like a special token in it is text.
 
     Fast tokenizers and sentencepiece give offsets. For the others the letters of the pieces are matched with those of
     the text, both normalised; unknown pieces take what lies between their neighbours. Where a piece of the vocabulary
@@ -61,7 +64,8 @@ def encode(
         target: it is a translation's target side.
     """
     cut = max_length is not None
-    options: dict[str, Any] = {"truncation": cut, "max_length": max_length, **({} if cut else {"verbose": False})}
+    options: dict[str, Any] = {"truncation": cut, "max_length": max_length, "split_special_tokens": True}
+    options |= {} if cut else {"verbose": False}
     text = {"text_target": sentence.text} if target else {"text": sentence.text}
     if tokenizer.is_fast:
         out = tokenizer(**text, **options, return_offsets_mapping=True)
@@ -78,11 +82,20 @@ def encode(
         )
     owners = _words_of(spans, sentence.words)
     found = _pieces_of(owners, spans, sentence.words)
+    cut_at = _cut_at(spans, sentence.words) if len(ids) == max_length else len(found)
+    found = (*found[:cut_at], *((),) * (len(found) - cut_at))
     if tokenizer.unk_token_id not in ids:
-        return Encoded(ids, tuple(owners), found)
+        return Encoded(ids, tuple(owners), found, cut_at)
     blind = {tokenizer.unk_token_id, *map(tokenizer.convert_tokens_to_ids, SPACE_MARKS)}
     unread = {number for number, places in enumerate(found) if blind.issuperset(ids[place] for place in places)}
-    return Encoded(ids, tuple(owners), found, frozenset(unread))
+    return Encoded(ids, tuple(owners), found, cut_at, frozenset(unread))
+
+
+def _cut_at(spans: list[Span | None], words: tuple[Span, ...]) -> int:
+    """The first word that ends behind the last token."""
+    reached = max((span[1] for span in spans if span), default=None)
+    beyond = (number for number, (_, end) in enumerate(words) if reached is not None and end > reached)
+    return next(beyond, len(words))
 
 
 def _sentencepiece_spans(

@@ -12,6 +12,7 @@ from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.blocks import Block, Level, join_blocks
 from neurodial.interpret.activations.extract import Extraction, extract_window, windows
+from neurodial.interpret.activations.left_out import LeftOut
 from neurodial.interpret.activations.sketches import LabelQuantiles
 from neurodial.interpret.activations.statistics import LabelMoments, PairMoments
 from neurodial.interpret.common.executors import Executor
@@ -38,7 +39,7 @@ class Sink(Protocol):
 
 def stream(
     loaded: LoadedModel, corpus: Corpus, plan: Extraction, sinks: Iterable[Sink], executor: Executor | None = None
-) -> None:
+) -> LeftOut:
     """Runs the model over a corpus once; every block reaches every sink.
 
     Each window of the corpus fills sinks of its own, which are merged in the order of the corpus. The windows follow
@@ -50,8 +51,12 @@ def stream(
         plan: sites, levels and aggregation.
         sinks: to be filled.
         executor: runs the windows; by default they are run here.
+
+    Returns:
+        What has no rows; the user has been warned of it.
     """
     takers = list(sinks)
+    left_out = LeftOut()
     classes = (NONE_CLASS, *corpus.labels)
     fill = partial(_filled, empty=[sink.fresh() for sink in takers], classes=classes, plan=plan)
     parts: Iterable[_Filled]
@@ -61,14 +66,17 @@ def stream(
             parts = (fill(loaded, window, advance=advance) for window in cut)
         else:
             parts = executor.map(fill, cut)
-        for filled, examples in parts:
+        for filled, missing, examples in parts:
+            left_out.merge(missing)
             for sink, seen in zip(takers, filled, strict=True):
                 sink.merge(seen)
             if executor is not None:
                 advance(examples * len(plan.levels))
+    left_out.warn(corpus.name)
+    return left_out
 
 
-_Filled = tuple[list[Sink], int]
+_Filled = tuple[list[Sink], LeftOut, int]
 
 
 def _filled(
@@ -80,14 +88,14 @@ def _filled(
     plan: Extraction,
     advance: Callable[[int], None] = lambda done: None,
 ) -> _Filled:
-    """Sinks with what one window gives, and the number of its examples."""
-    sinks = [sink.fresh() for sink in empty]
-    for block in extract_window(loaded, window, classes, plan):
+    """Sinks with what one window gives, what it has no rows for, and the number of its examples."""
+    sinks, left_out = [sink.fresh() for sink in empty], LeftOut()
+    for block in extract_window(loaded, window, classes, plan, left_out):
         for sink in sinks:
             sink.add(block)
         if block.stack == plan.sites[-1].stack:
             advance(len(np.unique(block.examples)))
-    return sinks, len(window)
+    return sinks, left_out, len(window)
 
 
 Summary = TypeVar("Summary", LabelMoments, LabelQuantiles)

@@ -71,14 +71,14 @@ def calibrate_model(
     batch_tokens = min(2048, max(128, BATCH_VALUES // width))
     plan = Extraction(sites, ("piece",), decoder=chosen or "reference", batch_tokens=batch_tokens)
     sink = TokenStatistics(tokens)
-    stream(loaded, corpus, plan, [sink])
+    left_out = stream(loaded, corpus, plan, [sink])
     if not all(moments.count[0] for moments in sink.moments.values()):
         raise CorpusError(f"{corpus.name}: no token of it is part of a word", hint="measure all tokens")
     return Calibration(
         model_name=loaded.name,
         fingerprint=loaded.fingerprint,
         sites={site: _by_original_number(loaded, site, sink.moments[site]) for site in sites},
-        corpus=corpus.described,
+        corpus=corpus.described | left_out.described,
         tokens=tokens,
         decoder=chosen,
         versions=package_versions(),

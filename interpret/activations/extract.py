@@ -21,6 +21,7 @@ from neurodial.control.text.batching import by_length, padded
 from neurodial.control.text.pieces import NO_WORD, Encoded, encode
 from neurodial.control.text.pooling import Pooling, SentencePooling, WordPooling, sentence_places, word_places
 from neurodial.interpret.activations.blocks import Block, Level, labelled_rows
+from neurodial.interpret.activations.left_out import LeftOut
 from neurodial.interpret.corpora.corpus import Example, Sentence, label_differences
 
 Array = np.ndarray[Any, Any]
@@ -65,9 +66,19 @@ class _Item:
     source: Encoded
     target: Encoded | None
 
+    def is_aligned(self, left_out: LeftOut) -> bool:
+        """Whether words and tokens could be matched; what lacks rows is counted."""
+        sides = (self.source,) if self.target is None else (self.source, self.target)
+        counted = [left_out.add(self.example.number, side) for side in sides]
+        return all(counted)
+
 
 def extract(
-    loaded: LoadedModel, examples: Iterable[Example], classes: tuple[str, ...], plan: Extraction
+    loaded: LoadedModel,
+    examples: Iterable[Example],
+    classes: tuple[str, ...],
+    plan: Extraction,
+    left_out: LeftOut | None = None,
 ) -> Iterator[Block]:
     """Runs the model over examples and yields the activations of its sites.
 
@@ -76,24 +87,30 @@ def extract(
         examples: read once, in order; the two sentences of a minimal pair next to each other.
         classes: `none` first, then the labels; a row's label is its number here.
         plan: sites, levels and aggregation.
+        left_out: counts the texts and words that have no rows.
 
     Raises:
         AddressError: for a site that the model has not.
         BadInput: if an activation is NaN or infinite, or the decoder needs a target that the corpus has not.
     """
     for window in windows(examples, plan.window):
-        yield from extract_window(loaded, window, classes, plan)
+        yield from extract_window(loaded, window, classes, plan, left_out)
 
 
 def extract_window(
-    loaded: LoadedModel, window: list[Example], classes: tuple[str, ...], plan: Extraction
+    loaded: LoadedModel,
+    window: list[Example],
+    classes: tuple[str, ...],
+    plan: Extraction,
+    left_out: LeftOut | None = None,
 ) -> Iterator[Block]:
     """The blocks of examples that are sorted by length together; see `extract`."""
     for site in plan.sites:
         loaded.sites.info(site)
     if plan.decoder == "own" and _wants_decoder(loaded, plan):
         window = _with_own_output(loaded, window, plan)
-    items = [_item(loaded, example, plan) for example in window]
+    count = LeftOut() if left_out is None else left_out
+    items = [item for example in window if (item := _item(loaded, example, plan)).is_aligned(count)]
     for batch in by_length(items, _length, plan.batch_tokens, most_padding=PADDING):
         groups = [
             group

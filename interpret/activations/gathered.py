@@ -6,6 +6,7 @@ import numpy as np
 
 from neurodial.control.addresses import Site
 from neurodial.interpret.activations.blocks import Block
+from neurodial.interpret.activations.left_out import LeftOut
 from neurodial.interpret.activations.sketches import LabelQuantiles
 from neurodial.interpret.activations.statistics import LabelMoments, PairMoments
 
@@ -21,6 +22,7 @@ class Gathered:
         samples: rows of each stack, of words (or sentences).
         positions: rows of single tokens; empty where only sentences are labelled.
         sketches: per-class quantiles of the training part, for methods that are fitted on them.
+        left_out: what of the corpus the model has no rows for.
     """
 
     classes: tuple[str, ...]
@@ -30,6 +32,7 @@ class Gathered:
     samples: dict[str, Block] = field(default_factory=dict)
     positions: dict[str, Block] = field(default_factory=dict)
     sketches: dict[Site, LabelQuantiles] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @property
     def contrast(self) -> list[int]:

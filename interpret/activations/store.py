@@ -22,6 +22,7 @@ from neurodial.control.errors import FingerprintError, StoreError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.blocks import COLUMNS, Block, Level
 from neurodial.interpret.activations.extract import Extraction
+from neurodial.interpret.activations.left_out import LeftOut
 from neurodial.interpret.corpora.corpus import Corpus, Example
 
 Array = np.ndarray[Any, Any]
@@ -42,6 +43,7 @@ class ActivationStore:
         parts: file → (stack, level, rows) of each part, in the order of extraction.
         examples: how many of the corpus's examples are done.
         windows: how many windows of examples they are.
+        left_out: what of these examples has no rows.
     """
 
     folder: Path
@@ -51,6 +53,7 @@ class ActivationStore:
     parts: dict[str, tuple[Stack, Level, int]] = field(default_factory=dict)
     examples: int = 0
     windows: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     @classmethod
     def open(cls, folder: str | Path) -> "ActivationStore":
@@ -66,7 +69,8 @@ class ActivationStore:
             if version != FORMAT_VERSION:
                 raise StoreError(f"{folder}: version {version} of the format is not known here", hint="upgrade")
             parts = {name: (stack, level, int(rows)) for name, (stack, level, rows) in document.pop("parts").items()}
-            return cls(folder, parts=parts, **document)
+            left_out = LeftOut(**document.pop("left_out", {}))
+            return cls(folder, parts=parts, left_out=left_out, **document)
         except FileNotFoundError:
             raise StoreError(
                 f"{folder}: there is no activation store", hint="neurodial extract MODEL CORPUS --out FOLDER makes one"
@@ -183,5 +187,6 @@ class ActivationStore:
         document = {
             name: getattr(self, name) for name in ("model", "corpus", "settings", "parts", "examples", "windows")
         }
-        text = json.dumps({"format_version": FORMAT_VERSION, **document}, ensure_ascii=False, indent=1)
+        document |= {"format_version": FORMAT_VERSION, "left_out": self.left_out.report()}
+        text = json.dumps(document, ensure_ascii=False, indent=1)
         write_atomically(self.folder / MANIFEST, text.encode())

@@ -21,6 +21,7 @@ from neurodial.control.errors import StoreError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.blocks import COLUMNS, Block, Level, join_blocks
 from neurodial.interpret.activations.extract import Extraction, extract_window, windows
+from neurodial.interpret.activations.left_out import LeftOut
 from neurodial.interpret.activations.store import CORPUS_FIELDS, MANIFEST, ActivationStore
 from neurodial.interpret.common.executors import Executor
 from neurodial.interpret.common.progress import progress
@@ -28,7 +29,8 @@ from neurodial.interpret.corpora.corpus import Corpus, Example
 
 Array = np.ndarray[Any, Any]
 Tokens = Literal["all", "words", "labelled"]
-Produce = Callable[[list[Example]], Iterator[Block]]
+Produced = Iterator[Block | LeftOut]  # of a window: its blocks, and what has no rows
+Produce = Callable[[list[Example]], Produced]
 PART_VALUES = 16_000_000  # numbers of a part: 64 MB of float32
 STORED: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float16": np.float16}
 LEFT_OVER = (".part-*", f".{MANIFEST}.*")  # of writing that was stopped
@@ -70,7 +72,7 @@ def extract_to_store(
     store, is_new = _begun(loaded, corpus, plan, Path(folder), chosen)
     run = partial(_produced, classes=(NONE_CLASS, *corpus.labels), plan=plan, tokens=tokens)
 
-    def made(todo: Iterator[list[Example]]) -> Iterator[Iterable[Block]]:
+    def made(todo: Iterator[list[Example]]) -> Iterator[Iterable[Block | LeftOut]]:
         if produce is not None:
             return map(produce, todo)
         return executor.map(run, todo) if executor is not None else (run(loaded, window) for window in todo)
@@ -79,7 +81,7 @@ def extract_to_store(
         if is_new:
             store.folder.mkdir(parents=True, exist_ok=True)
             store.save()
-        return _extend(corpus, plan.window, made, store)
+        store = _extend(corpus, plan.window, made, store)
     except BaseException as error:
         done = _remove_unlisted(store.folder)
         if is_new and not done:
@@ -87,6 +89,8 @@ def extract_to_store(
         if isinstance(error, OSError):
             raise _unwritable(folder, error, done, corpus) from error
         raise
+    store.left_out.warn(corpus.name)
+    return store
 
 
 def _unwritable(folder: str | Path, error: OSError, done: int, corpus: Corpus) -> StoreError:
@@ -127,15 +131,18 @@ def _begun(
 
 def _produced(
     loaded: LoadedModel, window: list[Example], *, classes: tuple[str, ...], plan: Extraction, tokens: Tokens
-) -> Iterator[Block]:
-    """The rows of a window that are kept."""
-    return (_filtered(block, tokens) for block in extract_window(loaded, window, classes, plan))
+) -> Produced:
+    """The rows of a window that are kept, and at the end what has none."""
+    left_out = LeftOut()
+    for block in extract_window(loaded, window, classes, plan, left_out):
+        yield _filtered(block, tokens)
+    yield left_out
 
 
 def _extend(
     corpus: Corpus,
     size: int,
-    produce: Callable[[Iterator[list[Example]]], Iterator[Iterable[Block]]],
+    produce: Callable[[Iterator[list[Example]]], Iterator[Iterable[Block | LeftOut]]],
     store: ActivationStore,
 ) -> ActivationStore:
     """Runs the windows that are not done, and writes them down one after the other."""
@@ -144,17 +151,21 @@ def _extend(
     with progress("Activations", len(corpus)) as advance:
         advance(store.examples)
         for window, blocks in zip(todo, produce(ahead), strict=True):
-            parts = _written(store, blocks)
+            left_out = replace(store.left_out)
+            parts = _written(store, blocks, left_out)
+            done = store.examples + len(window)
             store = replace(
-                store, parts=store.parts | parts, examples=store.examples + len(window), windows=store.windows + 1
+                store, parts=store.parts | parts, left_out=left_out, examples=done, windows=store.windows + 1
             )
             store.save()
             advance(len(window))
     return store
 
 
-def _written(store: ActivationStore, blocks: Iterable[Block]) -> dict[str, tuple[Stack, Level, int]]:
-    """Writes a window's blocks as parts of one stack and level each."""
+def _written(
+    store: ActivationStore, blocks: Iterable[Block | LeftOut], left_out: LeftOut
+) -> dict[str, tuple[Stack, Level, int]]:
+    """Writes a window's blocks as parts of one stack and level each, and adds up what has no rows."""
     waiting: dict[tuple[Stack, Level], list[Block]] = {}
     sizes: dict[tuple[Stack, Level], int] = {}
     parts: dict[str, tuple[Stack, Level, int]] = {}
@@ -166,6 +177,9 @@ def _written(store: ActivationStore, blocks: Iterable[Block]) -> dict[str, tuple
         parts[name] = (*key, len(joint))
 
     for block in blocks:
+        if isinstance(block, LeftOut):
+            left_out.merge(block)
+            continue
         kept = _filtered(block, store.settings["tokens"])
         if len(kept):
             key = (kept.stack, kept.level)

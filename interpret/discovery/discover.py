@@ -158,7 +158,7 @@ def discover(
             op, "concept" if readouts else "all", dict.fromkeys(corpus.labels, float(strength)), None
         ),
         evidence=evidence,
-        provenance=_provenance(corpus, job, method, sites, sum(map(len, scores.values()))),
+        provenance=_provenance(corpus, data, job, method, sites, sum(map(len, scores.values()))),
         created=time_now(),
     )
     return replace(found, evidence=gather_evidence(finding, found, job.evidence) | evidence)
@@ -214,7 +214,12 @@ def _map_evidence(data: Gathered, site: Site, maps: dict[str, Any], indices: Arr
 
 
 def _provenance(
-    corpus: Corpus, job: Discovery, method: RankingMethod | CausalMethod, sites: tuple[Site, ...], num_neurons: int
+    corpus: Corpus,
+    data: Gathered,
+    job: Discovery,
+    method: RankingMethod | CausalMethod,
+    sites: tuple[Site, ...],
+    num_neurons: int,
 ) -> dict[str, Any]:
     settings = asdict(job)
     for name in ("concept", "method", "params", "sites", "seed"):
@@ -227,6 +232,7 @@ def _provenance(
             "size": corpus.size,
             "labels": corpus.counts,
             "skipped_rows": corpus.num_problems,
+            **data.left_out.described,
         },
         "sites": [str(site) for site in sites],
         "neurons_ranked": num_neurons,

@@ -70,9 +70,11 @@ def gather(
         *([pairs, held_out] if with_pairs else []),
     ]
     if store is None:
-        stream(loaded, corpus, extraction, sinks, executor)
+        left_out = stream(loaded, corpus, extraction, sinks, executor)
     else:
         store.check_plan(extraction)
+        left_out = store.left_out
+        left_out.warn(corpus.name)
         for block in store.blocks(plan.sites, extraction.levels):
             for sink in sinks:
                 sink.add(block)
@@ -85,6 +87,7 @@ def gather(
         {stack: rows for stack in stacks if (rows := samples.rows(stack)) is not None},
         {stack: rows for stack in stacks if (rows := positions.rows(stack)) is not None} if with_words else {},
         sketches.moments,
+        left_out,
     )
 
 

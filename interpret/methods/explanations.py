@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from neurodial.interpret.activations.left_out import LeftOut
 from neurodial.interpret.reports.page import page, settings_line
 
 NOTHING = "nothing above chance"
@@ -124,6 +125,7 @@ class ExplanationReport:
         corpus: name of the corpus, or empty.
         explanations: in the order of the neurons.
         layout: `cards` shows one neuron after the other, `side by side` all of them over the same texts.
+        left_out: what of the corpus has no activations.
     """
 
     method: str
@@ -133,6 +135,7 @@ class ExplanationReport:
     corpus: str
     explanations: tuple[Explanation, ...]
     layout: Literal["cards", "side by side"] = "cards"
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as JSON values."""
@@ -141,6 +144,7 @@ class ExplanationReport:
             "method": {"slug": self.method, "params": _plain(dict(self.params))},
             "model": {"name": self.model, "fingerprint": self.fingerprint},
             "corpus": self.corpus,
+            "left_out": self.left_out.report(),
             "explanations": [one.to_dict() for one in self.explanations],
         }
 
@@ -154,6 +158,7 @@ class ExplanationReport:
             made={
                 "Model": f"{self.model} {self.fingerprint}",
                 "Corpus": self.corpus,
+                "Left out": str(self.left_out),
                 "Settings": settings_line(self.params),
             },
         )

@@ -11,6 +11,7 @@ from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.errors import AddressError, BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.extract import Extraction, extract
+from neurodial.interpret.activations.left_out import LeftOut
 from neurodial.interpret.common.progress import progress
 from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 
@@ -46,11 +47,13 @@ class Observations:
         neurons: address of each column.
         read: gives a fresh iterator.
         corpus: name of the corpus.
+        left_out: what of it has no activations, known after the first whole pass.
     """
 
     neurons: tuple[str, ...]
     read: Callable[[], Iterator[Observation]] = field(repr=False)
     corpus: str = ""
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def __iter__(self) -> Iterator[Observation]:
         return self.read()
@@ -172,8 +175,12 @@ def observe(loaded: LoadedModel, corpus: Corpus, chosen: Chosen, *, limit: int |
     stack = chosen.sites[0].stack
     on_target = stack == "decoder" and loaded.family == "encoder-decoder"
 
+    left_out = LeftOut()
+
     def read() -> Iterator[Observation]:
         waiting: dict[int, Example] = {}
+        missing = LeftOut()
+        plan, classes = Extraction(chosen.sites), (NONE_CLASS, *corpus.labels)
         total = len(corpus) if limit is None else min(limit, len(corpus))
 
         def remembered() -> Iterator[Example]:
@@ -184,7 +191,7 @@ def observe(loaded: LoadedModel, corpus: Corpus, chosen: Chosen, *, limit: int |
                 yield example
 
         with progress("Activations", total) as advance:
-            for block in extract(loaded, remembered(), (NONE_CLASS, *corpus.labels), Extraction(chosen.sites)):
+            for block in extract(loaded, remembered(), classes, plan, missing):
                 values = chosen.pick(block.values)
                 order = np.lexsort((block.words, block.examples))
                 numbers, starts = np.unique(block.examples[order], return_index=True)
@@ -193,8 +200,10 @@ def observe(loaded: LoadedModel, corpus: Corpus, chosen: Chosen, *, limit: int |
                     sentence = example.target if on_target and example.target else example.source
                     yield Observation(sentence, block.words[rows], values[rows])
                 advance(len(numbers))
+        if not left_out:
+            left_out.merge(missing).warn(corpus.name)
 
-    return Observations(chosen.addresses, read, corpus.name)
+    return Observations(chosen.addresses, read, corpus.name, left_out)
 
 
 class WordSample:

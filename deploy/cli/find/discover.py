@@ -175,6 +175,7 @@ def _report(
                 "neurons": found.num_neurons,
                 "sites": {str(s.site): len(s.indices) for s in found.sites},
                 "skipped_rows": corpus.num_problems,
+                "left_out": found.provenance["corpus"].get("left_out", {}),
                 "evidence": found.evidence,
                 "published": None if sent is None else sent[1],
             }

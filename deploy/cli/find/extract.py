@@ -59,7 +59,8 @@ def command(
         )
 
     from neurodial.interpret.activations.extract import Extraction
-    from neurodial.interpret.activations.neurox.files import export_neurox, import_neurox, residual_sites
+    from neurodial.interpret.activations.neurox.files import export_neurox, import_neurox
+    from neurodial.interpret.activations.neurox.reading import residual_sites
     from neurodial.interpret.activations.storing import extract_to_store
     from neurodial.interpret.corpora.readers import open_corpus
     from neurodial.interpret.gathering.plan import match_sites
@@ -77,8 +78,9 @@ def command(
         rows: Any = tuple(level or usual)
         plan = Extraction(sites, rows, batch_tokens=batch_tokens, **chosen)
         if to_file:
-            count, (layers, width) = export_neurox(loaded, opened, out, plan)
-            _say(as_json, {"path": str(out), "sentences": count, "layers": layers, "neurons": width},
+            count, (layers, width), left_out = export_neurox(loaded, opened, out, plan)
+            report = {"path": str(out), "sentences": count, "layers": layers, "neurons": width}
+            _say(as_json, report | {"left_out": left_out.report()},
                  f"wrote {out}: {count:,} sentences, {layers} layers of {width} neurons")  # fmt: skip
             return
         chosen = {"dtype": stored, "tokens": tokens, "executor": executor(ctx, model, loaded, device, dtype)}
@@ -88,7 +90,7 @@ def command(
     _say(
         as_json,
         {"path": str(out), "examples": made.examples, "rows": made.rows, "sites": [str(s) for s in made.sites],
-         "bytes": size, "skipped_rows": opened.num_problems},
+         "bytes": size, "skipped_rows": opened.num_problems, "left_out": made.left_out.report()},
         f"wrote {out}: {made.examples:,} examples, {rows} at {len(made.sites)} sites, {size / 1e6:,.1f} MB",
     )  # fmt: skip
 

@@ -7,13 +7,13 @@ rounded to eight places.
 
 NeuroX knows one stack, one row a word, and layers of one width: the input of the first layer (`embed`) and the residual
 stream behind each. What it calls a word is what lies between two spaces; its activations are used here where they agree
-with the corpus's words in number.
+with the corpus's words in number, or are some of them in their order. In HDF5 a space within a word is written as one
+that does not break (U+00A0). A sentence that could not be aligned with its tokens is written with no word.
 """
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,76 +25,17 @@ from neurodial.control.errors import StoreError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.blocks import Block, labelled_rows
 from neurodial.interpret.activations.extract import Extraction, extract_window, windows
+from neurodial.interpret.activations.left_out import LeftOut
 from neurodial.interpret.activations.neurox.hdf5 import PatientFile
+from neurodial.interpret.activations.neurox.reading import INDEX, NeuroxFile, residual_sites
 from neurodial.interpret.activations.store import ActivationStore
-from neurodial.interpret.activations.storing import extract_to_store
+from neurodial.interpret.activations.storing import Produced, extract_to_store
 from neurodial.interpret.common.progress import progress
-from neurodial.interpret.corpora.corpus import Corpus, Example
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 
 Array = np.ndarray[Any, Any]
 SUFFIXES = (".hdf5", ".json")
-INDEX = "sentence_to_index"
-
-
-@dataclass(frozen=True)
-class NeuroxFile:
-    """A file of NeuroX activations.
-
-    Attributes:
-        path: the file.
-        shape: layers and neurons a layer.
-        size: sentences.
-    """
-
-    path: Path
-    shape: tuple[int, int]
-    size: int
-
-    @classmethod
-    def open(cls, path: str | Path) -> "NeuroxFile":
-        """Looks at a file's first sentence.
-
-        Raises:
-            StoreError: if it is missing, damaged or of another layout.
-        """
-        path = Path(path)
-        layers, size = 0, 0
-        first: Array | None = None
-        for size, (_, values) in enumerate(_sentences(path), start=1):
-            first = values if first is None else first
-            if values.shape[0] != first.shape[0] or values.shape[2] != first.shape[2]:
-                raise StoreError(f"{path}: sentence {size - 1} has the shape {values.shape}, the first {first.shape}")
-        if first is None:
-            raise StoreError(f"{path}: there is no sentence in it")
-        layers = int(first.shape[0])
-        return cls(path, (layers, int(first.shape[2])), size)
-
-    def __iter__(self) -> Iterator[tuple[list[str], Array]]:
-        """Words and (layers, words, width) activations of each sentence, in order."""
-        return _sentences(self.path)
-
-    def sites(self, loaded: LoadedModel) -> tuple[Site, ...]:
-        """The sites that the file's layers are: `embed` and every `resid` of the first stack, or the `resid` alone.
-
-        Raises:
-            StoreError: if layers or widths are not those of the model.
-        """
-        found = residual_sites(loaded)
-        layers, width = self.shape
-        chosen = found if layers == len(found) else found[1:] if layers == len(found) - 1 else ()
-        if not chosen or any(loaded.sites.info(site).width != width for site in chosen):
-            raise StoreError(
-                f"{self.path}: {layers} layers of {width} neurons are not those of {loaded.name} "
-                f"({len(found) - 1} and the embeddings, {loaded.sites.info(found[-1]).width} wide)",
-                hint="was it extracted from this model?",
-            )
-        return chosen
-
-
-def residual_sites(loaded: LoadedModel) -> tuple[Site, ...]:
-    """The sites that NeuroX calls layers: the input of the first layer and every layer's output."""
-    first = loaded.sites.stacks[0]
-    return tuple(info.site for kind in ("embed", "resid") for info in loaded.sites.of(first, kind))
+INNER_SPACE = "\u00a0"
 
 
 def import_neurox(
@@ -120,31 +61,46 @@ def import_neurox(
     stream = iter(file)
     passed = 0
 
-    def produce(window: list[Example]) -> Iterator[Block]:
+    def produce(window: list[Example]) -> Produced:
         nonlocal passed
+        left_out = LeftOut()
         for example in window:
             while passed <= example.number:  # sentences of windows that are stored already
                 words, values = next(stream)
                 passed += 1
-            if len(words) != len(example.source.words):
+            places = _places(words, example.source)
+            if len(places) != len(words) or len(words) != values.shape[1]:
                 raise StoreError(
                     f"{path}: sentence {example.number} has {len(words)} words, but {len(example.source.words)} in the "
                     f"corpus ({example.source.text[:40]!r})",
                     hint="cut both into words the same way, such as at spaces",
                 )
-            rows = [(example, word) for word in range(values.shape[1])]
-            layers = {site: values[layer] for layer, site in enumerate(sites)}
-            if rows:
+            if missing := len(example.source.words) - len(words):
+                left_out.merge(LeftOut(words_not_in_file=missing, examples=[example.number]))
+            if rows := [(example, word) for word in places]:
+                layers = {site: values[layer] for layer, site in enumerate(sites)}
                 yield labelled_rows(sites[0].stack, "word", rows, layers, (NONE_CLASS, *corpus.labels))
+        yield left_out
 
     return extract_to_store(
         loaded, corpus, plan, folder, dtype=dtype, produce=produce, origin=f"neurox:{file.path.name}"
     )
 
 
+def _places(words: list[str], sentence: Sentence) -> list[int]:
+    """The numbers of words in a sentence: of all of them in their order, else of those that come next."""
+    if len(words) == len(sentence.words):
+        return list(range(len(words)))
+    places: list[int] = []
+    for number in range(len(sentence.words)):
+        if len(places) < len(words) and sentence.word(number).split() == words[len(places)].split():
+            places.append(number)
+    return places
+
+
 def export_neurox(
     loaded: LoadedModel, corpus: Corpus, path: str | Path, plan: Extraction | None = None
-) -> tuple[int, tuple[int, int]]:
+) -> tuple[int, tuple[int, int], LeftOut]:
     """Runs the model over a corpus and writes what NeuroX would have written: one row a word, every layer.
 
     Args:
@@ -154,7 +110,7 @@ def export_neurox(
         plan: sites of one stack and one width in the order of the layers; by default `residual_sites`.
 
     Returns:
-        Sentences, and layers and neurons a layer.
+        Sentences, layers and neurons a layer, and what has no rows; the user has been warned of it.
 
     Raises:
         StoreError: for another ending, sites of different widths, or a file that cannot be written.
@@ -164,17 +120,18 @@ def export_neurox(
     widths = {loaded.sites.info(site).width for site in plan.sites}
     if len(widths) > 1 or len({site.stack for site in plan.sites}) > 1 or plan.levels != ("word",):
         raise StoreError("NeuroX files hold words at sites of one stack and one width", hint="choose fewer with --site")
-    classes = (NONE_CLASS, *corpus.labels)
+    classes, left_out = (NONE_CLASS, *corpus.labels), LeftOut()
     with _writer(path) as write, progress("Activations", len(corpus)) as advance:
         for window in windows(corpus, plan.window):
-            values = _by_example(extract_window(loaded, window, classes, plan), plan.sites)
+            values = _by_example(extract_window(loaded, window, classes, plan, left_out), plan.sites)
             for example in window:
                 target = plan.sites[0].stack == "decoder" and loaded.family == "encoder-decoder"
                 side = example.target if target and example.target else example.source
                 numbers, here = values.get(example.number, ([], np.zeros((len(plan.sites), 0, max(widths)))))
                 write(example.number, [side.word(number) for number in numbers], here.astype(np.float32))
             advance(len(window))
-    return len(corpus), (len(plan.sites), max(widths))
+    left_out.warn(corpus.name)
+    return len(corpus), (len(plan.sites), max(widths)), left_out
 
 
 def _by_example(blocks: Iterator[Block], sites: Sequence[Site]) -> dict[int, tuple[list[int], Array]]:
@@ -227,7 +184,7 @@ def _hdf5(path: Path) -> Iterator[Write]:
 def _dataset(file: Any, raw: PatientFile, index: dict[str, str], number: int, words: list[str], values: Array) -> None:
     file.create_dataset(str(number), values.shape, dtype="float32", data=values)
     raw.check()
-    text = name = " ".join(words)
+    text = name = " ".join(INNER_SPACE.join(word.split()) for word in words)
     count = 1
     while name in index:
         count += 1
@@ -253,41 +210,3 @@ def _json_line(file: TextIO, number: int, words: list[str], values: Array) -> No
         for place, word in enumerate(words)
     ]
     file.write(json.dumps({"linex_index": number, "features": features}) + "\n")
-
-
-def _sentences(path: Path) -> Iterator[tuple[list[str], Array]]:
-    """Words and activations of each sentence, in order."""
-    if not path.is_file():
-        raise StoreError(f"{path}: there is no such file")
-    try:
-        yield from _from_hdf5(path) if path.suffix == ".hdf5" else _from_json(path)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise StoreError(
-            f"{path}: not a file of NeuroX activations ({type(error).__name__}: {str(error)[:120]})",
-            hint="NeuroX writes .hdf5 and .json (lines)",
-        ) from error
-
-
-def _from_hdf5(path: Path) -> Iterator[tuple[list[str], Array]]:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        text = file[INDEX][0]
-        index: dict[str, str] = json.loads(text if isinstance(text, str) else text.decode())
-        for sentence, number in sorted(index.items(), key=lambda item: int(item[1])):
-            values = np.asarray(file[number], dtype=np.float32)
-            words = sentence.split(" ") if sentence else []
-            if len(words) > values.shape[1] and words[-2:-1] == ["(Occurrence"]:
-                words = words[:-2]
-            yield words, values
-
-
-def _from_json(path: Path) -> Iterator[tuple[list[str], Array]]:
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            features = json.loads(line)["features"]
-            rows = [[layer["values"] for layer in token["layers"]] for token in features]
-            values = np.asarray(rows, dtype=np.float32)
-            if values.ndim != 3:
-                raise ValueError(f"activations of shape {values.shape}")
-            yield [str(token["token"]) for token in features], values.transpose(1, 0, 2)

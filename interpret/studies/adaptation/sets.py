@@ -11,6 +11,7 @@ from neurodial.control.artifacts.neuron_set import NeuronSet, Recommended
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.calibration import calibrate_model
+from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.common.versions import package_versions, time_now
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.discovery.discover import RIDGE, STRENGTHS
@@ -116,11 +117,11 @@ def remeasured(loaded: LoadedModel, found: NeuronSet, corpus: Corpus) -> NeuronS
         readouts=readouts,
         recommended=Recommended(op, "concept" if readouts else "all", strengths, found.recommended.top),
         evidence={"readout": report} if report else {},
-        provenance={**found.provenance, "remeasured": _remeasured(found, corpus)},
+        provenance={**found.provenance, "remeasured": _remeasured(found, corpus, data)},
         created=time_now(),
     )
 
 
-def _remeasured(found: NeuronSet, corpus: Corpus) -> dict[str, Any]:
-    named = corpus.described
+def _remeasured(found: NeuronSet, corpus: Corpus, data: Gathered) -> dict[str, Any]:
+    named = corpus.described | data.left_out.described
     return {"from": found.digest, "corpus": named, "versions": package_versions()}

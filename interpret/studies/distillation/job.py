@@ -15,6 +15,7 @@ from neurodial.control.errors import InternalError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.surgery.saving import save_pruned
 from neurodial.control.surgery.truncation import truncate
+from neurodial.interpret.activations.left_out import LeftOut
 from neurodial.interpret.common.versions import PACKAGES, package_versions, time_now
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.studies.distillation.evidence import judge
@@ -93,7 +94,9 @@ def distil(
     _, most = recipe.counts(total)
     truncate(loaded, 1)  # refused before anything slow happens
     texts = split_texts(corpus, test, recipe)
-    parts = gather_parts(loaded, texts, sites, recipe)
+    left_out = LeftOut()
+    parts = gather_parts(loaded, texts, sites, recipe, left_out)
+    left_out.warn(corpus.name)
     train = parts["train"]
     made = decide(train, width, recipe, say)
     order = final_order(train, made.picked, recipe)
@@ -104,7 +107,7 @@ def distil(
         "format_version": FORMAT_VERSION,
         "model": {"name": loaded.name, "fingerprint": loaded.fingerprint},
         "task": {"level": texts.level, "labels": list(texts.labels)},
-        "corpora": _corpora(corpus, test, texts, parts),
+        "corpora": _corpora(corpus, test, texts, parts) | left_out.described,
         "settings": asdict(recipe),
         "neurons": {
             "total": total,

@@ -16,6 +16,7 @@ from neurodial.control.models.loading import LoadedModel
 from neurodial.control.text.words import comparable
 from neurodial.interpret.activations.blocks import Block, Level, join_blocks
 from neurodial.interpret.activations.extract import Extraction, extract
+from neurodial.interpret.activations.left_out import LeftOut
 from neurodial.interpret.common.progress import progress
 from neurodial.interpret.corpora.corpus import Corpus, Example, lot
 from neurodial.interpret.studies.distillation.recipe import Recipe
@@ -107,16 +108,18 @@ def split_texts(corpus: Corpus, test: Corpus | None, recipe: Recipe) -> Texts:
     return Texts(tuple(learned), folds, kept, level, labels, overlap)
 
 
-def gather_parts(loaded: LoadedModel, texts: Texts, sites: tuple[Site, ...], recipe: Recipe) -> dict[str, Part]:
-    """Runs the model over all parts.
+def gather_parts(
+    loaded: LoadedModel, texts: Texts, sites: tuple[Site, ...], recipe: Recipe, left_out: LeftOut
+) -> dict[str, Part]:
+    """Runs the model over all parts, and counts what has no rows.
 
     Raises:
         CorpusError: if too few rows are left, or a label is missing in one part.
         BadInput: if activations are not numbers.
     """
     parts = {
-        "train": _part(loaded, texts.train, texts.folds, sites, texts, recipe),
-        "test": _part(loaded, texts.test, {}, sites, texts, recipe),
+        "train": _part(loaded, texts.train, texts.folds, sites, texts, recipe, left_out),
+        "test": _part(loaded, texts.test, {}, sites, texts, recipe, left_out),
     }
     train = parts["train"]
     rows = {"train": len(train.y), "dev": int((train.folds >= 0).sum()), "test": len(parts["test"].y)}
@@ -144,12 +147,13 @@ def _part(
     sites: tuple[Site, ...],
     texts: Texts,
     recipe: Recipe,
+    left_out: LeftOut,
 ) -> Part:
     classes = (NONE_CLASS, *(label for label in texts.labels if label != NONE_CLASS))
     plan = Extraction(sites, (texts.level,), words=recipe.words, sentences=recipe.sentences)
     blocks: list[Block] = []
     with progress("Activations", len(examples)) as advance:
-        for block in extract(loaded, examples, classes, plan):
+        for block in extract(loaded, examples, classes, plan, left_out):
             advance(len(np.unique(block.examples)))
             blocks.append(block.where(block.labels >= 0))
     if not blocks:

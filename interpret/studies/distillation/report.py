@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from neurodial.interpret.reports.page import page, save
+from neurodial.interpret.reports.page import page, save, settings_line
 from neurodial.interpret.reports.pictures import colours, line_chart
 
 Report = Mapping[str, Any]
@@ -74,5 +74,6 @@ def _made(report: Report) -> dict[str, Any]:
     rows = {"Command": report.get("command"), "Model": f"{report['model']['name']} {report['model']['fingerprint']}"}
     rows |= {what: f"{file['name']} {file['digest']}" for what, file in corpora["files"].items()}
     rows["Rows"] = f"train {counts['train']:,}, of which dev in turn {counts['dev']:,}; test {counts['test']:,}"
+    rows["Left out"] = settings_line(corpora.get("left_out", {}))
     rows["Test texts seen in training"] = corpora["test_texts_seen_in_training"]
     return rows | {name: str(value) for name, value in (report["settings"] | report["versions"]).items()}

@@ -68,6 +68,8 @@ def summary(report: Report) -> list[str]:
         f"{', '.join(report['sites'])}: {report['neurons']:,} neurons, suite {report['suite']}",
         f"corpus {report['corpus']['name']}; most frequent label {report['majority']:.1%} of held-out words",
     ]
+    if left_out := report["corpus"].get("left_out"):
+        lines.append(f"not read: {settings_line(left_out)}")
     if "note" in report["causal"]:
         lines.append(f"causal effects were not measured: {report['causal']['note']}")
     else:

@@ -99,7 +99,8 @@ def evaluate(
         "suite": SUITE_VERSION,
         "concept": job.concept,
         "model": {"name": loaded.name, "fingerprint": loaded.fingerprint},
-        "corpus": {"name": corpus.name, "digest": corpus.digest, "labels": corpus.counts},
+        "corpus": {"name": corpus.name, "digest": corpus.digest, "labels": corpus.counts}
+        | ground.data.left_out.described,
         "sites": [str(site) for site in ground.sites],
         "neurons": ground.neurons,
         "settings": job.asked,

@@ -41,7 +41,8 @@ def explain(
     chosen = Chosen.parse(loaded, addresses)
     translates = chosen.sites[0].stack == "decoder" and loaded.family == "encoder-decoder"
     asked = made.needs_model or (made.uses_model and not translates)
-    made.fit(observe(loaded, corpus, chosen, limit=limit), ModelNeurons(loaded, chosen) if asked else None)
+    seen = observe(loaded, corpus, chosen, limit=limit)
+    made.fit(seen, ModelNeurons(loaded, chosen) if asked else None)
     return ExplanationReport(
         method=method,
         params=made.get_params(),
@@ -50,4 +51,5 @@ def explain(
         corpus=corpus.name,
         explanations=made.explanations_,
         layout="side by side" if method == "visualization" else "cards",
+        left_out=seen.left_out,
     )

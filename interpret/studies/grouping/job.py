@@ -14,6 +14,7 @@ from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.accumulators import Collector, stream
 from neurodial.interpret.activations.blocks import Block
 from neurodial.interpret.activations.extract import Extraction
+from neurodial.interpret.activations.left_out import LeftOut
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.gathering.plan import match_sites
 from neurodial.interpret.methods.contracts import Method
@@ -60,6 +61,7 @@ class GroupReport:
         groups: largest, or best, first.
         statistics: figures by name.
         figures: what the page's pictures show: `tree`, `sites` and `sizes`, `map`, or `scores`.
+        left_out: what of the corpus the models have no rows for.
     """
 
     method: str
@@ -71,6 +73,7 @@ class GroupReport:
     groups: tuple[Group, ...]
     statistics: Mapping[str, float]
     figures: Mapping[str, Any] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the pictures as JSON values."""
@@ -79,6 +82,7 @@ class GroupReport:
             "method": {"slug": self.method, "params": dict(self.params)},
             "models": [{"name": name, "fingerprint": fingerprint} for name, fingerprint in self.models],
             "corpus": self.corpus,
+            "left_out": self.left_out.report(),
             "words": self.words,
             "neurons": self.neurons,
             "statistics": dict(self.statistics),
@@ -96,6 +100,7 @@ class GroupReport:
             made={
                 "Models": ", ".join(f"{name} {fingerprint}" for name, fingerprint in self.models),
                 "Corpus": self.corpus,
+                "Left out": str(self.left_out),
                 "Settings": settings_line(self.params),
             },
             groups=self.groups[:SHOWN],
@@ -170,9 +175,11 @@ def _names(loaded: LoadedModel, sites: tuple[Site, ...]) -> list[str]:
     return [f"{s}[{i}]" for s in sites for i in loaded.original(s, range(loaded.sites.info(s).width))]
 
 
-def _sampled(loaded: LoadedModel, sites: tuple[Site, ...], corpus: Corpus, max_rows: int, seed: int) -> Block:
+def _sampled(
+    loaded: LoadedModel, sites: tuple[Site, ...], corpus: Corpus, max_rows: int, seed: int, left_out: LeftOut
+) -> Block:
     sample = Collector(level="word", max_rows=max_rows, seed=seed, labelled=False)
-    stream(loaded, corpus, Extraction(sites), [sample])
+    left_out.merge(stream(loaded, corpus, Extraction(sites), [sample]))
     rows = sample.rows(sites[0].stack)
     if rows is None:
         raise BadInput(f"{corpus.name}: no word could be found among the model's tokens")
@@ -181,11 +188,20 @@ def _sampled(loaded: LoadedModel, sites: tuple[Site, ...], corpus: Corpus, max_r
 
 def _report(
     method: Method, models: Sequence[LoadedModel], corpus: Corpus, words: int, neurons: int, groups: list[Group],
-    statistics: dict[str, float], figures: dict[str, Any],
+    statistics: dict[str, float], figures: dict[str, Any], left_out: LeftOut,
 ) -> GroupReport:  # fmt: skip
     known = tuple((loaded.name, loaded.fingerprint) for loaded in models)
     return GroupReport(
-        method.slug, method.get_params(), known, corpus.name, words, neurons, tuple(groups), statistics, figures
+        method.slug,
+        method.get_params(),
+        known,
+        corpus.name,
+        words,
+        neurons,
+        tuple(groups),
+        statistics,
+        figures,
+        left_out,
     )
 
 
@@ -198,7 +214,8 @@ def _clustered(
             f"{len(names):,} neurons are too many to cluster, at most {MAX_CLUSTERED:,}",
             hint="choose fewer with --site",
         )
-    rows = _sampled(loaded, sites, corpus, max_rows, seed)
+    left_out = LeftOut()
+    rows = _sampled(loaded, sites, corpus, max_rows, seed, left_out)
     method.fit(rows.matrix(sites))
     groups = [
         Group(names[int(r)], tuple(names[i] for i in members.tolist()))
@@ -216,13 +233,14 @@ def _clustered(
         figures["tree"] = partial(tree_picture, method.tree_, method.cut, names)  # drawn where a page is written
     redundant = 1 - len(groups) / len(names)
     statistics = {"groups": float(len(groups)), "redundant": round(redundant, 4), "largest": float(method.sizes_.max())}
-    return _report(method, [loaded], corpus, len(rows), len(names), groups, statistics, figures)
+    return _report(method, [loaded], corpus, len(rows), len(names), groups, statistics, figures, left_out)
 
 
 def _factored(method: Any, loaded: LoadedModel, sites: tuple[Site, ...], corpus: Corpus) -> GroupReport:
     names = _names(loaded, sites)
     chosen = Chosen.parse(loaded, [f"{site}[*]" for site in sites])
-    one = next(iter(observe(loaded, corpus, chosen, limit=1)), None)
+    seen = observe(loaded, corpus, chosen, limit=1)
+    one = next(iter(list(seen)), None)
     if one is None:
         raise BadInput(f"{corpus.name}: its first text has no words to factorize")
     method.fit(one.values)
@@ -237,7 +255,7 @@ def _factored(method: Any, loaded: LoadedModel, sites: tuple[Site, ...], corpus:
         notes.append(listed(members, 5))
     figures = {"map": heat_map(one.forms, method.tokens_[:, np.argsort(-mass, kind="stable")], notes)}
     statistics = {"factors": float(len(groups)), "error": round(method.error_, 4)}
-    return _report(method, [loaded], corpus, len(one.words), len(names), groups, statistics, figures)
+    return _report(method, [loaded], corpus, len(one.words), len(names), groups, statistics, figures, seen.left_out)
 
 
 def _compared(
@@ -248,7 +266,8 @@ def _compared(
     max_rows: int,
     seed: int,
 ) -> GroupReport:
-    blocks = [_sampled(*both, corpus, max_rows, seed) for both in zip(models, sites, strict=True)]
+    left_out = LeftOut()
+    blocks = [_sampled(*both, corpus, max_rows, seed, left_out) for both in zip(models, sites, strict=True)]
     keys = [
         dict(zip(zip(b.examples.tolist(), b.words.tolist(), strict=True), range(len(b)), strict=True)) for b in blocks
     ]
@@ -274,4 +293,4 @@ def _compared(
     if hasattr(method, "similarity_"):
         statistics |= {f"similarity to model {m + 2}": round(float(s), 4) for m, s in enumerate(method.similarity_)}
     figures = {"scores": scores, "criterion": method.criterion}
-    return _report(method, models, corpus, len(shared), len(names[0]), groups, statistics, figures)
+    return _report(method, models, corpus, len(shared), len(names[0]), groups, statistics, figures, left_out)

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import warnings
 from pathlib import Path
 
 import h5py
@@ -9,11 +10,13 @@ import numpy as np
 import pytest
 
 from neurodial.control.addresses import Site
-from neurodial.control.errors import BadInput, StoreError
+from neurodial.control.errors import BadInput, NeurodialWarning, StoreError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.blocks import join_blocks
 from neurodial.interpret.activations.extract import Extraction, extract
-from neurodial.interpret.activations.neurox.files import NeuroxFile, export_neurox, import_neurox, residual_sites
+from neurodial.interpret.activations.left_out import LeftOut
+from neurodial.interpret.activations.neurox.files import export_neurox, import_neurox
+from neurodial.interpret.activations.neurox.reading import NeuroxFile, residual_sites
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.corpora.readers import open_corpus
 from neurodial.interpret.methods.ranking.expert_units import ExpertUnits
@@ -52,7 +55,7 @@ def test_neurox_files_hold_what_our_own_extraction_gives(
 
 
 def test_our_hdf5_is_laid_out_as_theirs(bert: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:
-    assert export_neurox(bert, corpus, tmp_path / "ours.hdf5") == (4, (3, 32))
+    assert export_neurox(bert, corpus, tmp_path / "ours.hdf5") == (4, (3, 32), LeftOut())
     with h5py.File(tmp_path / "ours.hdf5") as ours, h5py.File(FIXTURES / "neurox.hdf5") as theirs:
         assert sorted(ours) == sorted(theirs)
         for name in theirs:
@@ -75,6 +78,47 @@ def test_our_json_is_written_as_theirs(bert: LoadedModel, corpus: Corpus, tmp_pa
             for x, y in zip(mine["layers"], other["layers"], strict=True):
                 assert x["values"] == pytest.approx(y["values"], abs=1e-4)
     assert next(words for words, _ in NeuroxFile.open(FIXTURES / "neurox.json")) == ["w5", "w7", "w9"]
+
+
+TREEBANK = """# text = Le 10 000 et \u200b w5 .
+1\tw2\t_\tDET\t_\t_\t_\t_\t_\t_
+2\t10 000\t_\tNUM\t_\t_\t_\t_\t_\t_
+3\tw4\t_\tCCONJ\t_\t_\t_\t_\t_\t_
+4\t\u200b\t_\tX\t_\t_\t_\t_\t_\t_
+5\tw6\t_\tNOUN\t_\t_\t_\t_\t_\t_
+
+1\tw2\t_\tDET\t_\t_\t_\t_\t_\t_
+"""
+
+
+@pytest.mark.parametrize("kind", ["hdf5", "json"])
+def test_words_that_cannot_be_exported_are_counted_and_the_rest_is_read_back(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forms with spaces, words without tokens, texts beyond the model's length, texts that are not aligned."""
+    model = tiny_with_text("bert")  # 48 tokens
+    (tmp_path / "t.conllu").write_text(TREEBANK, encoding="utf-8")
+    (tmp_path / "t.txt").write_text(f"w2 w3\n{'w4 ' * 60}\nw5 </s> w6\n")
+    treebank = open_corpus(f"conllu:{tmp_path / 't.conllu'}?label=upos")
+    plain = open_corpus(f"text:{tmp_path / 't.txt'}")
+    for corpus, expected in (
+        (treebank, {}),
+        (plain, {"words_cut": 13, "texts_cut": 1, "examples": [1]}),
+    ):
+        file = tmp_path / f"{corpus.name}.{kind}"
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            _, _, left_out = export_neurox(model, corpus, file)
+            store = import_neurox(file, model, corpus, tmp_path / f"store-{corpus.name}")
+        assert left_out.report() == expected
+        assert len([w for w in caught if w.category is NeurodialWarning]) == 2 * bool(expected)
+        ours = join_blocks(list(extract(model, corpus, ("none", *corpus.labels), Extraction(store.sites))))
+        ours = ours.where(np.lexsort((ours.words, ours.examples)))
+        theirs = join_blocks(list(store.blocks()))
+        for column in ("examples", "words", "types", "labels"):
+            assert (getattr(theirs, column) == getattr(ours, column)).all(), column
+        for site in store.sites:
+            assert theirs.values[site] == pytest.approx(ours.values[site], abs=1e-5)
 
 
 def test_files_that_do_not_fit(bert: LoadedModel, corpus: Corpus, tmp_path: Path) -> None:

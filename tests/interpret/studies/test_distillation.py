@@ -12,6 +12,7 @@ import pytest
 from neurodial.control.distilled.classifier import DistilledClassifier
 from neurodial.control.errors import BadInput, CorpusError, ModelError
 from neurodial.control.models.loading import LoadedModel, load_model
+from neurodial.interpret.activations.left_out import LeftOut
 from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 from neurodial.interpret.studies.distillation.elimination import elimination_order
 from neurodial.interpret.studies.distillation.evidence import intervals, judge
@@ -230,7 +231,7 @@ def test_too_few_rows_are_refused(loaded: LoadedModel) -> None:
     few = Corpus.of("few", list(sentences())[76:84])
     texts = split_texts(few, None, Recipe())
     with pytest.raises(CorpusError, match="train part has 7 labelled rows"):
-        gather_parts(loaded, texts, tuple(i.site for i in loaded.sites.of("encoder", "resid")), Recipe())
+        gather_parts(loaded, texts, tuple(i.site for i in loaded.sites.of("encoder", "resid")), Recipe(), LeftOut())
 
 
 @pytest.mark.parametrize(
