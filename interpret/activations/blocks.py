@@ -31,7 +31,7 @@ class Block:
         level: what a row is.
         examples: (n,) number of the example.
         words: (n,) number of the word, -1 for special tokens and sentences.
-        types: (n,) hash of the lower-cased word.
+        types: (n,) hash of the word, or of the sentence, in lower case; 0 for special tokens.
         labels: (n,) class number (0 is `none`), -1 where it is not known.
         pairs: (n,) number of the minimal pair, -1 outside pairs.
         splits: (n,) 0 train, 1 dev, 2 test.
@@ -100,7 +100,8 @@ def labelled_rows(
         split = SPLITS.index(example.split)
         for _, word in words:
             label = number.get(_label(example, sentence, word, level), 0)
-            kind = _type(sentence.word(word)) if word >= 0 else 0
+            text = sentence.text if level == "sentence" else sentence.word(word) if word >= 0 else ""
+            kind = _type(text) if text else 0
             columns.append((example.number, word, kind, label, pair, split))
     for site, x in values.items():
         if not np.isfinite(x).all():
@@ -122,5 +123,5 @@ def _label(example: Example, sentence: Sentence, word: int, level: Level) -> str
 
 
 @lru_cache(maxsize=65536)
-def _type(word: str) -> int:
-    return int.from_bytes(hashlib.sha256(comparable(word).encode()).digest()[:7], "big")
+def _type(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(comparable(text).encode()).digest()[:7], "big")

@@ -180,6 +180,8 @@ class ActivationStore:
             raise StoreError(
                 f"{self.folder / name}: not a readable part ({error})", hint="extract into a new folder"
             ) from error
+        if level == "sentence" and not columns["types"].any():  # as they were stored once
+            columns["types"] = columns["examples"]
         return Block(stack, level, values=values, **columns)
 
     def save(self) -> None:

@@ -9,7 +9,7 @@ from neurodial.control.addresses import Site
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.corpora.corpus import Corpus
-from neurodial.interpret.methods.contracts import CausalMethod
+from neurodial.interpret.methods.contracts import CausalMethod, check_told_apart
 from neurodial.interpret.tasks.corpus_tasks import CorpusTask, corpus_task
 from neurodial.interpret.tasks.interventions import plain_scores
 
@@ -52,7 +52,7 @@ def rank_causally(
 
     Raises:
         CorpusError: if the corpus asks nothing of the model.
-        BadInput: for settings that the corpus gives, and scores that are not numbers.
+        BadInput: for settings that the corpus gives, and scores that are not numbers or all equal.
     """
     _check_settings(method)
     params = method.get_params()
@@ -61,6 +61,7 @@ def rank_causally(
     given: dict[str, Any] = {"corrupted": task.corrupted, "facts": task.facts or None}
     made = type(method)(**params | {name: given[name] for name in FROM_CORPUS if name in params})
     made.fit(loaded, task.clean, sites)
+    check_told_apart(made.scores_, method.slug)
     return made.by_site(), _task_report(loaded, task) | made.report(loaded, task)
 
 

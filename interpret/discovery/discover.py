@@ -25,7 +25,7 @@ from neurodial.interpret.gathering.gather import check_gathered, check_labels, g
 from neurodial.interpret.gathering.maps import explained
 from neurodial.interpret.gathering.plan import GatheringPlan, match_sites
 from neurodial.interpret.gathering.readout import ReadOutSettings
-from neurodial.interpret.methods.contracts import CausalMethod, RankingMethod
+from neurodial.interpret.methods.contracts import CausalMethod, RankingMethod, check_told_apart
 from neurodial.interpret.methods.registry import make_ranker
 
 Array = np.ndarray[Any, Any]
@@ -176,7 +176,11 @@ def _check_corpus(corpus: Corpus, method: RankingMethod | CausalMethod) -> None:
 def rank(
     method: RankingMethod, data: Gathered, sites: tuple[Site, ...], watch: Watch | None = None
 ) -> dict[Site, Array]:
-    """Scores of all neurons of all sites; the sites of one stack are ranked together, on the same rows."""
+    """Scores of all neurons of all sites; the sites of one stack are ranked together, on the same rows.
+
+    Raises:
+        BadInput: if all scores are equal.
+    """
     scores: dict[Site, Array] = {}
     for stack in dict.fromkeys(site.stack for site in sites):
         here = tuple(site for site in sites if site.stack == stack)
@@ -185,6 +189,7 @@ def rank(
             watch(method, here)
         widths = np.cumsum([data.moments[site].mean.shape[1] for site in here])[:-1]
         scores |= zip(here, np.split(method.scores_, widths), strict=True)
+    check_told_apart(np.concatenate(list(scores.values())), method.slug)
     return scores
 
 

@@ -21,7 +21,7 @@ class Rows:
     Attributes:
         values: site → (n, width).
         y: (n,) class numbers.
-        types: (n,) hashes of the words.
+        types: (n,) hashes of the words, or of the sentences.
         train: (n,) whether a row is for training; the others are held out.
     """
 
@@ -66,6 +66,8 @@ def probe_accuracy(rows: Rows, neurons: dict[Site, Array], labels: Array | None 
 
 def control_labels(rows: Rows, seed: int) -> Array:
     """The control task of Hewitt & Liang (2019): every word type gets one random label, in the labels' proportions.
+
+    Where texts are labelled every text gets one.
 
     A probe that is as good at this as at the concept shows its own capacity, not what the neurons encode.
     """

@@ -25,6 +25,7 @@ from neurodial.interpret.tasks.tasks import Batch
 Array = np.ndarray[Any, Any]
 MIN_ROWS = 4
 CHECKED = 64  # rows at a time, which stay in the cache
+EQUAL = 1e-9  # of the largest score: what rounding leaves
 
 
 @dataclass(frozen=True)
@@ -277,6 +278,24 @@ def best_first(scores: Array) -> Array:
     """(neurons,) numbers of the neurons by falling size of their scores, equal ones in the order of the neurons."""
     order: Array = np.argsort(-np.abs(scores), kind="stable")
     return order
+
+
+def check_told_apart(scores: Array, method: str) -> None:
+    """Refuses a ranking that prefers no neuron: its first ones would be the first of the site.
+
+    Args:
+        scores: (neurons,) of all neurons that were ranked together.
+        method: that ranked them.
+
+    Raises:
+        BadInput: if all are of one size.
+    """
+    sizes = np.abs(scores)
+    if len(sizes) > 1 and np.ptp(sizes) <= EQUAL * sizes.max():
+        raise BadInput(
+            f"{method}: all {len(sizes):,} neurons have the same score ({sizes[0]:.3g}), and none can be preferred",
+            hint="choose other sites, another method, or a corpus that says more of the concept",
+        )
 
 
 def check_activations(X: Array, dtype: type[np.floating[Any]] = np.float64) -> Array:

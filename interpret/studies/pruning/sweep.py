@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from neurodial.control.addresses import Site
@@ -16,6 +17,7 @@ from neurodial.control.surgery.pruning.cost import cost
 from neurodial.control.surgery.pruning.removal import prune_model
 from neurodial.control.surgery.pruning.support import Fill, Mode, Part, part_of, prunable
 from neurodial.interpret.corpora.corpus import Corpus
+from neurodial.interpret.methods.contracts import check_told_apart
 from neurodial.interpret.rankings.ranking_file import Ranked, Ranking, rank_by
 from neurodial.interpret.rankings.salience import MEASURES, Array, Scores, is_measure, salience
 from neurodial.interpret.studies.pruning.quality import Quality
@@ -72,7 +74,7 @@ def rank_units(
     """Scores of everything that could go, by a measure or by a ranking that is read from a file.
 
     Raises:
-        BadInput: for a ranking that cannot be read, or of another model.
+        BadInput: for a ranking that cannot be read, or of another model, and for scores that are all equal.
         CorpusError: if the measure needs a corpus and there is none.
     """
     sites = sites_to_prune(loaded, way.what)
@@ -80,6 +82,7 @@ def rank_units(
     if ranking is not None:
         return rank_by(loaded, ranking, sites)
     scores = salience(loaded, way.by, sites, corpus=corpus, calibration=calibration, to=way.to, seed=way.seed)
+    check_told_apart(np.concatenate(list(scores.values())), f"by {way.by}")
     total = sum(len(values) for values in scores.values())
     return Ranked(scores, total, total)
 

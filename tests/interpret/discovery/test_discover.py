@@ -10,10 +10,15 @@ from neurodial.control.artifacts.neuron_set import NeuronSet
 from neurodial.control.errors import AddressError, BadInput, CorpusError
 from neurodial.control.models.lineage import KeptNeurons, Lineage
 from neurodial.control.models.loading import LoadedModel
+from neurodial.control.models.sites import sites_of
 from neurodial.control.text.pieces import encode
-from neurodial.interpret.corpora.corpus import Corpus, Sentence
+from neurodial.interpret.activations.extract import Extraction
+from neurodial.interpret.activations.storing import extract_to_store
+from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 from neurodial.interpret.corpora.readers import open_corpus
 from neurodial.interpret.discovery.discover import Discovery, discover
+from neurodial.interpret.evidence.probes import Rows, control_labels
+from neurodial.interpret.gathering.gather import gather
 from neurodial.interpret.gathering.plan import match_sites
 
 PAST_FORMS = ("opened", "closed", "walked", "saw", "liked")
@@ -169,3 +174,45 @@ def test_bad_jobs(loaded: LoadedModel, corpus: Corpus) -> None:
 def test_sites_by_pattern(loaded: LoadedModel) -> None:
     assert [str(s) for s in match_sites(loaded, ())] == ["encoder.1.resid"]
     assert [str(s) for s in match_sites(loaded, ("decoder.*.cross",))] == ["decoder.0.cross", "decoder.1.cross"]
+
+
+def labelled_texts(count: int = 120) -> Corpus:
+    """Sentences with a label of their own, without labelled words or pairs."""
+    verbs = {"present": ("opens", "closes", "walks", "likes"), "past": ("opened", "closed", "walked", "liked")}
+    texts = [
+        (f"{who} {verb} the {thing} {n}", label)
+        for n in range(count // 24)
+        for who in ("She", "He", "The cook")
+        for thing in ("door",)
+        for label, forms in verbs.items()
+        for verb in forms
+    ]
+    return Corpus.of("texts", [Example(n, Sentence.of(text), label) for n, (text, label) in enumerate(texts)])
+
+
+def test_the_control_task_of_labelled_texts_gives_each_text_a_label(loaded: LoadedModel, tmp_path: Path) -> None:
+    corpus = labelled_texts()
+    data = gather(loaded, corpus, Discovery("tense").gathering(match_sites(loaded, ())))
+    rows = Rows.of(data.samples["encoder"], data.contrast)
+    control = control_labels(rows, 0)
+    assert len(np.unique(rows.types)) == len(rows.y) == len(corpus)
+    assert 0.3 < (control == rows.y).mean() < 0.7
+    assert len(np.unique(control)) == 2
+    probe = discover(loaded, corpus, Discovery("tense", "probeless", top=10)).evidence["probe"]["encoder"]
+    assert probe["accuracy"] > 0.8
+    assert probe["selectivity"] > 0.15
+    store = extract_to_store(loaded, corpus, Extraction(match_sites(loaded, ()), ("sentence",)), tmp_path / "store")
+    assert (next(store.blocks()).types != 0).all()
+
+
+@pytest.mark.parametrize("method", ["mean-difference", "probeless", "layer-conductance"])
+def test_a_ranking_that_prefers_no_neuron_is_refused(loaded: LoadedModel, corpus: Corpus, method: str) -> None:
+    """Such as where a layer does nothing at all: the set would be neurons 0, 1, 2, …"""
+    model = copy.deepcopy(loaded.model)
+    layer = model.get_encoder().layers[0].fc1
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+    silent = replace(loaded, model=model, sites=sites_of(model))
+    with pytest.raises(BadInput, match=f"{method}: all 64 neurons have the same score"):
+        discover(silent, corpus, Discovery("tense", method, sites=("encoder.0.ffn",), examples=4))
