@@ -1,17 +1,15 @@
 """Loading a checkpoint with its tokenizer, sites and fingerprint."""
 
-import hashlib
 import json
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -26,10 +24,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.utils import logging as hub_logging
 
 from neurodial.control.addresses import Site
-from neurodial.control.errors import FingerprintError, ModelError
+from neurodial.control.errors import FingerprintError, ModelError, NeurodialError
 from neurodial.control.models.architectures import Family
 from neurodial.control.models.derived import read_derived
+from neurodial.control.models.fingerprints import digest, fingerprint
 from neurodial.control.models.lineage import Lineage
+from neurodial.control.models.places import check_place
+from neurodial.control.models.positions import positions_of
 from neurodial.control.models.sites import ModelSites, sites_of
 from neurodial.control.models.weights import adapter_tensors, adapters_of, check_weights_can_change
 
@@ -39,7 +40,6 @@ DTYPES: dict[str, torch.dtype | str] = {
     "float16": torch.float16,
     "auto": "auto",
 }
-SAMPLES = 32  # values of each tensor that enter the fingerprint
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,7 @@ class LoadedModel:
     @property
     def max_length(self) -> int:
         """Tokens that the model and its tokenizer take at once."""
-        positions = getattr(self.model.config, "max_position_embeddings", None) or self.tokenizer.model_max_length
-        return int(min(positions, self.tokenizer.model_max_length))
+        return int(min(positions_of(self.model), self.tokenizer.model_max_length))  # which may be 1e30
 
     @property
     def writes(self) -> bool:
@@ -108,9 +107,9 @@ class LoadedModel:
         lineage = Lineage.load(source) if source else None
         identity = fingerprint(model, source, lineage)
         if names := adapters_of(model):
-            step = {"kind": "adapters", "adapters": list(names), "weights": _digest(None, adapter_tensors(model))}
+            step = {"kind": "adapters", "adapters": list(names), "weights": digest(None, adapter_tensors(model))}
             lineage = Lineage.derive(lineage, fingerprint=identity, name=name, step=step, weights_changed=True)
-            identity = _digest(lineage, ())
+            identity = digest(lineage, ())
         return cls(model.eval(), tokenizer, name, identity, sites_of(model), lineage)
 
     def check_origin(self, fingerprint: str, *, what: str, remedy: str, allow_changed_weights: bool = False) -> bool:
@@ -176,25 +175,40 @@ def load_model(path: str | Path, *, device: str = "cpu", dtype: str = "float32",
         text: False leaves the tokenizer out, for those who never encode text.
 
     Raises:
-        ModelError: if it cannot be loaded or its architecture is not known.
+        ModelError: if it cannot be loaded, its architecture is not known, or there is no such device.
     """
     if dtype not in DTYPES:
         raise ModelError(f"{dtype!r} is not a dtype", hint=f"one of {', '.join(DTYPES)}")
-    if not Path(path).is_dir() and (str(path).count("/") > 1 or str(path).startswith((".", "/"))):
-        raise ModelError(f"{path}: there is no such folder")  # and it cannot be the name of a model on a hub
+    check_place(path)
+    check_device(device)
     try:
         with quiet():
             model: Any = _read_model(path, DTYPES[dtype])
             tokenizer: Any = _read_tokenizer(path) if text else None
         if getattr(model, "hf_quantizer", None) is None:  # a quantised model is where its quantiser put it
             model = model.to(device)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except NeurodialError:
+        raise
+    except Exception as error:  # transformers raises anything at all where a file is not as it should be
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"{path}: cannot load the model ({line})",
             hint=f"a folder with config.json{', weights and tokenizer' if text else ' and weights'} is needed",
         ) from error
     return LoadedModel.wrap(model, tokenizer)
+
+
+def check_device(device: str) -> None:
+    """Refuses a device on which nothing can be computed here.
+
+    Raises:
+        ModelError: with PyTorch's reason.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        said = str(error).strip().splitlines()[0].rstrip(".")
+        raise ModelError(f"device {device}: cannot be used here ({said})", hint="cpu works everywhere") from None
 
 
 def _read_model(path: str | Path, dtype: torch.dtype | str) -> PreTrainedModel:
@@ -253,48 +267,3 @@ def quiet() -> Iterator[None]:
         retries.setLevel(level)
         if bars:
             hub_logging.enable_progress_bar()
-
-
-def fingerprint(model: PreTrainedModel, source: Path | None = None, lineage: Lineage | None = None) -> str:
-    """Identifies a checkpoint by names, shapes and sampled values of its tensors.
-
-    It is computed from the checkpoint's own safetensors files where there are any, so that device, path and the dtype
-    it is loaded in do not matter; otherwise from the model's parameters, as it would be saved. The history of a derived
-    checkpoint enters too: the samples may all have missed what it changed.
-    """
-    return _digest(lineage, _checkpoint_tensors(model, source))
-
-
-def _digest(lineage: Lineage | None, tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
-    content = hashlib.sha256()
-    if lineage is not None:
-        content.update(json.dumps([lineage.ancestors, lineage.steps], sort_keys=True).encode())
-    for name, value in sorted(tensors, key=lambda item: item[0]):
-        flat = value.flatten()
-        places = torch.linspace(0, max(flat.numel() - 1, 0), min(SAMPLES, flat.numel()), dtype=torch.float64).long()
-        content.update(f"\0{name}\0{tuple(value.shape)}\0".encode())
-        content.update(flat[places.to(flat.device)].float().cpu().numpy().tobytes())
-    return f"sha256:{content.hexdigest()}"
-
-
-def _checkpoint_tensors(model: PreTrainedModel, source: Path | None) -> Iterator[tuple[str, torch.Tensor]]:
-    files = sorted(source.glob("model*.safetensors")) if source and source.is_dir() else []  # a classifier may be there
-    if not files:
-        yield from _own_tensors(model)
-    for file in files:
-        with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118
-                yield name, opened.get_tensor(name)
-
-
-def _own_tensors(model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor]]:
-    """The model's parameters as they would be saved; those that torch has quantised are packed in tuples."""
-    unsaved = {*model.all_tied_weights_keys, *(model._keys_to_ignore_on_save or ())}
-    beside = {name for name, _ in adapter_tensors(model)}
-    for key, value in model.state_dict().items():
-        name = key.replace(".base_layer.", ".")
-        if name in unsaved or key in beside:
-            continue
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, torch.Tensor):
-                yield name, part.dequantize() if part.is_quantized else part

@@ -21,8 +21,9 @@ from neurodial.control.artifacts.calibration import Calibration
 from neurodial.control.artifacts.catalogue import SetSource
 from neurodial.control.controls import Control
 from neurodial.control.errors import ControlError, FingerprintError
+from neurodial.control.models.fingerprints import fingerprint
 from neurodial.control.models.lineage import Lineage
-from neurodial.control.models.loading import LoadedModel, fingerprint
+from neurodial.control.models.loading import LoadedModel
 from neurodial.control.models.sites import sites_of
 from neurodial.control.plans.compiling import CompiledControl, compile_controls
 from neurodial.control.surgery.projections import Projections, SiteChange, add_bias, write_change

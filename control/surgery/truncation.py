@@ -8,8 +8,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from neurodial.control.errors import ModelError
+from neurodial.control.models.fingerprints import fingerprint
 from neurodial.control.models.lineage import Lineage
-from neurodial.control.models.loading import LoadedModel, fingerprint
+from neurodial.control.models.loading import LoadedModel
 from neurodial.control.models.sites import sites_of
 
 _COUNTS = ("encoder_layers", "num_hidden_layers")  # in whichever the config keeps the number of this stack's layers

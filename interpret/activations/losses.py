@@ -81,6 +81,15 @@ def loss_batches(
             yield loss_batch(loaded, batch, draw), len(batch)
 
 
+def why_no_loss(loaded: LoadedModel) -> str:
+    """Why a model predicts no tokens, and so has no loss; empty if it has one."""
+    if loaded.model.get_output_embeddings() is None:
+        return f"{type(loaded.model).__name__} has no language-model head"
+    if loaded.family == "encoder-only" and loaded.tokenizer.mask_token_id is None:
+        return "its tokenizer has no mask token"
+    return ""
+
+
 def _windows(corpus: Corpus) -> Iterator[list[Example]]:
     rows = iter(corpus)
     while window := list(islice(rows, WINDOW)):
@@ -135,7 +144,7 @@ def _masked_places(loaded: LoadedModel, ids: torch.Tensor, mask: torch.Tensor, d
     if loaded.tokenizer.mask_token_id is None:
         raise ModelError(
             f"{loaded.name}: its tokenizer has no mask token, so that there is no loss to take",
-            hint="rank by magnitude or activation",
+            hint="scores by magnitude or activation need no loss",
         )
     special = torch.tensor(loaded.tokenizer.all_special_ids, device=ids.device)
     usual = mask & ~torch.isin(ids, special)
@@ -177,7 +186,7 @@ def _predictions(loaded: LoadedModel, batch: LossBatch) -> tuple[torch.Tensor, t
     if logits is None or logits.shape[:2] != batch.labels.shape:
         raise ModelError(
             f"{loaded.name}: {type(model).__name__} has no language-model head to take a loss from",
-            hint="rank by magnitude or activation",
+            hint="scores by magnitude or activation need no loss",
         )
     predicted = batch.labels != IGNORED
     return logits[predicted].float(), batch.labels[predicted]

@@ -20,7 +20,7 @@ from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.text.words import differing_words, split_words, word_spans
 from neurodial.interpret.activations.generation import generate_ids
-from neurodial.interpret.activations.losses import TokenRow, loss_batch
+from neurodial.interpret.activations.losses import TokenRow, loss_batch, why_no_loss
 from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 from neurodial.interpret.corpora.grammars.agreement import generate_agreement
 from neurodial.interpret.tasks.tasks import Batch, next_tokens
@@ -72,8 +72,8 @@ def concept_cases(loaded: LoadedModel, corpus: Corpus, limit: int) -> Cases:
     Raises:
         BadInput: saying why there are none.
     """
-    if loaded.model.get_output_embeddings() is None:
-        raise BadInput(f"{loaded.name} has no language-model head, which alone gives log-probabilities")
+    if why := why_no_loss(loaded):
+        raise BadInput(f"{loaded.name} predicts no tokens: {why}")
     held_out = [example for example in corpus if example.split != "train"]
     if corpus.paired and len(corpus.labels) == 2:
         pairs = _pairs(held_out, corpus.labels)
@@ -103,13 +103,15 @@ def text_parts(loaded: LoadedModel, texts: Sequence[str]) -> list[Part]:
     """
     limit = loaded.max_length
     ids = [tuple(one) for one in loaded.tokenizer(list(texts), truncation=True, max_length=limit)["input_ids"]]
-    if loaded.family != "encoder-decoder":
+    if loaded.family == "encoder-only":  # some tokens are masked, special ones never
+        rows = [TokenRow(one) for one in ids if not set(one) <= set(loaded.tokenizer.all_special_ids)]
+    elif loaded.family == "decoder-only":
         rows = [TokenRow(one) for one in ids if len(one) > 1]
     else:
         outputs = generate_ids(loaded, texts, max_new_tokens=min(64, limit - 1))
         rows = [TokenRow(source, tuple(out)) for source, out in zip(ids, outputs, strict=True)]
     if not rows:
-        raise BadInput("there is no text of more than one token to take a log-probability of")
+        raise BadInput("the model's tokenizer knows no token of the texts whose log-probability is asked for")
     return [Part(own) for own in _batches(loaded, sorted(rows, key=TokenRow.longest))]
 
 

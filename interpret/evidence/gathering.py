@@ -12,6 +12,7 @@ from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.blocks import Block
 from neurodial.interpret.activations.gathered import Gathered
+from neurodial.interpret.activations.losses import why_no_loss
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.evidence.cases import concept_cases, other_texts, text_parts
 from neurodial.interpret.evidence.causal import Intervener, Measurement
@@ -109,7 +110,7 @@ def causal_evidence(finding: Finding, found: NeuronSet | None, settings: Evidenc
         name, texts = other_texts(finding.other, settings.other_texts)
         elsewhere = text_parts(finding.loaded, texts)
     except BadInput as error:
-        return {"note": error.message}
+        return {"note": error.message, "measurable": not why_no_loss(finding.loaded)}
     make = Intervener(finding.loaded, finding.data.moments, finding.data.classes, finding.readouts)
     deviations = make.deviations(finding.chosen)
     matched = [matched_neurons(finding.chosen, deviations, finding.seed + n) for n in range(settings.random_sets)]

@@ -30,8 +30,19 @@ def shortfalls(evidence: Mapping[str, Any], thresholds: Thresholds) -> list[str]
     """What the evidence does not reach, or does not hold, one line each; empty if it is good enough.
 
     The effect and the cost are those of the recommended control; of a set that recommends to prune, those of ablating.
+    A model that predicts no tokens, such as a plain encoder, has no such effect: the set's neurons must then tell the
+    labels apart better than random ones.
     """
-    return [*_of_probe(_mapping(evidence, "probe"), thresholds), *_of_effects(_mapping(evidence, "causal"), thresholds)]
+    probes, causal = _mapping(evidence, "probe"), _mapping(evidence, "causal")
+    effects = _of_random_neurons(probes) if causal.get("measurable") is False else _of_effects(causal, thresholds)
+    return [*_of_probe(probes, thresholds), *effects]
+
+
+def _of_random_neurons(probes: Mapping[str, Any]) -> Iterator[str]:
+    for stack in probes:
+        probe = _mapping(probes, stack)
+        gain = _number(probe.get("accuracy")) - _number(_mapping(probe, "random_neurons").get("mean"))
+        yield from _below(f"{stack}: accuracy above that of random neurons", gain, 0.0)
 
 
 def _of_probe(probes: Mapping[str, Any], thresholds: Thresholds) -> Iterator[str]:
@@ -48,7 +59,7 @@ def _of_effects(causal: Mapping[str, Any], thresholds: Thresholds) -> Iterator[s
     kind = "control" if "control" in causal else "ablate"
     effects, moves = _mapping(causal, kind), _mapping(causal, "move" if kind == "control" else "ablate")
     if not effects or not moves:
-        yield "the causal effect was not measured"
+        yield f"the causal effect was not measured{f' ({note})' if (note := causal.get('note')) else ''}"
         return
     for label in effects:
         low = _first(_mapping(effects, label).get("set_95"))

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedModel
 
+from neurodial.control.models.fingerprints import fingerprint
 from neurodial.control.models.lineage import Lineage
-from neurodial.control.models.loading import LoadedModel, fingerprint
+from neurodial.control.models.loading import LoadedModel
 from neurodial.control.models.sites import sites_of
 
 CARD = "README.md"

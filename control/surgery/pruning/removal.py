@@ -13,8 +13,9 @@ from neurodial.control.errors import AddressError, PruningError
 from neurodial.control.models.architectures import FfnRow
 from neurodial.control.models.cutting import Cut, apply_cut, cut_of, num_units, row_of
 from neurodial.control.models.derived import plain_class
+from neurodial.control.models.fingerprints import fingerprint
 from neurodial.control.models.lineage import KeptNeurons, Lineage
-from neurodial.control.models.loading import LoadedModel, fingerprint
+from neurodial.control.models.loading import LoadedModel
 from neurodial.control.models.sites import ModelSites, sites_of
 from neurodial.control.surgery.pruning.numbering import of_present
 from neurodial.control.surgery.pruning.support import Fill, Mode, check_weights, prunable, refusal

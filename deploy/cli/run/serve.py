@@ -42,6 +42,10 @@ def command(
         raise ConfigError("give either a configuration file or --demo", hint="neurodial serve --demo")
     settings = demo_config(host=host, port=port) if config is None else load_config(config, host=host, port=port)
 
+    from neurodial.deploy.configuration.checks import check_models
+
+    check_models(settings)
+
     from neurodial.deploy.serve import server
 
     server.check_port(settings.host, settings.port)

@@ -12,7 +12,7 @@ from neurodial.control.surgery.pruning.cost import cost
 from neurodial.interpret.common.versions import package_versions, time_now
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.rankings.ranking_file import Ranked, Ranking
-from neurodial.interpret.studies.pruning.quality import Quality, quality_on
+from neurodial.interpret.studies.pruning.quality import Quality, measurable_quality
 from neurodial.interpret.studies.pruning.recovery import Recovery, recover, teaching
 from neurodial.interpret.studies.pruning.report import FORMAT_VERSION
 from neurodial.interpret.studies.pruning.sweep import Point, Way, prune_to, rank_units, sweep
@@ -63,7 +63,7 @@ def run_job(loaded: LoadedModel, job: Job, done: Callable[[Point], None] = lambd
     ranked = rank_units(loaded, job.way, corpus=job.scoring, calibration=job.calibration)
     pruned = prune_to(loaded, ranked.scores, job.keep, job.way, job.calibration)  # refused before anything slow
     saved_as = checkpoint_dtype(loaded)
-    quality = quality_on(loaded, job.testing, seed=job.way.seed) if job.testing else None
+    quality = measurable_quality(loaded, job.testing, seed=job.way.seed) if job.testing else None
     original: Point = {"cost": asdict(cost(loaded))} | ({"quality": quality.measure(loaded)} if quality else {})
     recovering = _Recovering(loaded, job.recovery, saved_as) if job.recovery else None
     points = sweep(

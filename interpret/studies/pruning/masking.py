@@ -17,7 +17,7 @@ from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.common.versions import package_versions, time_now
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.rankings.salience import Array, Scores
-from neurodial.interpret.studies.pruning.quality import Quality, quality_on
+from neurodial.interpret.studies.pruning.quality import Quality, measurable_quality
 from neurodial.interpret.studies.pruning.sweep import Way, kept_by, prune_to, rank_units
 
 
@@ -123,7 +123,8 @@ def find_mask(
         BadInput: as `mask_set` and `rank_units` do.
     """
     scores = rank_units(loaded, way, corpus=scoring, calibration=calibration).scores
-    qualities = {testing.name: quality_on(loaded, testing, seed=way.seed)} if testing else {}
+    quality = measurable_quality(loaded, testing, seed=way.seed) if testing else None
+    qualities = {testing.name: quality} if testing and quality else {}
     evidence = {"quality": measured(loaded, scores, keep, way, qualities)}
     corpus = scoring.described if scoring else {}
     return mask_set(loaded, scores, keep, way, calibration, concept=concept, evidence=evidence, corpus=corpus)

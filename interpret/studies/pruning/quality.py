@@ -1,6 +1,7 @@
 """What pruning costs: BLEU and chrF where a model translates parallel text, perplexity elsewhere."""
 
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,10 +9,11 @@ from typing import Protocol
 
 import torch
 
+from neurodial.control.errors import NeurodialWarning
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.calibration import decoder_input
 from neurodial.interpret.activations.generation import generate_texts
-from neurodial.interpret.activations.losses import LossBatch, loss_batches, summed_loss
+from neurodial.interpret.activations.losses import LossBatch, loss_batches, summed_loss, why_no_loss
 from neurodial.interpret.common.translation_scores import bleu, chrf, scorer
 from neurodial.interpret.corpora.corpus import Corpus
 
@@ -46,6 +48,17 @@ def quality_on(loaded: LoadedModel, corpus: Corpus, *, seed: int = 0) -> Quality
     if loaded.family == "encoder-decoder" and corpus.parallel:
         return TranslationQuality.of(corpus)
     return Perplexity.of(loaded, corpus, seed)
+
+
+def measurable_quality(loaded: LoadedModel, corpus: Corpus, *, seed: int = 0) -> Quality | None:
+    """The measurement that fits; None, with a warning, for a model that has no loss, such as a plain encoder."""
+    if why := why_no_loss(loaded):
+        warning = NeurodialWarning(
+            f"{loaded.name}: quality is not measured: {why}", hint="measure the pruned model on its own task"
+        )
+        warnings.warn(warning, stacklevel=2)
+        return None
+    return quality_on(loaded, corpus, seed=seed)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from neurodial.control.controls import Control
 from neurodial.control.distilled.head import Head, Reading
 from neurodial.control.errors import AddressError, BadInput, ControlError, LimitError, NeuronSetError
 from neurodial.control.models.loading import LoadedModel
+from neurodial.control.models.positions import positions_of
 from neurodial.control.plans.compiling import CompiledControls, compile_controls
 from neurodial.service.engine.model.columns import Column, of_stack, read_columns
 from neurodial.service.engine.model.forward.lm_head import block_lm_head
@@ -30,8 +31,6 @@ from neurodial.service.engine.types import (
 )
 
 _COMPILED_CACHE = 256  # distinct lists of controls whose compilation is remembered
-_POSITIONS = ("max_position_embeddings", "n_positions", "seq_length")
-_UNLIMITED_POSITIONS = 2048  # of models that have no table of positions
 
 
 class RequestProcessor:
@@ -89,7 +88,7 @@ class RequestProcessor:
         self._loaded, self._sets, self._head = loaded, sets, head
         self._prompts = prompts = Prompts(loaded)
         self._defaults = ModelDefaults.of(loaded.model)
-        self._max_positions = _max_positions(loaded)
+        self._max_positions = positions_of(loaded.model)
         self._default_max_tokens = default_max_tokens
         self._allow_changed_weights = allow_changed_weights
         self._max_prompt_tokens = max_prompt_tokens
@@ -236,12 +235,6 @@ class RequestProcessor:
             message = f"controls touch {plan.num_neurons:,} neurons; at most {self._max_neurons:,} are accepted"
             raise LimitError(message, hint="name fewer neurons, or set top", param="controls")
         return plan, time.perf_counter() - started
-
-
-def _max_positions(loaded: LoadedModel) -> int:
-    config = loaded.model.config.get_text_config()
-    known = [getattr(config, name, None) for name in _POSITIONS]
-    return next((int(number) for number in known if isinstance(number, int) and number > 0), _UNLIMITED_POSITIONS)
 
 
 def _model_info(

@@ -1,5 +1,6 @@
 """What a model has no rows for is counted, and reaches every report; nothing is guessed in its place."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_every_report_tells(loaded: LoadedModel, corpus: Corpus) -> None:
         job = Discovery("verb", "probeless", top=4, evidence="none")
         return discover(loaded, corpus, job).provenance["corpus"]["left_out"]
 
-    reports = [
+    reports: list[Callable[[], Any]] = [
         of_discovery,
         lambda: calibrate_model(loaded, corpus).corpus["left_out"],
         lambda: explain(loaded, corpus, ["encoder.1.resid[3]"]).to_dict()["left_out"],

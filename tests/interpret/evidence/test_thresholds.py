@@ -81,3 +81,18 @@ def test_thresholds_can_be_changed() -> None:
         "past: share of random sets that do as much is 0.167, more than 0.1",
         "control, past: perplexity ratio of other text is 1.7, more than 1.5",
     ]
+
+
+def test_a_model_that_predicts_nothing_is_judged_by_random_neurons() -> None:
+    """A plain encoder has no log-probabilities to move; where a model has them, they must have been measured."""
+    evidence = copy.deepcopy(GOOD) | {"causal": {"note": "no head", "measurable": False}}
+    evidence["probe"]["encoder"]["random_neurons"] = {"mean": 0.7}
+    assert shortfalls(evidence, Thresholds()) == []
+    evidence["probe"]["encoder"]["random_neurons"]["mean"] = 0.95
+    assert shortfalls(evidence, Thresholds()) == [
+        "encoder: accuracy above that of random neurons is -0.05, less than 0"
+    ]
+    del evidence["probe"]["encoder"]["random_neurons"]
+    assert shortfalls(evidence, Thresholds()) == ["encoder: accuracy above that of random neurons was not measured"]
+    evidence["causal"] = {"note": "no pairs", "measurable": True}
+    assert shortfalls(evidence, Thresholds()) == ["the causal effect was not measured (no pairs)"]

@@ -8,12 +8,12 @@ import torch
 
 from neurodial.control.addresses import Site
 from neurodial.control.controls import parse_controls
-from neurodial.control.errors import BadInput, CalibrationError, ModelError, PruningError
+from neurodial.control.errors import BadInput, CalibrationError, ModelError, NeurodialWarning, PruningError
 from neurodial.control.plans.compiling import compile_controls
 from neurodial.control.runtime.generate import controlled
 from neurodial.interpret.activations.calibration import calibrate_model
 from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
-from neurodial.interpret.studies.pruning.quality import Perplexity, TranslationQuality, quality_on
+from neurodial.interpret.studies.pruning.quality import Perplexity, TranslationQuality, measurable_quality, quality_on
 from neurodial.interpret.studies.pruning.report import table, to_html, write_report
 from neurodial.interpret.studies.pruning.speed import measure_speed
 from neurodial.interpret.studies.pruning.sweep import Way, check_keeps, measure_point, prune_to, rank_units, sweep
@@ -133,6 +133,8 @@ def test_a_model_without_a_head_has_no_quality() -> None:
     headless = with_tokenizer(BertModel(config).eval())
     with pytest.raises(ModelError, match="no language-model head"):
         Perplexity.of(headless, corpus()).measure(headless)
+    with pytest.warns(NeurodialWarning, match="quality is not measured: BertModel has no language-model head"):
+        assert measurable_quality(headless, corpus()) is None
 
 
 @pytest.mark.parametrize(
