@@ -20,6 +20,8 @@ NeurodialError                500
 └── InternalError             500
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import ClassVar
 
 
@@ -49,6 +51,23 @@ class NeurodialError(Exception):
 
 def _rebuild(kind: type[NeurodialError], message: str, hint: str, param: str | None) -> NeurodialError:
     return kind(message, hint=hint, param=param)
+
+
+def choices(name: str, known: Iterable[str], *, said: str = "one of") -> str:
+    """A hint for a name that is not known: what is meant, perhaps, and what there is.
+
+    Examples:
+        >>> choices("probless", ["ablation", "probeless"])
+        'did you mean probeless? one of ablation, probeless'
+    """
+    there = list(known)
+    return f"{did_you_mean(name, there)}{said} {', '.join(there) or 'none'}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that begins a hint, with a space behind it; empty where nothing is close."""
+    close = get_close_matches(name, list(known), 1)
+    return f"did you mean {close[0]}? " if close else ""
 
 
 class NeurodialWarning(UserWarning):

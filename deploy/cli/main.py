@@ -7,6 +7,7 @@ import typer
 import typer.main
 from typer.core import TyperCommand, TyperGroup
 
+from neurodial.deploy.cli.naming import EitherForm
 from neurodial.deploy.cli.output import one_line_errors
 
 COMMANDS = {  # command → (module below `cli`, one-line help); the module's function `command` is what runs
@@ -55,7 +56,7 @@ def load_command(name: str) -> Any:
     """A command, imported now; its module may define `SETTINGS` of its context."""
     single = typer.Typer(add_completion=False)
     module = importlib.import_module(f"neurodial.deploy.cli.{COMMANDS[name][0]}")
-    single.command(name, context_settings=getattr(module, "SETTINGS", None))(module.command)
+    single.command(name, cls=EitherForm, context_settings=getattr(module, "SETTINGS", None))(module.command)
     return typer.main.get_command(single)
 
 

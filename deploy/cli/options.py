@@ -4,13 +4,26 @@ Choices are spelled out, since most modules that define them import torch, for w
 compares them with the settings that they become. Imports typer alone.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from typer import Argument, Option
 
+Named = TypeVar("Named", str, list[str])
+
+
+def checked(model: Named) -> Named:
+    """Refuses models that are not there as soon as the command line is read."""
+    from neurodial.control.models.places import check_place
+    from neurodial.deploy.cli.inputs import checkpoint
+
+    for one in [model] if isinstance(model, str) else model:
+        check_place(checkpoint(one))
+    return model
+
+
 Concept = Annotated[str, Option(help="Name of the concept, such as tense.")]
-Model = Annotated[str, Option(help="Checkpoint folder, or demo.")]
-ModelToChange = Annotated[str, Argument(help="Checkpoint folder, demo or demo-lm.")]
+Model = Annotated[str, Option(help="Checkpoint folder, demo or demo-lm.", callback=checked)]
+ModelToChange = Annotated[str, Argument(help="Checkpoint folder, demo or demo-lm.", callback=checked)]
 Device = Annotated[str, Option(help="cpu, cuda or cuda:N.")]
 DtypeName = Literal["float32", "bfloat16", "float16", "auto"]
 Dtype = Annotated[DtypeName, Option(help="float32, bfloat16 or float16.")]

@@ -19,7 +19,7 @@ words), `labels=A:x,B:y` names the labels in order and renames them, everything 
 
 from collections.abc import Callable
 
-from neurodial.control.errors import CorpusError
+from neurodial.control.errors import CorpusError, choices
 from neurodial.interpret.corpora.corpus import BadRow, Corpus, Example, Rows, Sentence, pair_of_examples
 from neurodial.interpret.corpora.formats import conllu, facts, unannotated
 from neurodial.interpret.corpora.grammars.agreement import NUMBERS, agreement_pairs
@@ -59,9 +59,8 @@ def _grammar(spec: Spec) -> tuple[Callable[[], Rows], tuple[str, ...]]:
     elif spec.place == "agreement":
         labels, texts = NUMBERS, [(one.text, many.text) for one, many in agreement_pairs(count, seed)]
     else:
-        raise CorpusError(
-            f"there is no grammar {spec.place!r}", hint=f"there are tense, agreement, {' and '.join(CONTRASTS)}"
-        )
+        known = ("tense", "agreement", *CONTRASTS)
+        raise CorpusError(f"there is no grammar {spec.place!r}", hint=choices(spec.place, known))
 
     def read() -> Rows:
         for number, pair in enumerate(texts):

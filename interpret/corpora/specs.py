@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-from neurodial.control.errors import CorpusError
+from neurodial.control.errors import CorpusError, choices
 from neurodial.interpret.corpora.corpus import BadRow, path_name
 from neurodial.interpret.corpora.lines import numbered_lines
 
@@ -35,6 +35,8 @@ class Spec:
         """
         head, _, query = text.partition("?")
         kind, colon, place = head.partition(":")
+        if colon and kind.isalpha() and kind not in kinds:
+            raise CorpusError(f"{text!r}: there is no kind of corpus {kind!r}", hint=choices(kind, kinds))
         if not colon or kind not in kinds:
             place = head
             name = head.removesuffix(".gz")
@@ -92,7 +94,7 @@ class Spec:
         if unknown := set(self.options) - set(names):
             raise CorpusError(
                 f"{self.name}: {min(unknown)!r} is not an option of {self.kind}",
-                hint=f"options: {', '.join(names) or 'none'}",
+                hint=choices(min(unknown), names, said="options:"),
             )
 
 
@@ -123,7 +125,7 @@ def table_rows(spec: Spec, needed: list[str], path: Path | None = None) -> Itera
     condition = spec.where if path is None else None
     for name in [*needed, *([condition[0]] if condition else [])]:
         if name not in names:
-            raise CorpusError(f"{where}: there is no column {name!r}", hint=f"columns: {', '.join(names)}")
+            raise CorpusError(f"{where}: there is no column {name!r}", hint=choices(name, names, said="columns:"))
     for where, line in lines:
         if isinstance(line, BadRow):
             yield where, line.message

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 
 from neurodial.control.addresses import Site
-from neurodial.control.errors import BadInput
+from neurodial.control.errors import BadInput, choices
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.methods.explanations import Explanation
@@ -75,7 +75,7 @@ class Method(ABC):
         known = self.get_params()
         for name, value in params.items():
             if name not in known:
-                raise BadInput(f"{self.slug} has no parameter {name!r}", hint=f"it has: {', '.join(known) or 'none'}")
+                raise BadInput(f"{self.slug} has no parameter {name!r}", hint=choices(name, known, said="it has:"))
             setattr(self, name, value)
         return self
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from neurodial.control.addresses import Neurons
+from neurodial.control.addresses import Neurons, expand_layers
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.errors import AddressError, BadInput
 from neurodial.control.models.loading import LoadedModel
@@ -131,7 +131,8 @@ class Chosen:
         """
         names: list[str] = []
         places: dict[Any, list[tuple[int, int]]] = {}
-        for text in addresses:
+        layers = {stack: len(found) for stack, found in loaded.sites.layers.items()}
+        for text in (one for given in addresses for one in expand_layers(given, layers)):
             info = loaded.sites.info(Neurons.site_of(text))
             whole = loaded.original(info.site, range(info.width))
             parsed = Neurons.parse(text, width=max(whole) + 1, head_dim=info.head_dim)

@@ -5,31 +5,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from neurodial.control.errors import BadInput
+from neurodial.control.errors import BadInput, choices
 from neurodial.interpret.methods.contracts import CausalMethod, ExplanationMethod, Method, Properties, RankingMethod
+from neurodial.interpret.methods.names import MODULES
 
-MODULES = (  # of neurodial.interpret.methods
-    "causal.ablation",
-    "causal.activation_patching",
-    "causal.attribution_patching",
-    "causal.gradient_activation",
-    "causal.knowledge_attribution",
-    "causal.layer_conductance",
-    "explanation.aligned_concepts",
-    "explanation.compositional",
-    "explanation.corpus_generation",
-    "explanation.top_contexts",
-    "explanation.visualization",
-    "grouping.clustering",
-    "grouping.multi_model",
-    "grouping.nmf",
-    "ranking.expert_units",
-    "ranking.gaussian_probe",
-    "ranking.linear_probe",
-    "ranking.mean_difference",
-    "ranking.probeless",
-    "ranking.sparse_probing",
-)
 Kind = TypeVar("Kind", bound=type[Method])
 Kept = TypeVar("Kept", bound=Method)
 _METHODS: dict[str, type[Method]] = {}
@@ -101,7 +80,7 @@ def make(slug: str, known: Mapping[str, type[Kept]], params: dict[str, Any]) -> 
         BadInput: for an unknown slug or parameter.
     """
     if slug not in known:
-        raise BadInput(f"there is no method {slug!r} here", hint=f"one of {', '.join(known)}", param="method")
+        raise BadInput(f"there is no method {slug!r} here", hint=choices(slug, known), param="method")
     return known[slug]().set_params(**params)
 
 

@@ -28,7 +28,7 @@ from transformers.pytorch_utils import Conv1D
 
 from neurodial.control.addresses import Site
 from neurodial.control.artifacts.calibration import Calibration
-from neurodial.control.errors import BadInput, CorpusError
+from neurodial.control.errors import BadInput, CorpusError, choices
 from neurodial.control.models.architectures import FfnRow
 from neurodial.control.models.cutting import cut_of, makers, num_units, row_of
 from neurodial.control.models.hooks import hook_site
@@ -78,7 +78,7 @@ def salience(
         ModelError: for `gradient` and `log-odds` on a model without a language-model head.
     """
     if not is_measure(by):
-        raise BadInput(f"there is no salience measure {by!r}", hint=f"one of {', '.join(MEASURES)}")
+        raise BadInput(f"there is no salience measure {by!r}", hint=choices(by, MEASURES))
     if "+" in by:
         options: dict[str, Any] = {"corpus": corpus, "calibration": calibration, "to": to, "seed": seed}
         return combine([salience(loaded, part, sites, **options) for part in by.split("+")])

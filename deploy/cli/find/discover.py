@@ -15,6 +15,7 @@ from neurodial.deploy.cli.options import (
     Decoder,
     Device,
     Dtype,
+    Model,
     Params,
     SentencePooling,
     SkipBad,
@@ -23,6 +24,7 @@ from neurodial.deploy.cli.options import (
 from neurodial.deploy.cli.output import check_file, print_json, say, writing
 from neurodial.deploy.jobs.publishing import KEY_VARIABLE, Destination, published_lines
 from neurodial.interpret.evidence.thresholds import Thresholds, shortfalls
+from neurodial.interpret.methods.names import check_slug
 
 if TYPE_CHECKING:
     from neurodial.control.artifacts.neuron_set import NeuronSet
@@ -33,7 +35,7 @@ Publishing = partial(Option, rich_help_panel="Publishing")
 
 def command(
     ctx: typer.Context,
-    model: Annotated[str, Option(help="Checkpoint folder, demo or demo-lm.")],
+    model: Model,
     concept: Concept,
     out: Annotated[Path, Option(help="Neuron set to write, such as tense.safetensors.")],
     corpus: Annotated[
@@ -42,7 +44,12 @@ def command(
     store: Annotated[
         Path | None, Option(help="Activations of neurodial extract, read instead of running the model.")
     ] = None,
-    method: Annotated[str, Option(help="Discovery method.")] = "mean-difference",
+    method: Annotated[
+        str | None,
+        Option(
+            help="Discovery method; mean-difference where there are minimal pairs, else probeless.", show_default=False
+        ),
+    ] = None,
     param: Params = None,
     site: Annotated[
         list[str] | None, Option(help="Site or pattern, such as encoder.2.resid or '*.resid'; repeatable.")
@@ -112,6 +119,8 @@ def command(
         raise BadInput("--publish needs evidence", hint="leave --evidence none out")
     destination = None if publish is None else Destination.of(publish, key_env, publish_as, publish_model)
     params = method_params(param)
+    if method is not None:
+        check_slug(method, "ranking", "causal")
 
     from neurodial.interpret.activations.store import ActivationStore
     from neurodial.interpret.corpora.readers import open_corpus
@@ -120,9 +129,10 @@ def command(
     from neurodial.interpret.methods.registry import make_ranker
     from neurodial.interpret.rankings.expert_units_file import Watcher
 
-    make_ranker(method, **params)  # refused before anything slow happens
     stored = ActivationStore.open(store) if store else None
     opened = stored.opened_corpus() if stored and not corpus else open_corpus(str(corpus), skip_bad=skip_bad)
+    method = method or ("mean-difference" if opened.paired else "probeless")
+    make_ranker(method, **params)  # refused before anything slow happens
     elsewhere = open_corpus(other, skip_bad=skip_bad) if other else None
     loaded = load(model, device, dtype)
     if stored is not None:
@@ -189,6 +199,9 @@ def _report(
     from neurodial.deploy.cli.rendering.neuron_set import print_set
 
     print_set(found, top=10)
+    asked = found.provenance["settings"]["top"]
+    if found.num_neurons < asked:
+        say(f"--top {asked}: the sites have no more than {found.num_neurons} neurons, all of them are in the set")
     typer.echo(f"wrote {out} ({found.short})")
     for line in published_lines(*sent) if sent is not None else ():
         typer.echo(line)

@@ -10,6 +10,7 @@ from neurodial.control.errors import BadInput
 from neurodial.deploy.cli.inputs import load, method_params
 from neurodial.deploy.cli.options import AsJsonTable, Concept, Decoder, Device, Dtype, Model, SkipBad, Words
 from neurodial.deploy.cli.output import json_text, print_json, say, write_text, writing
+from neurodial.interpret.methods.names import check_slug
 
 WIDE = 150  # characters of a terminal that has room for every column
 LEFT_OUT = ("selectivity", "share", "ablated", "AvgOverlap", "MB")
@@ -45,6 +46,8 @@ def command(
     if out.exists() and not out.is_dir():
         raise BadInput(f"--out {out}: a file, not a folder", hint="name a folder for the report")
     params = _params(param or [])
+    for one in method or ():
+        check_slug(one, "ranking", "causal")
 
     from neurodial.interpret.corpora.readers import open_corpus
     from neurodial.interpret.studies.evaluation.ground import Evaluation
@@ -96,4 +99,7 @@ def _print(report: dict[str, Any]) -> None:
     rows = ([row[n] for n in room] for row in table_rows(report))
     columns = range(len(room))
     console.print(table([heads[n] for n in room], rows, right=columns[1:], whole=columns))
+    asked = report["settings"]["top"]
+    if asked > report["neurons"]:
+        print_lines([f"--top {asked}: the sites have {report['neurons']} neurons; that many are compared"], console)
     print_lines([recommended], console)

@@ -10,6 +10,7 @@ from neurodial.control.errors import BadInput
 from neurodial.deploy.cli.inputs import check_source, load, method_params, open_source
 from neurodial.deploy.cli.options import AsJson, Device, Dtype, Model, Params, SkipBad
 from neurodial.deploy.cli.output import check_report, json_text, print_json, write_text
+from neurodial.interpret.methods.names import check_slug
 
 if TYPE_CHECKING:
     from neurodial.interpret.methods.explanations import ExplanationReport
@@ -37,6 +38,7 @@ def command(
     check_report(out, (".html", ".svg", ".json"))
     if out is not None and out.suffix == ".svg" and method != "visualization":
         raise BadInput(f"--out {out}: only visualization is drawn as SVG", hint="name a file that ends in .html")
+    check_slug(method, "explanation")
     params = method_params(param)
 
     from neurodial.interpret.methods.registry import make_explanation_method

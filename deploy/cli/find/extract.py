@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from neurodial.control.errors import BadInput
 from neurodial.deploy.cli.inputs import executor, load
-from neurodial.deploy.cli.options import AsJson, Decoder, Device, DtypeName, SentencePooling, SkipBad, Words
+from neurodial.deploy.cli.options import AsJson, Decoder, Device, DtypeName, SentencePooling, SkipBad, Words, checked
 from neurodial.deploy.cli.output import print_json
 
 LEVELS = ("word", "piece", "sentence")  # typer takes no lists of literals
@@ -17,7 +17,7 @@ NEUROX = (".hdf5", ".json")
 
 def command(
     ctx: typer.Context,
-    model: Annotated[str, Argument(help="Checkpoint folder, or demo.")],
+    model: Annotated[str, Argument(help="Checkpoint folder, demo or demo-lm.", callback=checked)],
     corpus: Annotated[str, Argument(help="Corpus, such as conllu:FILE or grammar:tense?count=3000.")],
     out: Annotated[Path, Option(help="Folder of the store; or a file (.hdf5, .json) as NeuroX writes it.")],
     site: Annotated[

@@ -7,13 +7,17 @@ import typer
 from typer import Option
 
 from neurodial.deploy.cli.inputs import check_source, load, method_params, open_source
-from neurodial.deploy.cli.options import AsJson, Device, Dtype, Params, SkipBad
+from neurodial.deploy.cli.options import AsJson, Device, Dtype, Params, SkipBad, checked
 from neurodial.deploy.cli.output import check_report, json_text, print_json, write_text
+from neurodial.interpret.methods.names import check_slug
 
 
 def command(
     model: Annotated[
-        list[str], Option(help="Checkpoint folder, or demo; multi-model takes several, the first is ranked.")
+        list[str],
+        Option(
+            help="Checkpoint folder, demo or demo-lm; multi-model takes several, the first is ranked.", callback=checked
+        ),
     ],
     method: Annotated[str, Option(help="clustering, nmf or multi-model.")] = "clustering",
     corpus: Annotated[str | None, Option(help="Corpus, such as text:FILE; nmf looks at its first text.")] = None,
@@ -34,6 +38,7 @@ def command(
     texts = () if text is None else (text,)
     check_source(corpus, texts)
     check_report(out, (".html", ".json"))
+    check_slug(method, "grouping")
     params = method_params(param)
 
     from neurodial.interpret.methods.registry import make_grouping

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from neurodial.control.errors import BadInput
+from neurodial.control.models.places import check_place
 from neurodial.deploy.cli.inputs import checkpoint
 from neurodial.deploy.cli.output import print_json, say, writing
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    target: Annotated[str, Argument(help="Neuron set (a file), model (a folder, demo, or a hub id).")],
+    target: Annotated[str, Argument(help="Neuron set (a file), model (a folder, demo, demo-lm, or a hub id).")],
     top: Annotated[int, Option(min=1, help="Neurons of a set to show.")] = 20,
     ranking: Annotated[
         Path | None, Option(help="Write a set's neurons as a ranking file (.csv) for neurodial prune.")
@@ -29,6 +30,8 @@ def command(
         raise BadInput(
             "--ranking takes a neuron set", hint="neurodial prune writes a model's ranking beside its report"
         )
+    check_place(checkpoint(target))
+
     from neurodial.control.models.loading import load_model
     from neurodial.deploy.cli.rendering.model import model_report, print_model
 

@@ -1,5 +1,7 @@
 """Lines and tables for people, on a terminal or in a pipe."""
 
+import os
+import sys
 from collections.abc import Collection, Iterable, Sequence
 
 from rich.console import Console
@@ -7,10 +9,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+PIPED = 10_000  # characters of a line that nothing wraps
+
 
 def terminal() -> Console:
-    """Where commands print: colours only what they say."""
-    return Console(highlight=False)
+    """Where commands print: colours only what they say; what is piped is not wrapped, unless COLUMNS says so."""
+    is_piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(highlight=False, width=PIPED if is_piped else None)
 
 
 def print_lines(lines: Iterable[str], console: Console) -> None:

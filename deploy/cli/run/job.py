@@ -3,7 +3,7 @@
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
@@ -11,6 +11,12 @@ from typer import Argument, Option
 from neurodial.control.errors import BadInput
 from neurodial.deploy.cli.inputs import Workers
 from neurodial.deploy.cli.output import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from neurodial.control.models.loading import LoadedModel
+    from neurodial.interpret.common.executors import Executor
 
 COMMANDS = ("discover", "extract")
 SETTINGS = {"allow_interspersed_args": False}  # what follows the command's name is the command's
@@ -55,10 +61,17 @@ def command(
         if working_dir is not None:
             raise BadInput("--working-dir: nothing is sent to a cluster whose files this machine has")
         from neurodial.deploy.cli.main import load_command
-        from neurodial.deploy.jobs.workers import ClusterExecutor, WorkerSettings
 
-        settings = WorkerSettings(address, workers, cpus, gpus)
-        found: Workers = partial(ClusterExecutor, settings, say=say)
+        found: Workers = partial(_on_cluster, (address, workers, cpus, gpus))
         code = load_command(name).main(rest, f"neurodial job {name}", standalone_mode=False, obj=found)
     if code:
         raise typer.Exit(code)
+
+
+def _on_cluster(
+    settings: tuple[str, int | None, float, float], load: "Callable[[], LoadedModel]", fingerprint: str
+) -> "Executor":
+    """The workers, once the command has a model: Ray is imported no earlier."""
+    from neurodial.deploy.jobs.workers import ClusterExecutor, WorkerSettings
+
+    return ClusterExecutor(WorkerSettings(*settings), load, fingerprint, say=say)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurodial.control.artifacts.neuron_set import NONE_CLASS
-from neurodial.control.errors import CorpusError
+from neurodial.control.errors import CorpusError, choices
 from neurodial.interpret.corpora.corpus import Annotation, BadRow, Example, Rows, Sentence
 from neurodial.interpret.corpora.lines import numbered_lines
 
@@ -47,7 +47,7 @@ class WordLabel:
             return cls(5, feature, renamed, where)
         if column in COLUMNS and not feature:
             return cls(COLUMNS[column], None, renamed, where)
-        raise CorpusError(f"label={text!r} is not known", hint=f"one of {', '.join(COLUMNS)} or feats.NAME")
+        raise CorpusError(f"label={text!r} is not known", hint=choices(text, [*COLUMNS, "feats.NAME"]))
 
     def of(self, row: list[str]) -> str:
         """The label of a word."""

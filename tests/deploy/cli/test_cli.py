@@ -13,18 +13,22 @@ import typer
 from neurodial.control.errors import NeurodialWarning
 from neurodial.deploy.cli.main import COMMANDS
 from neurodial.deploy.cli.output import one_line_errors
+from neurodial.deploy.cli.rendering.tables import terminal
 from tests.deploy.cli.runner import check_refused, run
 from tests.documentation.command_line import command_line_reference
 
 TEXT = "She opens the door."
 
 
-HEAVY = {"torch", "ray", "transformers", "fastapi", "numpy", "sklearn"}
+HEAVY = {"torch", "ray", "transformers", "fastapi", "sklearn", "h5py", "matplotlib"}
 
 
 def test_no_help_and_no_mistake_in_an_option_loads_anything_heavy() -> None:
     """They answer at once."""
     lines = [["--help"], ["discover", "--decoder", "both"], *([command, "--help"] for command in COMMANDS)]
+    lines += [["job", "discover", "--help"], ["inspect", "nosuch"], ["calibrate", "nosuch", "text:a.txt", "--out", "c"]]
+    lines += [["discover", "demo", "text:a.txt", "--method", "probles", "--concept", "c", "--out", "s.safetensors"]]
+    lines += [["group", "demo", "--method", "clusterin", "--text", "hi"], ["evaluate", "nosuch", "a", "--concept", "c"]]
     code = (
         "import sys\nsys.argv[0] = 'neurodial'\nfrom neurodial.deploy.cli.main import app\n"
         f"for line in {lines}:\n"
@@ -140,3 +144,35 @@ def test_a_port_in_use_is_one_line(tmp_path: Path, tiny_marian_path: Path) -> No
         config.write_text(f"{{models: [{{id: a, path: {tiny_marian_path}}}], port: {port}}}")
         check_refused(run("serve", config), f"error: port {port} on 127.0.0.1 is in use")
     assert "ray" not in sys.modules or pytest.importorskip("ray").is_initialized() is False
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("discover", "demo", "pair:a.tsv", "--concept", "c", "--out", "s.safetensors"), "did you mean pairs?"),
+        (("discover", "demo", "grammar:tens", "--concept", "c", "--out", "s.safetensors"), "did you mean tense?"),
+        (("group", "demo", "--method", "clusterng", "--text", "hi"), "did you mean clustering?"),
+        (("explain", "encoder.0.ffn[1]", "--model", "demo", "--method", "top-context", "--text", "a"), "top-contexts?"),
+        (
+            ("discover", "demo", "grammar:tense?cuont=3", "--concept", "c", "--out", "s.safetensors"),
+            "did you mean count?",
+        ),
+    ],
+)
+def test_what_was_meant_is_asked(args: tuple[str, ...], said: str) -> None:
+    """Methods, kinds of corpora, grammars, options."""
+    result = run(*args)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_piped_output_is_not_wrapped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A program reads lines; COLUMNS or a terminal wraps them."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    line = "word " * 100
+    terminal().print(line)
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal().print(line)
+    whole, *wrapped = capsys.readouterr().out.splitlines()
+    assert whole.strip() == line.strip()
+    assert len(wrapped) > 5
