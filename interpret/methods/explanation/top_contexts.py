@@ -22,6 +22,8 @@ RARE = 20  # words of the sample; values of a feature that are rarer are one val
 PERMUTATIONS = 3
 SURE = 5.0  # standard errors from the neuron's mean that make a word part of the explanation: p < 1e-6 for one word
 LISTED = 2.0  # standard errors that make it worth showing
+TIED = 0.999  # of the strongest context's activation: one stands for all, as at the minimum of GELU
+BOUND = "as strong in as many others as are listed: a bound of what the neuron does"
 NEAR = 2  # words on each side that make two contexts the same
 
 
@@ -29,10 +31,11 @@ NEAR = 2  # words on each side that make two contexts the same
 class TopContexts(ExplanationMethod):
     """Finds the contexts, words and features of context that drive a neuron up and down.
 
-    Streaming, O(words · neurons · log K): per neuron and sign a heap of the K strongest contexts; the same word
-    between the same neighbours counts once. Per word w with n_w occurrences the score is (mean a over w − μ) / σ in
-    the neuron's standard deviations; a word needs `min_count` occurrences, so that one-off words cannot lead, and a
-    mean that is 5 standard errors σ / √n_w away to enter the label.
+    Streaming, O(words · neurons · log K): per neuron and sign a heap of the K strongest contexts; the same word between
+    the same neighbours counts once; where all K are equally strong, one stands for them. Per word w with n_w
+    occurrences the score is (mean a over w − μ) / σ in the neuron's standard deviations; a word needs `min_count`
+    occurrences, so that one-off words cannot lead, and a mean that is 5 standard errors σ / √n_w away to enter the
+    label.
 
     With the model, each word i of a top context S gets Kádár's omission score 1 − cos(h(S), h(S without i)), h the mean
     activation of the neuron's whole site. The mutual information, in bits, of the binned activation with features of
@@ -103,6 +106,8 @@ class TopContexts(ExplanationMethod):
         for heap in heaps:
             made = [self._context(*entry) for entry in heap.best(column)]
             measured = self.omissions if model else 0
+            if len(made) == self.contexts > 1 and made[-1].score * heap.sign >= TIED * made[0].score * heap.sign:
+                made, measured = [replace(made[0], note=BOUND)], 0
             contexts += [with_omission(c, model) if model else c for c in made[:measured]] + made[measured:]
         bits = {f"bits about the {feature}": round(float(v[column]), 4) for feature, v in self.information_.items()}
         figures = {"mean": float(self.mean_[column]), "deviation": float(self.deviation_[column]), **bits}

@@ -29,6 +29,16 @@ from neurodial.interpret.methods.responding import ModelNeurons
 MARKED = ['He said "we open the door" and left .', "The book ( a red one ) is here .", '" No " , she said ( again ) .']
 
 
+def test_contexts_that_are_all_at_a_bound_are_one() -> None:
+    """GELU's minimum is reached everywhere: the ten lowest contexts would be any ten."""
+    texts = [f"alpha{n} beta gamma{n}" for n in range(40)]
+    X = np.tile(np.array([[-0.16997], [0.5], [-0.17]]), (40, 1))
+    X[1::3, 0] += np.arange(40)
+    (one,) = TopContexts(contexts=5).fit(Observations.of(X, texts)).explanations_
+    assert [c.score for c in one.contexts] == [39.5, 38.5, 37.5, 36.5, 35.5, -0.17]
+    assert one.contexts[-1].note.startswith("as strong in as many others")
+
+
 def test_top_contexts_equal_a_full_sort(toy: Any) -> None:
     draw = np.random.default_rng(3)
     texts = [" ".join(draw.choice(toy.WORDS, size=7)) for _ in range(60)]
