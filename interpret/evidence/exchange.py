@@ -71,6 +71,8 @@ class Exchange:
 def _pair_units(rows: Block) -> Array:
     """Pairs that differ in the same words are one unit: the sum of the hashes of a pair's labelled words."""
     pairs, place = np.unique(rows.pairs, return_inverse=True)
+    if (rows.words < 0).all():  # whole sentences have no words in which they differ
+        return place
     sums = np.zeros(len(pairs), dtype=np.uint64)
     np.add.at(sums, place, rows.types.astype(np.uint64))  # wraps around, which a hash may
     units: Array = np.unique(sums[place], return_inverse=True)[1]

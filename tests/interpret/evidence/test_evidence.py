@@ -53,7 +53,7 @@ def test_planted_neurons_are_significant_and_forms_alone_are_not() -> None:
     block = rows(planted=(3, 17))
     found = significance(block.values[SITE], Exchange.of(block), permutations=100, seed=0)
     assert np.flatnonzero(found.q <= 0.05).tolist() == [3, 17]
-    assert found.p.min() == pytest.approx(1 / (1 + 100 * 40))
+    assert found.p.min() == pytest.approx(1 / (101 * 40))
     torn = replace(Exchange.of(block), unit=np.arange(len(block)))  # every word by itself: forms look like labels
     assert (significance(block.values[SITE], torn, permutations=100, seed=0).q <= 0.05).sum() > 10
 
@@ -64,6 +64,21 @@ def test_p_values_of_shuffled_labels_are_even() -> None:
     p = significance(shuffled.values[SITE], Exchange.of(shuffled), permutations=100, seed=1).p
     assert abs((p <= 0.1).mean() - 0.1) < 0.06
     assert abs((p <= 0.5).mean() - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("activations", ["independent", "alike", "rarely firing"])
+def test_where_nothing_tells_the_labels_apart_nothing_is_found(activations: str) -> None:
+    found = 0
+    for seed in range(100):
+        draw = np.random.default_rng(seed)
+        x = draw.normal(size=(60, 80))
+        if activations == "alike":
+            x += 2 * draw.normal(size=(60, 3)) @ draw.normal(size=(3, 80))
+        elif activations == "rarely firing":
+            x = np.maximum(x - 1.5, 0) * draw.lognormal(size=x.shape)
+        exchange = Exchange(draw.integers(0, 2, 60), np.arange(60), False)
+        found += (significance(x, exchange, permutations=60, seed=seed).q <= 0.05).any()
+    assert found <= 10  # of 100, where 5 are expected
 
 
 def test_neurons_that_never_change_are_not_found() -> None:
