@@ -52,7 +52,7 @@ class Exchange:
     def permuted(self, rounds: int, seed: int) -> Iterator[Array]:
         """(rows,) labels, `rounds` times."""
         draw = np.random.default_rng([seed, 3])
-        common = self._common()
+        common = self.common()
         for _ in range(rounds):
             if self.swaps:
                 flips = draw.random(self.units) < 0.5
@@ -60,7 +60,7 @@ class Exchange:
             else:
                 yield draw.permutation(common)[self.unit]
 
-    def _common(self) -> Array:
+    def common(self) -> Array:
         """(units,) the most frequent label of each unit."""
         counts = np.zeros((self.units, int(self.y.max()) + 1))
         np.add.at(counts, (self.unit, self.y), 1)

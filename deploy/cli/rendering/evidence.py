@@ -46,10 +46,13 @@ def evidence_lines(evidence: Report) -> list[str]:
 def _probe_line(stack: str, probe: Report) -> str:
     if "accuracy" not in probe:
         return f"{stack}: {probe.get('note', '')}"
+    seen, low = probe.get("accuracy_seen_forms"), probe.get("selectivity_low")  # not in sets of earlier versions
+    where = "held-out words" if seen is None else "words of unseen forms"
     return (
-        f"{stack} probe on held-out words: {probe['accuracy']:.1%} (most frequent label {probe['majority']:.1%}, "
-        f"random neurons {probe['random_neurons']['mean']:.1%}, control task {probe['control_task']:.1%}, "
-        f"selectivity {probe['selectivity']:+.1%})"
+        f"{stack} probe on {where}: {probe['accuracy']:.1%} (most frequent label {probe['majority']:.1%}, random neurons "
+        f"{probe['random_neurons']['mean']:.1%}){'' if seen is None else f'; on seen forms {seen:.1%}'}; control task "
+        f"{probe['control_task']:.1%}, selectivity {probe['selectivity']:+.1%}"
+        f"{'' if low is None else f' (at least {low:+.1%})'}"
     )
 
 

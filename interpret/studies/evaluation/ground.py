@@ -137,8 +137,9 @@ def results(ground: Ground, scores: Array) -> dict[str, Any]:
     for size in ground.sizes:
         chosen = _chosen(ground, scores, size)
         accuracy = probe_accuracy(ground.rows, chosen)
-        curve["accuracy"][str(size)] = round(accuracy, 4)
-        curve["selectivity"][str(size)] = round(accuracy - probe_accuracy(ground.rows, chosen, control), 4)
+        curve["accuracy"][str(size)] = round(accuracy.unseen, 4)
+        by_heart = probe_accuracy(ground.rows, chosen, control)
+        curve["selectivity"][str(size)] = round(accuracy.seen - by_heart.seen, 4)
         if ground.cases is not None:
             sets = ground.job.random_sets if size == min(ground.job.top, ground.neurons) else 0
             for name, effect in _effects(ground, ground.cases, chosen, sets).items():

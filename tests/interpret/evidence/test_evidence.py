@@ -18,6 +18,7 @@ from neurodial.interpret.evidence.cases import concept_cases, other_texts, text_
 from neurodial.interpret.evidence.causal import Intervener, Measurement, scores
 from neurodial.interpret.evidence.exchange import Exchange, resampled_pairs
 from neurodial.interpret.evidence.matching import matched_neurons
+from neurodial.interpret.evidence.probes import Rows, probe_evidence
 from neurodial.interpret.evidence.settings import SETTINGS
 from neurodial.interpret.evidence.significance import significance
 from neurodial.interpret.evidence.stability import stability
@@ -217,3 +218,35 @@ def test_labels_without_pairs_are_measured_by_the_damage(loaded: LoadedModel, co
 def test_no_evidence_where_none_is_wanted(loaded: LoadedModel, corpus: Corpus) -> None:
     made = discover(loaded, corpus, Discovery("tense", top=5, evidence="none"))
     assert set(made.evidence) == {"readout", "map_explained"}
+
+
+def test_accuracy_is_that_on_forms_the_probe_has_not_seen() -> None:
+    block = rows(n=1200)  # every neuron knows the forms, none the label
+    block = replace(block, splits=np.arange(1200) // 40 % 5 // 4)
+    words = Rows.of(block, [1, 2])
+    trained, tested = set(words.types[words.train]), set(words.types[words.test])
+    assert tested
+    assert not trained & tested
+    found = probe_evidence(words, {SITE: np.arange(40)}, seed=0)
+    assert found["accuracy_seen_forms"] > 0.8
+    assert found["accuracy"] < 0.7
+    assert found["selectivity_low"] < 0  # a label of each form is a control task itself
+    sentences = Rows.of(replace(block, words=np.full(1200, -1)), [1, 2])
+    assert (sentences.unseen, len(sentences.y)) == (None, 1200)
+
+
+def test_pairs_keep_both_forms_of_a_verb_on_one_side() -> None:
+    block = paired(rows(n=800))
+    verbs = np.arange(800) // 2 % 20
+    block = replace(block, types=verbs * 2 + np.arange(800) % 2, splits=np.arange(800) // 80 % 2)
+    words = Rows.of(block, [1, 2])
+    assert not set(words.types[words.train] // 2) & set(words.types[words.test] // 2)
+    assert len(set(words.types[words.test] // 2)) == 4  # a fifth of twenty verbs
+
+
+def test_a_label_of_one_form_stays_in_training() -> None:
+    block = rows(n=400, planted=(3,))
+    block = replace(block, types=np.where(block.labels == 1, 1, block.types), splits=np.arange(400) // 40 % 5 // 4)
+    words = Rows.of(block, [1, 2])
+    assert words.unseen is None  # there is no unseen form of the first label to ask for
+    assert probe_evidence(words, {SITE: np.arange(4)}, seed=0)["accuracy_seen_forms"] is None
