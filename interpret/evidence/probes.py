@@ -34,7 +34,7 @@ class Rows:
         y: (n,) class numbers.
         types: (n,) hashes of the words.
         train: (n,) whether a row is for training; the others are held out.
-        unseen: (n,) the held-out rows of forms that no training row has; None where these are too few, or rows no words.
+        unseen: (n,) the held-out rows of forms that no training row has; None where they are too few, or rows no words.
     """
 
     values: dict[Site, Array]

@@ -4,16 +4,16 @@ The statistic of a neuron is the share of its variance that lies between the lab
 
     η² = Σ_c n_c (μ_c − μ)² / Σ (x − μ)².
 
-Its null is that of permuted labels (`evidence.exchange`), the labels as they are counted among them, standardised neuron
-by neuron and pooled over all of them, so that few permutations give small p-values:
+Its null is that of permuted labels (`evidence.exchange`), the labels as they are counted among them, standardised
+neuron by neuron and pooled over all of them, so that few permutations give small p-values:
 
     z = (η² − mean of the neuron's null) / its standard deviation,
     p = #{pooled null ≥ z} / size of the pooled null.
 
-q-values are those of Benjamini and Hochberg (1995), which take neurons for independent. They are not, and with few units
-whole crowds of them agree with chance labels. So the smallest q of the labels as they are is ranked among those of the
-permuted ones, and no neuron's q is below that rank: where nothing tells the labels apart, something is found in at most
-5 % of the cases, however the neurons hang together.
+q-values are those of Benjamini and Hochberg (1995), which take neurons for independent. They are not, and with few
+units whole crowds of them agree with chance labels. So the smallest q of the labels as they are is ranked among those
+of the permuted ones, and no neuron's q is below that rank: where nothing tells the labels apart, something is found in
+at most 5 % of the cases, however the neurons hang together.
 """
 
 from dataclasses import dataclass
@@ -94,7 +94,7 @@ def _between(x: Array, labels: Array) -> Array:
 def significance_report(found: Significance, chosen: Array, units: int, permutations: int) -> dict[str, Any]:
     """What the set keeps: how many of all neurons are found, and the set's own p- and q-values in its order."""
     return {
-        "test": "permutation of labels, pooled null, Benjamini-Hochberg, smallest q ranked among the permutations'",
+        "test": "permutation of labels, pooled null, Benjamini-Hochberg, smallest q ranked among permutations",
         "neurons": len(found.p),
         "found": int((found.q <= LEVEL).sum()),
         "false_discovery_rate": LEVEL,

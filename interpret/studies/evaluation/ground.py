@@ -151,10 +151,11 @@ def _effects(ground: Ground, cases: Cases, chosen: dict[Site, Array], random_set
     """Mean effect of ablating neurons and of moving them, over the labels."""
     deviations = ground.make.deviations(chosen)
     randoms = [matched_neurons(chosen, deviations, ground.job.seed + n)[0] for n in range(random_sets)]
-    report = Measurement(ground.make, cases, randoms, base=ground.base).report(chosen, ground.labels)
+    measured = Measurement(ground.make, cases, ground.base, randoms)
+    ablated, _ = measured.ablating(chosen, ground.labels)
     found = {}
-    for name in ("ablate", "move"):
-        effects = list(report[name].values())
+    for name, by_label in (("ablate", ablated), ("move", measured.moving(chosen, ground.labels))):
+        effects = list(by_label.values())
         ends = np.array([e["set_95"] for e in effects])
         half = float(np.sqrt((((ends[:, 1] - ends[:, 0]) / 2) ** 2).sum())) / len(effects)
         mean = float(np.mean([e["set"] for e in effects]))
