@@ -115,6 +115,7 @@ class Measurement:
         randoms: sets of random neurons to compare with.
         other: parts of other text; empty where the cost is not asked for.
         still: their scores with nothing changed.
+        by_example: whether the effect on each input is written down, too.
     """
 
     make: Intervener
@@ -123,6 +124,7 @@ class Measurement:
     randoms: Sequence[Neurons]
     other: Sequence[Part] = ()
     still: Array | None = None
+    by_example: bool = False
 
     def ablating(self, neurons: Neurons, labels: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]]:
         """Effects of ablating neurons where each label is read, and what it costs on other text."""
@@ -165,6 +167,8 @@ class Measurement:
         if self.randoms:
             effect["random"] = {"mean": round(float(np.mean(found[1:])), 4), "all": [round(x, 4) for x in found[1:]]}
             effect["p"] = round((1 + sum(x >= found[0] for x in found[1:])) / len(found), 4)
+        if self.by_example:
+            effect["by_example"] = rows[0].round(4).tolist()
         return effect | self._share(found[0], reading)
 
     def share(self, moved: float, label: str) -> dict[str, float]:
