@@ -25,7 +25,7 @@ from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 from neurodial.interpret.corpora.grammars.agreement import generate_agreement
 from neurodial.interpret.tasks.tasks import Batch, next_tokens, prompt_of
 
-ROWS = 64  # of a batch
+ROWS = 32  # of a batch
 PHRASES = ("simple", "thing", "prepositional", "thing_prepositional", "two_prepositional")  # no verb before the verb
 OUTPUT, WORD, TEXT = (
     "log p of the output for the other sentence − for this one",

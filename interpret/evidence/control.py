@@ -4,8 +4,10 @@ A control with maps or shifts is fitted, and what is fitted may do well on any n
 
 - on *random neurons* of the same sites, half of the sets outside the neuron set and of similar deviation, half of any
   neurons: the *selection gain* is how much more the set's own neurons do;
-- on *shuffled labels* (`evidence.shuffling`), on the set's own neurons: what the operation does without a concept.
-  There the gate fires wherever the concept is, whichever its label, since the gate has learned the labels;
+- on *shuffled labels* (`evidence.shuffling`), on the set's own neurons: what the operation does without a concept. A
+  map can learn to turn each sentence into the other one of its pair, whatever the labels; so what is compared is the
+  effect on inputs with another label less that on inputs with the same. The gate fires wherever the concept is,
+  whichever its label, since it has learned the labels itself;
 - and as the *whole vector*: a shift of all neurons of the sites by the difference of means, which needs no neurons to
   be found at all.
 """
@@ -120,8 +122,9 @@ class ControlMeasurement:
         """The set's effect above that of random neurons, with an interval over the inputs and over the draws."""
         means = [float(one.mean()) for one in random]
         gained = own - np.mean(random, axis=0)
-        half = 1.96 * np.sqrt(gained.var(ddof=1) / len(gained) + np.var(means, ddof=1) / len(means))
+        low, high = interval(gained)
         mean = float(gained.mean())
+        half = float(np.hypot((high - low) / 2, 1.96 * np.std(means, ddof=1) / np.sqrt(len(means))))
         gain = {"gain": round(mean, 4), "gain_95": [round(mean - half, 4), round(mean + half, 4)]}
         return {
             "random": {
@@ -148,15 +151,18 @@ class ControlMeasurement:
         return self.on.after(reading, self._change(of, label)) - self.on.before(reading)
 
     def _towards(self, of: NeuronSet, label: str, shuffle: Shuffle) -> float:
-        """Mean effect on the inputs that have another label after the exchange, the gate open for every label."""
-        change, found = _ungated(self._change(of, label)), []
-        cases = self.on.cases
-        for there in cases.parts if cases.paired else self.on.others(label):
-            use = shuffle.flips(cases.pairs[there]) == (there == label) if cases.paired else np.array([True])
-            if use.any():
-                moved = self.on.after([there], change) - self.on.before([there])
-                found.append(moved[use] if cases.paired else moved)
-        return float(np.concatenate(found).mean())
+        """Mean effect on inputs with another label less that on those with this one, the gate open for every label.
+
+        Which label an input has is what the exchange says. Without pairs inputs are not exchanged, and what the control
+        does to those with another label counts alone.
+        """
+        change, cases = _ungated(self._change(of, label)), self.on.cases
+        reading = list(cases.parts) if cases.paired else self.on.others(label)
+        moved = self.on.after(reading, change) - self.on.before(reading)
+        if not cases.paired:
+            return float(moved.mean())
+        there = np.concatenate([shuffle.flips(cases.pairs[name]) == (name == label) for name in reading])
+        return sum(sign * float(moved[rows].mean()) for sign, rows in ((1, there), (-1, ~there)) if rows.any())
 
 
 def _p(own: float, others: Sequence[float]) -> float:

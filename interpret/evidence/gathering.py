@@ -26,6 +26,7 @@ from neurodial.interpret.evidence.stability import stability
 from neurodial.interpret.methods.contracts import Method, RankingMethod
 
 Array = np.ndarray[Any, Any]
+ABLATED = 5  # random sets that are ablated where it is the control that is judged
 MAX_VALUES = 60_000_000  # numbers that a test of all neurons may look at at once
 
 
@@ -123,7 +124,8 @@ def causal_evidence(finding: Finding, found: NeuronSet, settings: EvidenceSettin
     matched = [matched_neurons(finding.chosen, deviations, finding.seed + n) for n in range(settings.random_sets)]
     randoms = [neurons for neurons, _ in matched]
     base, still = unchanged(finding.loaded, cases), scores(finding.loaded, elsewhere, None)
-    measured = Measurement(make, cases, base, randoms, elsewhere, still)
+    prunes = found.recommended.op == "prune"
+    measured = Measurement(make, cases, base, randoms if prunes else randoms[:ABLATED], elsewhere, still)
     counts = finding.corpus.counts
     frequent = sorted(cases.parts, key=lambda label: -counts[label])[: settings.moved_labels]
     labels = [label for label in finding.corpus.labels if label in frequent]
@@ -136,7 +138,7 @@ def causal_evidence(finding: Finding, found: NeuronSet, settings: EvidenceSettin
         "off_target": {"text": {"name": name, "examples": len(texts)}},
     }
     report["ablate"], report["off_target"]["ablate"] = measured.ablating(finding.chosen, labels)
-    if found.recommended.op == "prune":
+    if prunes:
         return report
     rivals = _rivals(finding, randoms, settings)
     control = ControlMeasurement(measured, found, rivals).report(finding.chosen, labels)

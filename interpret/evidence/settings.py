@@ -35,6 +35,6 @@ class EvidenceSettings:
 
 
 SETTINGS: dict[Level, EvidenceSettings] = {
-    "quick": EvidenceSettings(200, 4000, 9, 48, 19, False, 4, 48),
+    "quick": EvidenceSettings(200, 4000, 9, 32, 19, False, 4, 48),
     "full": EvidenceSettings(1000, 20_000, 60, 300, 19, True, 32, 400),
 }

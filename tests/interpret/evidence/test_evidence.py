@@ -19,7 +19,6 @@ from neurodial.interpret.evidence.causal import Intervener, Measurement, scores,
 from neurodial.interpret.evidence.exchange import Exchange, resampled_pairs
 from neurodial.interpret.evidence.matching import matched_neurons
 from neurodial.interpret.evidence.probes import Rows, probe_evidence
-from neurodial.interpret.evidence.settings import SETTINGS
 from neurodial.interpret.evidence.significance import significance
 from neurodial.interpret.evidence.stability import stability
 from neurodial.interpret.gathering.gather import gather
@@ -180,7 +179,7 @@ def test_the_evidence_of_a_set(found: NeuronSet, loaded: LoadedModel, corpus: Co
     assert tested["units"] == 5  # verbs
     assert 0 <= evidence["stability"]["encoder"]["top_shared"] <= 1
     causal = evidence["causal"]
-    assert len(causal["ablate"]["past"]["random"]["all"]) == SETTINGS["quick"].random_sets
+    assert len(causal["ablate"]["past"]["random"]["all"]) == 5
     assert causal["off_target"]["ablate"]["set"] > 0
     control = causal["control"]["past"]
     assert control["op"] == "map"
