@@ -11,6 +11,7 @@ from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence, pair_of_examples
 from neurodial.interpret.discovery.discover import Discovery, discover
 from neurodial.interpret.evidence.thresholds import Thresholds, shortfalls
+from tests.interpret.evidence.test_thresholds import GOOD
 from tests.word_tokenizer import tiny_with_text
 
 LABELS = ("present", "past")
@@ -70,6 +71,10 @@ def passed(evidence: Mapping[str, Any]) -> Iterator[str]:
             yield name
     if not shortfalls(evidence, Thresholds()):
         yield "whole"
+
+
+def test_good_evidence_passes_both_halves() -> None:
+    assert list(passed(GOOD)) == ["probe", "causal", "whole"]
 
 
 @pytest.fixture(scope="module", params=["marian", "llama", "bert"])
