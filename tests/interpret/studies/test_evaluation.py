@@ -56,7 +56,21 @@ def test_what_is_planted_knows_the_label_and_nothing_else_does(scenario: str) ->
     x = (planted.X - planted.X.mean(axis=0)) / planted.X.std(axis=0)
     apart = np.abs(x[planted.y == 1].mean(axis=0) - x[planted.y == 0].mean(axis=0))
     others = np.setdiff1d(np.arange(60), planted.neurons)
-    assert apart[planted.neurons].min() > 0.2 > apart[others].max()
+    own, rest = apart[planted.neurons], apart[others]
+    if scenario == "variance":
+        assert own.max() < 0.01
+        spread = [x[planted.y == label][:, planted.neurons].std(axis=0) for label in (0, 1)]
+        assert spread[1] / spread[0] == pytest.approx(2 * np.ones(PLANTED), rel=0.2)
+    elif scenario == "interaction":
+        first, second = x[:, planted.neurons[::2]], x[:, planted.neurons[1::2]]
+        assert own.max() < 0.2
+        assert (np.sign(first * second) == np.where(planted.y == 1, 1, -1)[:, None]).mean() > 0.95
+    elif scenario == "identity":
+        assert own.min() > 0.5
+        assert (rest > 0.2).sum() <= PLANTED  # those that know the words
+    else:
+        assert own.mean() > (0.15 if scenario == "faint" else 0.3)
+        assert rest.max() < 0.2
     assert (plant(scenario, X, seed=0).X == planted.X).all()
 
 
