@@ -1,13 +1,13 @@
 """The discovery job: corpus + model + concept + method + sites → ranking → neuron set with its evidence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from neurodial.control.addresses import Site
-from neurodial.control.artifacts.neuron_set import NeuronSet, ReadOut, Recommended
+from neurodial.control.artifacts.neuron_set import NeuronSet, Recommended, SiteNeurons
 from neurodial.control.errors import BadInput, CorpusError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.gathered import Gathered
@@ -16,11 +16,13 @@ from neurodial.interpret.common.executors import Executor
 from neurodial.interpret.common.versions import PACKAGES, package_versions, time_now
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.discovery.causal import rank_causally
-from neurodial.interpret.discovery.tuned import Tuned, tune
+from neurodial.interpret.discovery.fitting import Fit
+from neurodial.interpret.discovery.tuned import Tuning
 from neurodial.interpret.discovery.tuning import TuningSettings
 from neurodial.interpret.evidence.gathering import Finding, gather_evidence
 from neurodial.interpret.evidence.settings import Level
-from neurodial.interpret.gathering.assemble import QUANTILE_LEVELS, choose, in_original_numbers, site_neurons
+from neurodial.interpret.evidence.shuffling import Shuffle
+from neurodial.interpret.gathering.assemble import QUANTILE_LEVELS, choose, in_original_numbers
 from neurodial.interpret.gathering.gather import check_gathered, check_labels, gather, train_readouts
 from neurodial.interpret.gathering.maps import explained
 from neurodial.interpret.gathering.plan import GatheringPlan, match_sites
@@ -130,38 +132,55 @@ def discover(
             method, loaded, corpus, sites, examples=job.examples, seed=job.seed, decoder=job.decoder
         )
     readouts, report = train_readouts(data, sites, job.readout)
-    tuned = _tuned(loaded, corpus, data, scores, readouts, job.tuning, job) if job.tuning else None
-    scores = tuned.scores if tuned else scores
-    chosen = choose(scores, job.top)
-    parts = tuple(site_neurons(data, s, scores[s], chosen[s], ridge=job.ridge) for s in scores if s in chosen)
+    fit = Fit(data, scores, job.ridge)
+    if job.tuning:
+        fit = fit.tuned(Tuning.of(loaded, corpus, readouts, job.tuning_pairs, job.tuning))
+    chosen = choose(fit.scores, job.top)
+    parts, tuned = fit.parts(chosen)
     readouts = tuple(r for r in readouts if r.site in chosen)
-    finding = Finding(loaded, corpus, data, method, chosen, readouts, job.seed, other)
     evidence: dict[str, Any] = {"readout": report} if report else {}
     evidence |= measured
     if tuned:
-        parts = tuple(replace(p, maps=tuned.maps[p.site]) for p in parts)
-        evidence["tuning"] = tuned.report
+        evidence["tuning"] = tuned
     elif maps := {str(p.site): _map_evidence(data, p.site, p.maps, p.indices) for p in parts if p.maps}:
         evidence["map_explained"] = maps
-    parts, readouts = in_original_numbers(loaded, parts, readouts)
-    op = job.op or ("map" if data.pairs and corpus.word_labels else "shift")
-    usual = 1.0 if tuned and op == "map" else STRENGTHS.get(op, 1.0)
-    strength = usual if job.strength is None else job.strength
+    parts, original = in_original_numbers(loaded, parts, readouts)
     found = NeuronSet(
         concept=job.concept,
         labels=corpus.labels,
         model_name=loaded.name,
         fingerprint=loaded.fingerprint,
         sites=parts,
-        readouts=readouts,
-        recommended=Recommended(
-            op, "concept" if readouts else "all", dict.fromkeys(corpus.labels, float(strength)), None
-        ),
+        readouts=original,
+        recommended=_recommended(job, corpus, data, gated=bool(readouts)),
         evidence=evidence,
         provenance=_provenance(corpus, data, job, method, sites, sum(map(len, scores.values()))),
         created=time_now(),
     )
+
+    def refit(neurons: Mapping[Site, Array], shuffle: Shuffle | None) -> NeuronSet:
+        return replace(found, sites=in_original_numbers(loaded, fit.parts(neurons, shuffle)[0], ())[0])
+
+    finding = Finding(
+        loaded, corpus, data, method, chosen, readouts, job.seed, other, refit,
+        whole=_shifting(found, in_original_numbers(loaded, fit.everything(chosen), ())[0], job),
+        tuned=bool(job.tuning),
+    )  # fmt: skip
     return replace(found, evidence=gather_evidence(finding, found, job.evidence) | evidence)
+
+
+def _recommended(job: Discovery, corpus: Corpus, data: Gathered, *, gated: bool) -> Recommended:
+    op = job.op or ("map" if data.pairs and corpus.word_labels else "shift")
+    usual = 1.0 if job.tuning and op == "map" else STRENGTHS.get(op, 1.0)
+    strength = float(usual if job.strength is None else job.strength)
+    return Recommended(op, "concept" if gated else "all", dict.fromkeys(corpus.labels, strength), None)
+
+
+def _shifting(found: NeuronSet, everything: tuple[SiteNeurons, ...], job: Discovery) -> NeuronSet:
+    """What needs no neurons to be found: all of the sites' neurons shifted by the difference of means."""
+    strength = job.strength if job.op == "shift" and job.strength is not None else STRENGTHS["shift"]
+    recommended = Recommended("shift", found.recommended.where, dict.fromkeys(found.labels, strength), None)
+    return replace(found, sites=everything, recommended=recommended)
 
 
 def _check_corpus(corpus: Corpus, method: RankingMethod | CausalMethod) -> None:
@@ -191,20 +210,6 @@ def rank(
         scores |= zip(here, np.split(method.scores_, widths), strict=True)
     check_told_apart(np.concatenate(list(scores.values())), method.slug)
     return scores
-
-
-def _tuned(
-    loaded: LoadedModel,
-    corpus: Corpus,
-    data: Gathered,
-    scores: dict[Site, Array],
-    readouts: tuple[ReadOut, ...],
-    settings: TuningSettings,
-    job: Discovery,
-) -> Tuned:
-    """Maps of whole sites, fitted through the model and narrowed to the set's size."""
-    whole = [site_neurons(data, s, own, np.arange(len(own)), ridge=job.ridge) for s, own in scores.items()]
-    return tune(loaded, corpus, whole, readouts, keep=job.top, max_pairs=job.tuning_pairs, settings=settings)
 
 
 def _map_evidence(data: Gathered, site: Site, maps: dict[str, Any], indices: Array) -> dict[str, float]:

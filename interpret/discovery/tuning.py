@@ -6,7 +6,7 @@ output for the other sentence of a minimal pair as the target, so that no refere
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,22 +97,23 @@ def _rows(whole: AffineMap, places: Array) -> AffineMap:
 
 
 def both_ways(
-    loaded: LoadedModel, pairs: Sequence[dict[str, str]], labels: tuple[str, str]
-) -> dict[str, list[Example]]:
-    """Minimal pairs (label → text) → examples for each label that a control moves to.
+    loaded: LoadedModel, pairs: Mapping[int, dict[str, str]], labels: tuple[str, str]
+) -> tuple[dict[str, list[Example]], list[int]]:
+    """Minimal pairs (number → label → text) → examples for each label that a control moves to, and their numbers.
 
     An example reads the sentence of the other label; its target is the model's own greedy output for the sentence of
     this one. Pairs of which the model says the same are left out: there is nothing to switch.
     """
-    texts = sorted({text for pair in pairs for text in pair.values()})
+    texts = sorted({text for pair in pairs.values() for text in pair.values()})
     outputs = dict(zip(texts, generate_ids(loaded, texts, batch=128), strict=True))
     sources = dict(zip(texts, loaded.tokenizer(texts)["input_ids"], strict=True)) if texts else {}
     here, there = labels
-    switching = [pair for pair in pairs if outputs[pair[here]] != outputs[pair[there]]]
-    return {
-        to: [Example(sources[pair[other]], outputs[pair[to]]) for pair in switching]
+    switching = {n: pair for n, pair in pairs.items() if outputs[pair[here]] != outputs[pair[there]]}
+    examples = {
+        to: [Example(sources[pair[other]], outputs[pair[to]]) for pair in switching.values()]
         for to, other in ((here, there), (there, here))
     }
+    return examples, list(switching)
 
 
 def fit_maps(

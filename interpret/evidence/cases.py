@@ -23,7 +23,7 @@ from neurodial.interpret.activations.generation import generate_ids
 from neurodial.interpret.activations.losses import TokenRow, loss_batch, why_no_loss
 from neurodial.interpret.corpora.corpus import Corpus, Example, Sentence
 from neurodial.interpret.corpora.grammars.agreement import generate_agreement
-from neurodial.interpret.tasks.tasks import Batch, next_tokens
+from neurodial.interpret.tasks.tasks import Batch, next_tokens, prompt_of
 
 ROWS = 32  # of a batch
 PHRASES = ("simple", "thing", "prepositional", "thing_prepositional", "two_prepositional")  # no verb before the verb
@@ -54,12 +54,17 @@ class Cases:
     Attributes:
         measure: what the score is.
         parts: label → batches of the inputs that have it.
-        paired: whether moving to the other label has a known end: its own inputs' score.
+        pairs: label → number of the minimal pair of each input; empty where there are none.
     """
 
     measure: str
     parts: dict[str, list[Part]]
-    paired: bool
+    pairs: dict[str, list[int]]
+
+    @property
+    def paired(self) -> bool:
+        """Whether moving to the other label has a known end: its own inputs' score."""
+        return bool(self.pairs)
 
     def examples(self, label: str) -> int:
         """Number of inputs with a label."""
@@ -137,7 +142,9 @@ def _output_cases(
 ) -> Cases:
     """Sentences with the model's own outputs for themselves and for their other sentence."""
     longest = loaded.max_length
-    texts, sources = _that_fit(loaded, pairs[: 2 * limit], longest)
+    fitting = _that_fit(loaded, pairs[: 2 * limit], longest)
+    texts = [example.source.text for both, _ in fitting for example in both]
+    sources = [ids for _, both in fitting for ids in both]
     outputs = [tuple(ids) for ids in generate_ids(loaded, texts, max_new_tokens=min(64, longest - 1))]
     switching = [i for i in range(0, len(texts), 2) if outputs[i] != outputs[i + 1]][:limit]
     if not switching:
@@ -150,20 +157,16 @@ def _output_cases(
             for said in (side, 1 - side)
         )
         parts[label] = [Part(*both) for both in zip(own, other, strict=True)]
-    return Cases(OUTPUT, parts, paired=True)
+    numbers = [fitting[i // 2][0][0].pair or 0 for i in switching]
+    return Cases(OUTPUT, parts, dict.fromkeys(labels, numbers))
 
 
 def _that_fit(
     loaded: LoadedModel, pairs: Sequence[tuple[Example, Example]], longest: int
-) -> tuple[list[str], list[tuple[int, ...]]]:
-    """Texts and tokens of the pairs neither of whose sentences is longer than the model reads."""
-    texts, sources = [], []
-    for both in pairs:
-        tokens = [tuple(ids) for ids in loaded.tokenizer([example.source.text for example in both])["input_ids"]]
-        if max(map(len, tokens)) <= longest:
-            texts += [example.source.text for example in both]
-            sources += tokens
-    return texts, sources
+) -> list[tuple[tuple[Example, Example], list[tuple[int, ...]]]]:
+    """The pairs neither of whose sentences is longer than the model reads, with the tokens of both."""
+    tokens = ([tuple(ids) for ids in loaded.tokenizer([e.source.text for e in both])["input_ids"]] for both in pairs)
+    return [(both, ids) for both, ids in zip(pairs, tokens, strict=True) if max(map(len, ids)) <= longest]
 
 
 def _word_cases(
@@ -171,14 +174,17 @@ def _word_cases(
 ) -> Cases | None:
     """The last word in which the sentences of a pair differ, asked of the words before it or of a mask."""
     parts: dict[str, list[Part]] = {}
+    numbers: dict[str, list[int]] = {}
     for side, label in enumerate(labels):
-        asked = (_asked(loaded, both[side].source, both[1 - side].source) for both in pairs)
-        kept = list(islice((one for one in asked if one and _tells_apart(loaded, *one)), limit))
+        asked = ((_asked(loaded, both[side].source, both[1 - side].source), both[side].pair or 0) for both in pairs)
+        kept = list(islice(((*one, pair) for one, pair in asked if one and _tells_apart(loaded, *one)), limit))
         if not kept:
             return None
-        prompts, words, foils = zip(*kept, strict=True)
+        kept.sort(key=lambda one: len(prompt_of(loaded, *one[:3]).ids))  # as batches are made
+        prompts, words, foils, found = zip(*kept, strict=True)
         parts[label] = [Part(batch) for batch in next_tokens(loaded, prompts, words, foils, batch=ROWS)]
-    return Cases(WORD, parts, paired=True)
+        numbers[label] = list(found)
+    return Cases(WORD, parts, numbers)
 
 
 def _asked(loaded: LoadedModel, here: Sentence, there: Sentence) -> tuple[str, str, str] | None:
@@ -213,7 +219,7 @@ def _text_cases(loaded: LoadedModel, labels: Sequence[str], examples: Sequence[E
             parts[label] = text_parts(loaded, texts)
     if not parts:
         raise BadInput("no held-out example has a label")
-    return Cases(TEXT, parts, paired=False)
+    return Cases(TEXT, parts, {})
 
 
 def _labels(example: Example) -> set[str | None]:

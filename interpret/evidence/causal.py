@@ -7,24 +7,23 @@ Two interventions are made on held-out inputs (`evidence.cases`) at the position
 - *move*: every neuron takes a label's mean where another label is.
 
 Both are repeated with random neurons of the same sites and of similar standard deviation, which take their own means
-(`evidence.matching`). The *control* is what the set recommends, as a server would apply it. The effect is how much the
+(`evidence.matching`). What the set itself recommends is measured by `evidence.control`. The effect is how much the
 score goes up, which is away from the input's label; its share is of the way to the score of the other label's own
 inputs. The cost off target is how much less likely the model's own output of other text becomes.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from neurodial.control.addresses import Site
-from neurodial.control.artifacts.catalogue import SetCatalogue
-from neurodial.control.artifacts.neuron_set import NeuronSet, ReadOut
-from neurodial.control.controls import Control
+from neurodial.control.artifacts.neuron_set import ReadOut
 from neurodial.control.models.loading import LoadedModel
-from neurodial.control.plans.compiling import CompiledControl, CompiledControls, compile_controls
+from neurodial.control.plans.compiling import CompiledControl, CompiledControls
 from neurodial.control.plans.gates import ConceptGate
 from neurodial.control.plans.program import Condition, Effect
 from neurodial.control.runtime.generate import controlled
@@ -112,117 +111,84 @@ class Measurement:
     Attributes:
         make: builds the interventions.
         cases: what they are measured on.
+        base: label → scores of its inputs with nothing changed.
         randoms: sets of random neurons to compare with.
         other: parts of other text; empty where the cost is not asked for.
-        base: scores with nothing changed, where they are known already.
+        still: their scores with nothing changed.
+        by_example: whether the effect on each input is written down, too.
     """
 
     make: Intervener
     cases: Cases
+    base: Mapping[str, Array]
     randoms: Sequence[Neurons]
     other: Sequence[Part] = ()
-    base: Mapping[str, Array] | None = None
+    still: Array | None = None
+    by_example: bool = False
 
-    def report(self, neurons: Neurons, labels: Sequence[str], found: NeuronSet | None = None) -> dict[str, Any]:
-        """Effects of ablating neurons, of moving them to labels, and of the set's recommended control."""
-        base = self.base if self.base is not None else unchanged(self.make.loaded, self.cases)
-        still = scores(self.make.loaded, self.other, None) if self.other else None
-        effects: dict[str, dict[str, Any]] = {"ablate": {}, "move": {}}
-        costs: dict[str, Any] = {"ablate": {}, "move": {}}
-        sets = 1 + len(self.randoms)
-        steps = 2 * len(labels) * sets + ((1 + len(labels)) * sets if still is not None else 0)
-        with progress("causal effect", steps) as advance:
-            for label in labels:
-                reading = [label]
-                effects["ablate"][label] = self._effect(neurons, self.make.ablate, reading, base, advance)
-                reading = self._others(label)
-                effects["move"][label] = self._effect(neurons, self._mover(label), reading, base, advance)
-                if still is not None:
-                    costs["move"][label] = self._cost(neurons, self._mover(label), still, advance)
-            if still is not None:
-                costs["ablate"] = self._cost(neurons, self.make.ablate, still, advance)
-        if found is not None and found.recommended.op != "prune":
-            effects["control"], costs["control"] = self._control(found, labels, base, still)
-        return effects | ({"off_target": costs} if still is not None else {})
+    def ablating(self, neurons: Neurons, labels: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]]:
+        """Effects of ablating neurons where each label is read, and what it costs on other text."""
+        effects = {label: self._effect(neurons, self.make.ablate, [label], label) for label in labels}
+        if not self.other:
+            return effects, {}
+        cost, *random = (self.ratio(self.make.ablate(some)) for some in (neurons, *self.randoms))
+        return effects, {"set": cost} | ({"random": round(float(np.mean(random)), 4)} if random else {})
 
-    def _mover(self, label: str) -> Callable[[Neurons], CompiledControls]:
-        return lambda neurons: self.make.move(neurons, label)
+    def moving(self, neurons: Neurons, labels: Sequence[str]) -> dict[str, Any]:
+        """Effects of moving neurons to each label's means."""
+        return {
+            label: self._effect(neurons, partial(self.make.move, label=label), self.others(label), label)
+            for label in labels
+        }
 
-    def _others(self, label: str) -> list[str]:
+    def others(self, label: str) -> list[str]:
         """The labels whose inputs a move to this one changes: the others, or itself where it is the only one."""
         return [other for other in self.cases.parts if other != label] or [label]
 
+    def before(self, reading: Sequence[str]) -> Array:
+        """(examples,) scores of the inputs with some labels, nothing changed."""
+        return np.concatenate([self.base[label] for label in reading])
+
+    def after(self, reading: Sequence[str], change: CompiledControls) -> Array:
+        """(examples,) their scores under a change."""
+        return np.concatenate([scores(self.make.loaded, self.cases.parts[label], change) for label in reading])
+
     def _effect(
-        self,
-        neurons: Neurons,
-        change: Callable[[Neurons], CompiledControls],
-        reading: Sequence[str],
-        base: Mapping[str, Array],
-        advance: Callable[[int], None],
+        self, neurons: Neurons, change: Callable[[Neurons], CompiledControls], reading: Sequence[str], label: str
     ) -> dict[str, Any]:
         """Of one intervention on the inputs with some labels, and of the same on random neurons."""
-        before = np.concatenate([base[label] for label in reading])
-        rows = []
-        for some in (neurons, *self.randoms):
-            after = np.concatenate([scores(self.make.loaded, self.cases.parts[r], change(some)) for r in reading])
-            rows.append(after - before)
-            advance(1)
+        before, rows = self.before(reading), []
+        with progress("causal effect", 1 + len(self.randoms)) as advance:
+            for some in (neurons, *self.randoms):
+                rows.append(self.after(reading, change(some)) - before)
+                advance(1)
         found = [float(moved.mean()) for moved in rows]
-        effect: dict[str, Any] = {"set": round(found[0], 4), "set_95": _interval(rows[0]), "examples": len(before)}
+        effect: dict[str, Any] = {"set": round(found[0], 4), "set_95": interval(rows[0]), "examples": len(before)}
         if self.randoms:
             effect["random"] = {"mean": round(float(np.mean(found[1:])), 4), "all": [round(x, 4) for x in found[1:]]}
             effect["p"] = round((1 + sum(x >= found[0] for x in found[1:])) / len(found), 4)
-        return effect | self._share(found[0], reading, base)
+        if self.by_example:
+            effect["by_example"] = rows[0].round(4).tolist()
+        return effect | self._share(found[0], reading)
 
-    def _share(self, moved: float, reading: Sequence[str], base: Mapping[str, Array]) -> dict[str, Any]:
-        """The share of the way to the other label's own inputs, where there are pairs."""
+    def share(self, moved: float, label: str) -> dict[str, float]:
+        """The share of the way from the other label's inputs to this one's, where there are pairs."""
+        return self._share(moved, self.others(label))
+
+    def _share(self, moved: float, reading: Sequence[str]) -> dict[str, float]:
         if not self.cases.paired or len(reading) != 1:
             return {}
-        (there,) = (label for label in base if label != reading[0])
-        way = -float(base[there].mean()) - float(base[reading[0]].mean())
+        (there,) = (label for label in self.base if label != reading[0])
+        way = -float(self.base[there].mean()) - float(self.base[reading[0]].mean())
         return {"share": round(moved / way, 4)} if way > 0 else {}
 
-    def _cost(
-        self,
-        neurons: Neurons,
-        change: Callable[[Neurons], CompiledControls],
-        still: Array,
-        advance: Callable[[int], None],
-    ) -> dict[str, float]:
-        """Perplexity of the model's own output of other text, relative to that without the intervention."""
-        ratios = []
-        for some in (neurons, *self.randoms):
-            ratios.append(self._ratio(change(some), still))
-            advance(1)
-        random = {"random": round(float(np.mean(ratios[1:])), 4)} if self.randoms else {}
-        return {"set": ratios[0]} | random
-
-    def _ratio(self, change: CompiledControls, still: Array) -> float:
-        return round(float(np.exp((scores(self.make.loaded, self.other, change) - still).mean())), 4)
-
-    def _control(
-        self, found: NeuronSet, labels: Sequence[str], base: Mapping[str, Array], still: Array | None
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The recommended control: its effect, and what it does to inputs that have the label already."""
-        effects, costs = {}, {}
-        for label in labels:
-            control = Control(set=found.concept, to=label)
-            change = compile_controls(self.make.loaded, [control], SetCatalogue({found.concept: found}))
-            reading = self._others(label)
-            before = np.concatenate([base[r] for r in reading])
-            after = np.concatenate([scores(self.make.loaded, self.cases.parts[r], change) for r in reading])
-            moved = after - before
-            effects[label] = {"op": found.recommended.op, "set": round(float(moved.mean()), 4)}
-            effects[label] |= {"set_95": _interval(moved)} | self._share(float(moved.mean()), reading, base)
-            if label not in reading:
-                already = scores(self.make.loaded, self.cases.parts[label], change) - base[label]
-                effects[label]["already"] = round(float(already.mean()), 4)
-            if still is not None:
-                costs[label] = {"set": self._ratio(change, still)}
-        return effects, costs
+    def ratio(self, change: CompiledControls) -> float:
+        """Perplexity of the model's own output of other text, relative to that without the change."""
+        after = scores(self.make.loaded, self.other, change)
+        return round(float(np.exp((after - self.still).mean())), 4)
 
 
-def _interval(rows: Array) -> list[float]:
+def interval(rows: Array) -> list[float]:
     """Normal 95 % interval of a mean over examples."""
     half = 1.96 * float(rows.std(ddof=1)) / np.sqrt(len(rows)) if len(rows) > 1 else 0.0
     return [round(float(rows.mean()) - half, 4), round(float(rows.mean()) + half, 4)]

@@ -52,7 +52,7 @@ class Exchange:
     def permuted(self, rounds: int, seed: int) -> Iterator[Array]:
         """(rows,) labels, `rounds` times."""
         draw = np.random.default_rng([seed, 3])
-        common = self._common()
+        common = self.common()
         for _ in range(rounds):
             if self.swaps:
                 flips = draw.random(self.units) < 0.5
@@ -60,7 +60,7 @@ class Exchange:
             else:
                 yield draw.permutation(common)[self.unit]
 
-    def _common(self) -> Array:
+    def common(self) -> Array:
         """(units,) the most frequent label of each unit."""
         counts = np.zeros((self.units, int(self.y.max()) + 1))
         np.add.at(counts, (self.unit, self.y), 1)
@@ -71,6 +71,8 @@ class Exchange:
 def _pair_units(rows: Block) -> Array:
     """Pairs that differ in the same words are one unit: the sum of the hashes of a pair's labelled words."""
     pairs, place = np.unique(rows.pairs, return_inverse=True)
+    if (rows.words < 0).all():  # whole sentences have no words in which they differ
+        return place
     sums = np.zeros(len(pairs), dtype=np.uint64)
     np.add.at(sums, place, rows.types.astype(np.uint64))  # wraps around, which a hash may
     units: Array = np.unique(sums[place], return_inverse=True)[1]

@@ -15,16 +15,19 @@ from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.activations.losses import why_no_loss
 from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.evidence.cases import concept_cases, other_texts, text_parts
-from neurodial.interpret.evidence.causal import Intervener, Measurement
+from neurodial.interpret.evidence.causal import Intervener, Measurement, scores, unchanged
+from neurodial.interpret.evidence.control import ControlMeasurement, Refit, Rivals, called, drawn_evenly
 from neurodial.interpret.evidence.exchange import Exchange
 from neurodial.interpret.evidence.matching import matched_neurons
 from neurodial.interpret.evidence.probes import Rows, probe_evidence
 from neurodial.interpret.evidence.settings import SETTINGS, EvidenceSettings, Level
+from neurodial.interpret.evidence.shuffling import shuffles
 from neurodial.interpret.evidence.significance import significance, significance_report
 from neurodial.interpret.evidence.stability import stability
 from neurodial.interpret.methods.contracts import Method, RankingMethod
 
 Array = np.ndarray[Any, Any]
+ABLATED = 5  # random sets that are ablated where it is the control that is judged
 MAX_VALUES = 60_000_000  # numbers that a test of all neurons may look at at once
 
 
@@ -41,6 +44,9 @@ class Finding:
         readouts: the gates.
         seed: of everything random.
         other: text on which the off-target cost is measured; None for the built-in one.
+        refit: fits the set's control on other neurons or shuffled labels, as it was fitted; None where that cannot be.
+        whole: the shift of all neurons of the set's sites by the difference of means.
+        tuned: whether the control was fitted through the model.
     """
 
     loaded: LoadedModel
@@ -51,6 +57,9 @@ class Finding:
     readouts: Sequence[ReadOut]
     seed: int
     other: Corpus | None = None
+    refit: Refit | None = None
+    whole: NeuronSet | None = None
+    tuned: bool = False
 
 
 def gather_evidence(finding: Finding, found: NeuronSet, level: Level) -> dict[str, Any]:
@@ -103,8 +112,8 @@ def training_rows(data: Gathered, stack: str, limit: int, seed: int) -> Block:
     return rows.where(order[place] < len(units) * limit // len(rows))
 
 
-def causal_evidence(finding: Finding, found: NeuronSet | None, settings: EvidenceSettings) -> dict[str, Any]:
-    """The causal effect beside matched random neurons; a note where it cannot be measured."""
+def causal_evidence(finding: Finding, found: NeuronSet, settings: EvidenceSettings) -> dict[str, Any]:
+    """The causal effect beside random neurons and shuffled labels; a note where it cannot be measured."""
     try:
         cases = concept_cases(finding.loaded, finding.corpus, settings.examples)
         name, texts = other_texts(finding.other, settings.other_texts)
@@ -114,16 +123,38 @@ def causal_evidence(finding: Finding, found: NeuronSet | None, settings: Evidenc
     make = Intervener(finding.loaded, finding.data.moments, finding.data.classes, finding.readouts)
     deviations = make.deviations(finding.chosen)
     matched = [matched_neurons(finding.chosen, deviations, finding.seed + n) for n in range(settings.random_sets)]
-    measured = Measurement(make, cases, [neurons for neurons, _ in matched], elsewhere)
+    randoms = [neurons for neurons, _ in matched]
+    base, still = unchanged(finding.loaded, cases), scores(finding.loaded, elsewhere, None)
+    prunes = found.recommended.op == "prune"
+    measured = Measurement(make, cases, base, randoms if prunes else randoms[:ABLATED], elsewhere, still)
     counts = finding.corpus.counts
     frequent = sorted(cases.parts, key=lambda label: -counts[label])[: settings.moved_labels]
-    effects = measured.report(finding.chosen, [x for x in finding.corpus.labels if x in frequent], found)
-    effects["off_target"]["text"] = {"name": name, "examples": len(texts)}
-    return {
+    labels = [label for label in finding.corpus.labels if label in frequent]
+    report: dict[str, Any] = {
         "measure": cases.measure,
         "unit": "nats per token",
         "where": "where the read-outs see the concept" if finding.readouts else "everywhere",
         "random_sets": settings.random_sets,
         "scale_ratio": float(np.mean([ratio for _, ratio in matched])),
-        **effects,
+        "off_target": {"text": {"name": name, "examples": len(texts)}},
     }
+    report["ablate"], report["off_target"]["ablate"] = measured.ablating(finding.chosen, labels)
+    if prunes:
+        return report
+    rivals = _rivals(finding, randoms, settings)
+    control = ControlMeasurement(measured, found, rivals).report(finding.chosen, labels)
+    report["control"], report["off_target"]["control"] = control
+    if rivals is None:
+        return report | {"not_refitted": "maps that were fitted through the model are fitted again with full evidence"}
+    return report | {"called": called(report["control"])}
+
+
+def _rivals(finding: Finding, randoms: Sequence[dict[Site, Array]], settings: EvidenceSettings) -> Rivals | None:
+    """What the control is compared with; half of the random sets are those outside the set."""
+    if finding.refit is None or finding.whole is None or (finding.tuned and not settings.refits_tuned):
+        return None
+    outside = randoms[: (len(randoms) + 1) // 2]
+    widths = {site: finding.data.moments[site].mean.shape[1] for site in finding.chosen}
+    evenly = drawn_evenly(finding.chosen, widths, finding.seed, len(randoms) - len(outside))
+    exchanged = shuffles(finding.corpus, settings.random_sets, finding.seed)
+    return Rivals(finding.refit, outside, list(evenly), exchanged, finding.whole)

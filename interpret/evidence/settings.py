@@ -17,7 +17,9 @@ class EvidenceSettings:
         resamples: bootstrap resamples for the stability of the ranking; a method that cannot be fitted on streamed
             statistics gets a third of them.
         examples: held-out examples of a label whose score interventions move.
-        random_sets: sets of matched random neurons that each intervention is repeated with.
+        random_sets: sets of random neurons that each intervention is repeated with, and that the recommended control
+            is fitted again on; and exchanges of the labels that it is fitted again on.
+        refits_tuned: whether that is done for maps that were fitted through the model, too: it takes as long each time.
         moved_labels: labels that neurons are moved to, the most frequent ones.
         other_texts: texts on which the off-target cost is measured.
     """
@@ -27,11 +29,12 @@ class EvidenceSettings:
     resamples: int
     examples: int
     random_sets: int
+    refits_tuned: bool
     moved_labels: int
     other_texts: int
 
 
 SETTINGS: dict[Level, EvidenceSettings] = {
-    "quick": EvidenceSettings(200, 4000, 9, 48, 5, 4, 48),
-    "full": EvidenceSettings(1000, 20_000, 60, 300, 20, 32, 400),
+    "quick": EvidenceSettings(200, 4000, 9, 32, 19, False, 4, 48),
+    "full": EvidenceSettings(1000, 20_000, 60, 300, 19, True, 32, 400),
 }

@@ -24,8 +24,8 @@ from neurodial.interpret.methods.ranking.expert_units import ExpertUnits, detect
 from neurodial.interpret.methods.ranking.gaussian_probe import (
     GaussianProbe,
     GreedySelection,
-    _held_out,
     _map_covariance,
+    divided,
 )
 from neurodial.interpret.methods.ranking.linear_probe import LinearProbe
 from neurodial.interpret.methods.ranking.probeless import Probeless
@@ -63,7 +63,7 @@ def linear_probe(rows: Rows, train: int, folder: Path, peer: Peer) -> dict[str, 
 
 def gaussian_selection(X: Array, y: Array, picks: int, reference_picks: int) -> dict[str, Any]:
     """Greedy selection, without its stop, beside trying every neuron anew with SciPy's multivariate normal."""
-    held = _held_out(y, GaussianProbe().held_out, GaussianProbe().seed)
+    held = ~divided(y, GaussianProbe().held_out, GaussianProbe().seed)[0]
     found: list[int] = []
 
     def select() -> None:

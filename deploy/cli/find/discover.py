@@ -78,7 +78,7 @@ def command(
     ] = None,
     evidence: Annotated[
         Literal["quick", "full", "none"],
-        Option(help="How much evidence is gathered: quick (under a minute on the demo), full or none."),
+        Option(help="How much evidence is gathered: quick (about a minute on the demo), full or none."),
     ] = "quick",
     other: Annotated[
         str | None, Option(help="Corpus of other text, on which the evidence measures the cost off target.")
@@ -93,12 +93,20 @@ def command(
         float, Publishing(help="Least held-out accuracy above the most frequent label.")
     ] = Thresholds.min_gain,
     min_selectivity: Annotated[
-        float, Publishing(help="Least held-out accuracy above the control task.")
+        float, Publishing(help="Least held-out accuracy above the control task, lower bound.")
     ] = Thresholds.min_selectivity,
+    min_significant: Annotated[
+        float, Publishing(help="Least share of the neurons that tell the labels apart.")
+    ] = Thresholds.min_significant,
     min_effect: Annotated[
         float, Publishing(help="Least effect of the control, lower end of 95 %, nats per token.")
     ] = Thresholds.min_effect,
-    max_p: Annotated[float, Publishing(help="Largest share of random sets that do as much.")] = Thresholds.max_p,
+    min_selection: Annotated[
+        float, Publishing(help="Least effect above random neurons fitted alike, lower end of 95 %, nats per token.")
+    ] = Thresholds.min_selection,
+    max_p: Annotated[
+        float, Publishing(help="Largest share of random sets, and of shuffled labels, that do as much.")
+    ] = Thresholds.max_p,
     max_cost: Annotated[
         float, Publishing(help="Largest perplexity ratio of other text under the control.")
     ] = Thresholds.max_cost,
@@ -151,7 +159,7 @@ def command(
             watcher.table().save(experts)
     sent = None
     if destination is not None:
-        thresholds = Thresholds(min_gain, min_selectivity, min_effect, max_p, max_cost)
+        thresholds = Thresholds(min_gain, min_selectivity, min_significant, min_effect, min_selection, max_p, max_cost)
         sent = _published(found, out, destination, thresholds)
     _report(found, opened, out, sent, as_json)
 

@@ -46,10 +46,12 @@ def evidence_lines(evidence: Report) -> list[str]:
 def _probe_line(stack: str, probe: Report) -> str:
     if "accuracy" not in probe:
         return f"{stack}: {probe.get('note', '')}"
+    seen, low = probe.get("accuracy_seen_forms"), probe.get("selectivity_low")  # not in sets of earlier versions
     return (
-        f"{stack} probe on held-out words: {probe['accuracy']:.1%} (most frequent label {probe['majority']:.1%}, "
-        f"random neurons {probe['random_neurons']['mean']:.1%}, control task {probe['control_task']:.1%}, "
-        f"selectivity {probe['selectivity']:+.1%})"
+        f"{stack} probe on {'held-out words' if seen is None else 'words of unseen forms'}: {probe['accuracy']:.1%} "
+        f"(most frequent label {probe['majority']:.1%}, random neurons {probe['random_neurons']['mean']:.1%})"
+        f"{'' if seen is None else f', on seen forms {seen:.1%}'}; control task {probe['control_task']:.1%}, "
+        f"selectivity {probe['selectivity']:+.1%}{'' if low is None else f' (at least {low:+.1%})'}"
     )
 
 
@@ -86,29 +88,51 @@ def _readout_line(site: str, scores: Report) -> str:
 
 
 def _print_causal(causal: Report, console: Console) -> None:
-    """Effects beside those of matched random neurons, and the perplexity ratio of other text."""
+    """What the set may be called, effects beside those of their rivals, and the perplexity ratio of other text."""
     text = causal.get("off_target", {}).get("text", {}).get("name", "")
     console.print(
         escape(
             f"causal effect, {causal['unit']} ({causal['measure']}), {causal['where']}; cost: perplexity ratio on "
-            f"{text}; random: {causal['random_sets']} sets matched in site and scale"
+            f"{text}; random: {causal['random_sets']} sets of the same sites"
         ),
         style="dim",
     )
     heads = ("", "set", "95 %", "share", "random", "cost", "random")
     console.print(table(heads, _causal_rows(causal), right=range(1, len(heads))))
+    print_lines(list(_selection_lines(causal)), console)
+
+
+def _selection_lines(causal: Report) -> Iterator[str]:
+    """How far the control is above controls that were fitted alike on something else."""
+    if "called" not in causal:
+        yield f"selection gain: not measured{' (' + causal['not_refitted'] + ')' if 'not_refitted' in causal else ''}"
+        return
+    yield f"{causal['called']}, by what random neurons and shuffled labels do that the control was fitted on again:"
+    for label, effect in causal["control"].items():
+        selection, shuffled = effect["selection"], effect["shuffled_labels"]
+        low, high = selection["gain_95"]
+        points = f", {100 * selection['share']:+.0f} points of the way" if "share" in selection else ""
+        yield (
+            f"  to {label}: selection gain {selection['gain']:+.2f} ({low:+.2f} to {high:+.2f}{points}, "
+            f"p {effect['p']:.2g}); shuffled labels {shuffled['mean']:+.2f}, the set's own {shuffled['own']:+.2f} "
+            f"(p {shuffled['p']:.2g})"
+        )
 
 
 def _causal_rows(causal: Report) -> Iterator[list[str]]:
     cost = causal.get("off_target", {})
     for label, effect in causal.get("ablate", {}).items():
         yield [f"ablate, reading {label}", *_cells(effect, cost.get("ablate", {}))]
-    for label, effect in causal.get("move", {}).items():
+    for label, effect in causal.get("move", {}).items():  # of sets of earlier versions
         yield [f"move to {label}", *_cells(effect, cost.get("move", {}).get(label, {}))]
     for label, effect in causal.get("control", {}).items():
-        yield [f"control ({effect['op']}) to {label}", *_cells(effect, cost.get("control", {}).get(label, {}))]
+        ratios = cost.get("control", {}).get(label, {})
+        yield [f"control ({effect['op']}) to {label}", *_cells(effect, ratios)]
         if "already" in effect:
             yield [f"  where it is {label} already", f"{effect['already']:+.2f}"]
+        if "whole_vector" in effect:
+            whole = {"set": ratios["whole_vector"]} if "whole_vector" in ratios else {}
+            yield ["  whole vector, difference of means", *_cells(effect["whole_vector"], whole)]
 
 
 def _cells(effect: Report, cost: Report) -> list[str]:

@@ -9,7 +9,7 @@ from neurodial.control.artifacts.neuron_set import NONE_CLASS
 from neurodial.control.errors import BadInput
 from neurodial.control.text.words import comparable
 from neurodial.interpret.methods.contracts import ExplanationMethod, Properties
-from neurodial.interpret.methods.explanation.formulas import Formula, iou, overlap_deviations, pack, popcount, search
+from neurodial.interpret.methods.explanation.formulas import Formula, iou, overlap_p, pack, popcount, search
 from neurodial.interpret.methods.explanations import Concept, Explanation
 from neurodial.interpret.methods.observations import Observation, Observations
 from neurodial.interpret.methods.registry import register
@@ -17,7 +17,7 @@ from neurodial.interpret.methods.responding import NeuronModel
 
 Array = np.ndarray[Any, Any]
 MAX_VALUES = 200_000_000  # activations that are held at most, in bytes of a firing bit or four of a number
-SURE = 4.0  # standard deviations of the overlap, on held-out words, that make a formula an explanation
+LEVEL = 0.01  # chance that of all neurons explained together one gets a formula that is none
 
 
 @register
@@ -31,7 +31,8 @@ class Compositional(ExplanationMethod):
     F built by AND, OR and AND NOT from concepts: the word, its label and, in treebanks, its lemma, parts of speech,
     features and relation. Beam search over bit-packed masks; formulas that hold for the same words are one formula, the
     shortest. It searches four fifths of the texts; a formula is an explanation only where it overlaps with the firing
-    words of the others by 4 standard deviations more than an independent one of the same size.
+    words of the others as an independent one of the same size would with a probability below .01 over the neurons asked
+    about, and only neurons that fire at `min_firings` words are searched for one.
 
     Args:
         length: concepts of the longest formula.
@@ -41,6 +42,7 @@ class Compositional(ExplanationMethod):
         share: of the words, for `top`; the paper takes 0.005 of an image's places.
         concepts: how many are used, the most frequent.
         min_count: words that a concept holds for.
+        min_firings: words at which a neuron fires that is searched for a formula; the paper takes 500.
 
     Attributes:
         concepts_: names of the concepts.
@@ -63,6 +65,7 @@ class Compositional(ExplanationMethod):
         share: float = 0.02,
         concepts: int = 500,
         min_count: int = 10,
+        min_firings: int = 10,
     ) -> None:
         self.length = length
         self.beam = beam
@@ -71,6 +74,7 @@ class Compositional(ExplanationMethod):
         self.share = share
         self.concepts = concepts
         self.min_count = min_count
+        self.min_firings = min_firings
 
     def fit(self, X: Observations, model: NeuronModel | None = None) -> "Compositional":
         """One pass, then a search for each neuron; see `ExplanationMethod.fit`."""
@@ -92,17 +96,18 @@ class Compositional(ExplanationMethod):
         self.formulas_, self.by_length_, made = [], np.zeros((len(X.neurons), self.length)), []
         for column, name in enumerate(X.neurons):
             own, other = pack(fired[column][~held_out]), pack(fired[column][held_out])
-            best = search(own, train, length=self.length, beam=self.beam, penalty=self.penalty)
+            enough = int(fired[column].sum()) >= self.min_firings
+            best = search(own, train, length=self.length, beam=self.beam, penalty=self.penalty) if enough else []
             scores = [score for _, score in best] + [0.0] * (self.length - len(best))
             self.by_length_[column] = np.maximum.accumulate(scores)
             best.sort(key=lambda pair: (-pair[1], len(pair[0])))
             self.formulas_.append(best[0][0] if best else None)
-            made.append(self._explain(name, best, (own, train), (other, test), int(held_out.sum())))
+            made.append(self._explain(name, best, (own, train), (other, test), int(held_out.sum()), len(X.neurons)))
         self.explanations_ = tuple(made)
         return self
 
     def _check(self) -> None:
-        for name in ("length", "beam", "concepts", "min_count"):
+        for name in ("length", "beam", "concepts", "min_count", "min_firings"):
             if getattr(self, name) < 1:
                 raise BadInput(f"{name} must be at least 1", param=name)
         if not 0 < self.penalty <= 1:
@@ -146,6 +151,7 @@ class Compositional(ExplanationMethod):
         train: tuple[Array, Array],
         test: tuple[Array, Array],
         words: int,
+        neurons: int,
     ) -> Explanation:
         rows = []
         for formula, score in best:
@@ -153,10 +159,10 @@ class Compositional(ExplanationMethod):
             details = {
                 "IoU": round(iou(train[0], inside), 4),
                 "IoU held out": round(iou(test[0], outside), 4),
-                "deviations": round(overlap_deviations(test[0], outside, words), 2),
+                "p held out": float(f"{overlap_p(test[0], outside, words):.3g}"),
             }
             rows.append(Concept(formula.spelled(self.concepts_), round(score, 4), int(popcount(inside)), details))
-        sure = bool(rows) and rows[0].details["deviations"] > SURE
+        sure = bool(rows) and rows[0].details["p held out"] < LEVEL / neurons
         figures = {"firing words": float(popcount(train[0]) + popcount(test[0])), "words held out": float(words)}
         return Explanation(
             name,

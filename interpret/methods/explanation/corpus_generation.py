@@ -20,6 +20,7 @@ Array = np.ndarray[Any, Any]
 HOTTEST, COLDEST = 2.0, 0.1  # temperature at the first and at the last step, as published
 FLOOR = 0.1  # share of a word's probability that the prior takes from unigrams, where bigrams were not seen
 WARM = 2.0  # log-odds, against all other tokens together, of a text's first tokens where it starts from an n-gram
+ROUNDING = 1e-4  # relative difference of two activations that may be the same one
 CHECKED = 5  # steps between looks at the hard texts
 
 
@@ -144,7 +145,7 @@ class CorpusGeneration(ExplanationMethod):
     ) -> Explanation:
         values = _hard(model, tokens[None])[0, :, column]
         best, highest = float(values.max()), float(drawn.max())
-        sure = best > highest + 1e-6
+        sure = best - highest > ROUNDING * max(abs(best), abs(highest), score.scale)  # not the same text, rounded
         made = _context(model, tokens.tolist(), values.tolist(), "made up")
         champion = grams[int(drawn.argmax())]
         found = _context(

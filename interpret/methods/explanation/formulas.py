@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy.stats import hypergeom
 
 Array = np.ndarray[Any, Any]
 Operator = Literal["AND", "OR", "AND NOT"]
@@ -61,14 +62,10 @@ def iou(fired: Array, mask: Array) -> float:
     return int(popcount(fired & mask)) / joint if joint else 0.0
 
 
-def overlap_deviations(fired: Array, mask: Array, words: int) -> float:
-    """How many standard deviations the overlap is above that of two independent masks (hypergeometric)."""
+def overlap_p(fired: Array, mask: Array, words: int) -> float:
+    """How likely two independent masks of these sizes overlap as much (hypergeometric, exact for few words too)."""
     a, b, overlap = int(popcount(fired)), int(popcount(mask)), int(popcount(fired & mask))
-    if words < 2:
-        return 0.0
-    mean = a * b / words
-    variance = mean * (words - a) * (words - b) / (words * (words - 1))
-    return float((overlap - mean) / np.sqrt(variance)) if variance > 0 else 0.0
+    return float(hypergeom.sf(overlap - 1, words, a, b))
 
 
 def search(fired: Array, masks: Array, *, length: int, beam: int, penalty: float) -> list[tuple[Formula, float]]:

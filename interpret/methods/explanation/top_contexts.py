@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from neurodial.control.errors import BadInput
 from neurodial.control.text.words import comparable, join_words
@@ -20,7 +21,8 @@ SAMPLE = 20_000  # words that mutual information is measured on
 BINS = 8  # of equal size, that activations are put into
 RARE = 20  # words of the sample; values of a feature that are rarer are one value
 PERMUTATIONS = 3
-SURE = 5.0  # standard errors from the neuron's mean that make a word part of the explanation: p < 1e-6 for one word
+SHUFFLES = 99  # of the sample, none of which may have a word as far from the mean as one that explains: p = .01
+CHUNK = 256  # neurons at a time
 LISTED = 2.0  # standard errors that make it worth showing
 TIED = 0.999  # of the strongest context's activation: one stands for all, as at the minimum of GELU
 BOUND = "as strong in as many others as are listed: a bound of what the neuron does"
@@ -34,8 +36,9 @@ class TopContexts(ExplanationMethod):
     Streaming, O(words · neurons · log K): per neuron and sign a heap of the K strongest contexts; the same word between
     the same neighbours counts once; where all K are equally strong, one stands for them. Per word w with n_w
     occurrences the score is (mean a over w − μ) / σ in the neuron's standard deviations; a word needs `min_count`
-    occurrences, so that one-off words cannot lead, and a mean that is 5 standard errors σ / √n_w away to enter the
-    label.
+    occurrences, so that one-off words cannot lead. To enter the label its mean must be more standard errors σ / √n_w
+    away than that of any word in 99 shuffles of the neuron's activations over the words: neurons that rarely fire are
+    far from normal, and the most extreme of all words counts.
 
     With the model, each word i of a top context S gets Kádár's omission score 1 − cos(h(S), h(S without i)), h the mean
     activation of the neuron's whole site. The mutual information, in bits, of the binned activation with features of
@@ -52,6 +55,7 @@ class TopContexts(ExplanationMethod):
     Attributes:
         mean_, deviation_: (neurons,) of all words.
         information_: feature → (neurons,) bits above chance.
+        chance_: (neurons,) standard errors of the farthest word in shuffled activations.
     """
 
     slug = "top-contexts"
@@ -83,7 +87,9 @@ class TopContexts(ExplanationMethod):
             for heap in heaps:
                 heap.add(one, forms)
         self.mean_, self.deviation_ = types.mean, types.deviation
-        self.information_ = information(sample.values, sample.notes)
+        values = sample.values
+        self.information_ = information(values, sample.notes)
+        self.chance_ = farthest_by_chance(values, [note["word"] for note in sample.notes], self.min_count)
         listed = types.scores(self.min_count)
         self.explanations_ = tuple(
             self._explain(name, column, heaps, listed, model) for column, name in enumerate(X.neurons)
@@ -99,7 +105,7 @@ class TopContexts(ExplanationMethod):
         model: NeuronModel | None,
     ) -> Explanation:
         concepts = self._words(column, *listed)
-        sure = [c for c in concepts if abs(c.score) * np.sqrt(c.support or 0) > SURE]
+        sure = [c for c in concepts if abs(c.score) * np.sqrt(c.support or 0) > self.chance_[column]]
         lead = max(sure, key=lambda c: abs(c.score), default=None)
         same = [c.name for c in sure if lead is not None and c.score * lead.score > 0]
         contexts: list[Context] = []
@@ -220,6 +226,30 @@ class WordMeans:
         counts, usable = self._counts[kept], np.where(self.deviation > 0, self.deviation, np.inf)
         names = list(self._numbers)
         return [names[i] for i in kept], counts, (self._sums[kept] / counts[:, None] - self._mean) / usable
+
+
+def farthest_by_chance(values: Array, words: Sequence[str], min_count: int) -> Array:
+    """(neurons,) how many standard errors the farthest word's mean is off in any shuffle; infinite without words.
+
+    Args:
+        values: (words, neurons) activations.
+        words: the form of each.
+        min_count: occurrences that a form needs.
+    """
+    draw = np.random.default_rng(0)
+    _, place, counts = np.unique(list(words), return_inverse=True, return_counts=True)
+    often = np.flatnonzero(counts >= min_count)
+    farthest = np.full(values.shape[1], 0.0 if len(often) else np.inf)
+    rows = np.arange(len(place))
+    member = csr_array((1 / np.sqrt(counts[place]), (place, rows)), shape=(len(counts), len(rows)))[often]
+    deviation = values.std(axis=0)
+    scaled = (values - values.mean(axis=0)) / np.where(deviation > 0, deviation, np.inf)
+    for _ in range(SHUFFLES if len(often) else 0):
+        shuffled = member[:, draw.permutation(len(rows))]
+        for start in range(0, values.shape[1], CHUNK):
+            far = np.abs(shuffled @ scaled[:, start : start + CHUNK]).max(axis=0)
+            farthest[start : start + CHUNK] = np.maximum(farthest[start : start + CHUNK], far)
+    return farthest
 
 
 def features(one: Observation, forms: list[str]) -> list[dict[str, str]]:

@@ -1,6 +1,7 @@
 """Neurons that several models share (Bau et al. 2019, “Identifying and Controlling Important Neurons in NMT”)."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,9 @@ class MultiModel(Method):
         lin-reg(i)  = min over models m of the correlation of neuron i with its best linear prediction from all of m
         svcca(i)    = Σ over canonical directions c of ρ_c · (share of neuron i's variance along c), averaged over m,
 
-    the canonical correlations ρ_c between the leading principal components of both models (Raghu et al. 2017). They
+    the canonical correlations ρ_c between the leading principal components of both models (Raghu et al. 2017). The
+    predictions and the canonical directions are fitted on the first half of the rows and their correlations are those
+    on the second: as many neurons as there are would otherwise find something in each other, whatever they know. They
     come in rising order of tolerance: a copy with its neurons permuted has max-corr 1, a rotated one has only lin-reg
     and svcca 1.
 
@@ -90,30 +93,75 @@ class MultiModel(Method):
         return np.stack([s.max(axis=1) for s in similar])
 
     def _lin_reg(self, own: Array, others: list[Array]) -> Array:
-        explained = [((directions(other, self.variance).T @ own) ** 2).sum(axis=0) for other in others]
-        worst: Array = np.sqrt(np.stack(explained).min(axis=0))
+        fit, score = _halves(own)
+        found = []
+        for other in others:
+            known, new = _halves(other)
+            leading = Directions.of(known, self.variance)
+            predicted = leading.along(new) @ (leading.rows.T @ fit)
+            found.append(correlation(predicted, score))
+        worst: Array = np.maximum(np.stack(found), 0.0).min(axis=0)
         return worst
 
     def _svcca(self, own: Array, others: list[Array]) -> Array:
-        basis = directions(own, self.variance)
+        fit, score = _halves(own)
+        basis = Directions.of(fit, self.variance)
         per_model, similarity = [], []
         for other in others:
-            left, correlations, _ = np.linalg.svd(basis.T @ directions(other, self.variance), full_matrices=False)
-            along = ((basis @ left).T @ own) ** 2
-            per_model.append(correlations @ along)
-            similarity.append(correlations.mean())
+            known, new = _halves(other)
+            theirs = Directions.of(known, self.variance)
+            left, _, right = np.linalg.svd(basis.rows.T @ theirs.rows, full_matrices=False)
+            ours = basis.along(score) @ left
+            shared = np.maximum(correlation(ours, theirs.along(new) @ right.T), 0.0)
+            along = (np.linalg.qr(ours)[0].T @ score) ** 2 / np.maximum((score**2).sum(axis=0), 1e-30)
+            per_model.append(shared @ along)
+            similarity.append(shared.mean())
         self.similarity_ = np.array(similarity)
         mean: Array = np.mean(per_model, axis=0)
         return mean
 
 
-def directions(standard: Array, variance: float) -> Array:
-    """(rows, k) orthonormal basis of the leading principal components that hold a share of the variance."""
-    left, singular, _ = np.linalg.svd(standard, full_matrices=False)
-    power = singular**2
-    if power.sum() == 0:
-        raise BadInput("a model's neurons never change: there is nothing to compare")
-    held = np.cumsum(power) / power.sum()
-    count = min(int(np.searchsorted(held, variance - 1e-12)) + 1, int((singular > 1e-10 * singular[0]).sum()))
-    leading: Array = left[:, :count]
-    return leading
+def _halves(x: Array) -> tuple[Array, Array]:
+    """The first half of the rows and the second, each about its own mean."""
+    first, second = x[: len(x) // 2], x[len(x) // 2 :]
+    return first - first.mean(axis=0), second - second.mean(axis=0)
+
+
+def correlation(a: Array, b: Array) -> Array:
+    """(columns,) correlation of the columns of two matrices of centred rows; 0 where one never changes."""
+    size = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
+    found: Array = (a * b).sum(axis=0) / np.where(size > 1e-12, size, np.inf)
+    return found
+
+
+@dataclass(frozen=True)
+class Directions:
+    """The leading principal components of a model's neurons on some rows.
+
+    Attributes:
+        rows: (rows, k) orthonormal: the rows along the components.
+        weights: (neurons, k) that give new rows along them, on the same scale.
+    """
+
+    rows: Array
+    weights: Array
+
+    @classmethod
+    def of(cls, x: Array, variance: float) -> "Directions":
+        """Those of centred (rows, neurons) that hold a share of the variance.
+
+        Raises:
+            BadInput: if no neuron ever changes.
+        """
+        left, singular, right = np.linalg.svd(x, full_matrices=False)
+        power = singular**2
+        if power.sum() == 0:
+            raise BadInput("a model's neurons never change: there is nothing to compare")
+        held = np.cumsum(power) / power.sum()
+        count = min(int(np.searchsorted(held, variance - 1e-12)) + 1, int((singular > 1e-10 * singular[0]).sum()))
+        return cls(left[:, :count], right[:count].T / singular[:count])
+
+    def along(self, x: Array) -> Array:
+        """(rows, k) of centred rows."""
+        found: Array = x @ self.weights
+        return found

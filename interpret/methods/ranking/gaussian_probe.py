@@ -16,6 +16,7 @@ Array = np.ndarray[Any, Any]
 NATS_PER_BIT = np.log(2.0)
 IN_CACHE = 131_072  # numbers of a chunk of held-out rows
 ESTIMATES = ("map", "mean")
+PRIORS = ("pooled", "class")
 EXACT = 16  # candidates that are looked at in double precision
 
 
@@ -28,11 +29,13 @@ class GaussianProbe(RankingMethod):
 
         Σ_v = (diag(Σ̂) + S_v) / (ν₀ + N_v + d + 2),   ν₀ = d + 2,
 
-    Σ̂ the covariance of all rows and S_v the scatter of the label's. A subset C of the neurons has the marginal of
-    that Gaussian. With many neurons and few rows of a label (N_v < 2d) these variances are far too small, so that no
-    neuron may tell anything; the posterior mean, which divides by N_v + 1 instead, does not know how many neurons there
-    are. The neuron that adds most to the mean log p(v | h_C) of held-out rows is taken, again and again,
-    until none adds anything. The information about the label is I = H(V) − H(V | h_C), in bits, on held-out rows.
+    Σ̂ the covariance of all rows, or of the label's as in the public codes, and S_v the scatter of the label's. A subset
+    C of the neurons has the marginal of that Gaussian. With many neurons and few rows of a label (N_v < 2d) these
+    variances are far too small, so that no neuron may tell anything; the posterior mean, which divides by N_v + 1
+    instead, does not know how many neurons there are. The neuron that adds most to the mean log p(v | h_C) of one half
+    of the held-out rows is taken, again and again, until none adds anything. The information about the label is
+    I = H(V) − H(V | h_C), in bits, on the other half: on rows that chose it, the best of many neurons tells something
+    about any labels.
 
     One step costs O(d · V · N): the Cholesky factor of every label's marginal, the whitened rows and the residuals of
     all candidates are kept and updated, instead of refitting every candidate.
@@ -42,6 +45,7 @@ class GaussianProbe(RankingMethod):
         held_out: share of the rows that the selection looks at instead of the fit.
         seed: of that split, which is stratified by label.
         estimate: of the covariances: `map` as published, or the posterior's `mean`.
+        prior: whose variances Σ̂ has: those of all rows together (`pooled`), or each label's own (`class`).
 
     Attributes:
         selected_: the neurons selected, in order.
@@ -59,11 +63,14 @@ class GaussianProbe(RankingMethod):
         source="Torroba Hennigen et al. 2020",
     )  # fmt: skip
 
-    def __init__(self, neurons: int = 50, held_out: float = 0.3, seed: int = 0, estimate: str = "map") -> None:
+    def __init__(
+        self, neurons: int = 50, held_out: float = 0.3, seed: int = 0, estimate: str = "map", prior: str = "pooled"
+    ) -> None:
         self.neurons = neurons
         self.held_out = held_out
         self.seed = seed
         self.estimate = estimate
+        self.prior = prior
 
     def fit(self, X: Array, y: Array, groups: Array | None = None) -> "GaussianProbe":
         """Fits the Gaussians and selects; see `RankingMethod.fit`."""
@@ -72,10 +79,16 @@ class GaussianProbe(RankingMethod):
             raise BadInput("neurons must be at least 1 and held_out between 0 and 1")
         if self.estimate not in ESTIMATES:
             raise BadInput(f"estimate={self.estimate!r}", hint=f"one of {', '.join(ESTIMATES)}", param="estimate")
-        held = _held_out(numbers, self.held_out, self.seed)
-        search = GreedySelection.begin(rows[~held], numbers[~held], rows[held], numbers[held], self.estimate)
-        self.entropy_ = search.entropy
+        if self.prior not in PRIORS:
+            raise BadInput(f"prior={self.prior!r}", hint=f"one of {', '.join(PRIORS)}", param="prior")
+        fit, choose, asked = divided(numbers, self.held_out, self.seed)
+        search, measure = (
+            GreedySelection.begin(rows[fit], numbers[fit], rows[some], numbers[some], self.estimate, self.prior)
+            for some in (choose, asked)
+        )
+        self.entropy_ = measure.entropy
         self.selected_: list[int] = []
+        gains: list[float] = []
         information: list[float] = []
         before = 0.0
         while len(self.selected_) < min(self.neurons, rows.shape[1]):
@@ -85,13 +98,15 @@ class GaussianProbe(RankingMethod):
             best = int(bits.argmax())
             if bits[best] <= before + 1e-9:
                 break
+            gains.append(float(bits[best]) - before)
             before = float(bits[best])
+            information.append(measure.bits_of(best))
             search.take(best)
+            measure.take(best)
             self.selected_.append(best)
-            information.append(before)
-        self.information_ = np.array(information)
+        self.information_, self._gains = np.array(information), np.array(gains)
         if not self.selected_:
-            self._warn(int(np.bincount(numbers[~held]).min()))
+            self._warn(int(np.bincount(numbers[fit]).min()))
         means = [rows[numbers == label].mean(axis=0) for label in (0, len(self.classes_) - 1)]
         self._rank(np.where(means[1] < means[0], -1.0, 1.0) * self._sizes())
         return self
@@ -110,8 +125,7 @@ class GaussianProbe(RankingMethod):
     def _sizes(self) -> Array:
         sizes = self.alone_.copy()
         if self.selected_:
-            added = np.diff(self.information_, prepend=0.0)
-            values = np.maximum.accumulate(added[::-1])[::-1]
+            values = np.maximum.accumulate(self._gains[::-1])[::-1]
             sizes *= 0.5 * values[-1] / max(float(sizes.max()), 1e-12)
             sizes[self.selected_] = values * (1 + 1e-9 * np.arange(len(values), 0, -1))  # equal ones keep their order
         return sizes
@@ -145,7 +159,13 @@ class GreedySelection:
 
     @classmethod
     def begin(
-        cls, rows: Array, numbers: Array, held: Array, held_numbers: Array, estimate: str = "map"
+        cls,
+        rows: Array,
+        numbers: Array,
+        held: Array,
+        held_numbers: Array,
+        estimate: str = "map",
+        prior: str = "pooled",
     ) -> "GreedySelection":
         """Fits the Gaussians on `rows` and starts with no neuron taken.
 
@@ -155,16 +175,15 @@ class GreedySelection:
         labels = np.unique(np.concatenate([numbers, held_numbers]))
         count = np.array([(numbers == v).sum() for v in labels])
         if (count < 2).any() or any(not (held_numbers == v).any() for v in labels):
-            raise BadInput("every label needs at least two rows to fit and one to hold out")
+            raise BadInput("every label needs at least two rows to fit, one to choose by and one to measure on")
         scale = usable_deviation(rows.std(axis=0))  # the criterion does not see scale; arithmetic does
         center = rows.mean(axis=0)
         fit, look = (rows - center) / scale, (held - center) / scale
         width = rows.shape[1]
         means = np.stack([fit[numbers == v].mean(axis=0) for v in labels])
-        prior = np.diag(fit.var(axis=0) + 1e-9)
-        covariance = np.stack(
-            [_map_covariance(fit[numbers == v] - m, prior, width) for v, m in zip(labels, means, strict=True)]
-        )
+        own = [fit[numbers == v] - m for v, m in zip(labels, means, strict=True)]
+        spread = [(fit if prior == "pooled" else x).var(axis=0) + 1e-9 for x in own]
+        covariance = np.stack([_map_covariance(x, np.diag(s), width) for x, s in zip(own, spread, strict=True)])
         if estimate == "mean":
             covariance *= ((2 * width + 4 + count) / (count + 1))[:, None, None]
         share = np.array([(held_numbers == v).mean() for v in labels])
@@ -194,6 +213,11 @@ class GreedySelection:
         variance = torch.from_numpy(self.variance[:, best])
         bits[best] = self._bits(torch.from_numpy(self._residual(best)), variance)
         return bits
+
+    def bits_of(self, neuron: int) -> float:
+        """Bits about the label of the neurons taken together with this one."""
+        variance = torch.from_numpy(self.variance[:, [neuron]])
+        return float(self._bits(torch.from_numpy(self._residual(np.array([neuron]))), variance)[0])
 
     def _bits(self, residual: torch.Tensor, variance: torch.Tensor) -> Array:
         """(neurons,) bits with (labels, rows, neurons) residuals and (labels, neurons) variances of candidates."""
@@ -244,11 +268,19 @@ def _map_covariance(centered: Array, prior: Array, width: int) -> Array:
     return covariance
 
 
-def _held_out(numbers: Array, share: float, seed: int) -> Array:
-    """(rows,) bool: a share of every label's rows, at least one."""
+def divided(numbers: Array, share: float, seed: int) -> tuple[Array, Array, Array]:
+    """(rows,) bool each: the rows to fit, those of the held-out share that choose, and those that measure."""
+    held = _drawn(numbers, share, seed, least=2)
+    asked = held.copy()
+    asked[held] = _drawn(numbers[held], 0.5, seed + 1, least=1)
+    return ~held, held & ~asked, asked
+
+
+def _drawn(numbers: Array, share: float, seed: int, least: int) -> Array:
+    """(rows,) bool: a share of every label's rows."""
     draw = np.random.default_rng(seed)
     held = np.zeros(len(numbers), dtype=bool)
     for label in np.unique(numbers):
         places = np.flatnonzero(numbers == label)
-        held[draw.permutation(places)[: max(1, round(share * len(places)))]] = True
+        held[draw.permutation(places)[: max(least, round(share * len(places)))]] = True
     return held

@@ -9,10 +9,13 @@ import numpy as np
 from neurodial.control.addresses import Neurons, Site
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
+from neurodial.control.plans.compiling import CompiledControls
 from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.corpora.corpus import Corpus
-from neurodial.interpret.evidence.cases import Cases, concept_cases
-from neurodial.interpret.evidence.causal import Intervener, Measurement, unchanged
+from neurodial.interpret.evidence.cases import Cases, Part, concept_cases, other_texts, text_parts
+from neurodial.interpret.evidence.causal import Intervener, Measurement, scores, unchanged
+from neurodial.interpret.evidence.control import drawn_evenly
+from neurodial.interpret.evidence.gathering import ABLATED
 from neurodial.interpret.evidence.matching import matched_neurons
 from neurodial.interpret.evidence.probes import Rows, control_labels, probe_accuracy
 from neurodial.interpret.gathering.assemble import choose
@@ -37,7 +40,7 @@ class Evaluation:
         sizes: numbers of neurons of the curves.
         seed: of everything random.
         examples: held-out inputs of a label for causal effects.
-        random_sets: sets of matched random neurons at `top`.
+        random_sets: sets of random neurons at `top`, half of them outside the set and of its scale, half any.
         moved_labels: labels that neurons are moved to, the most frequent ones.
         max_rows: rows for probes and for methods that need rows.
         decoder, words: as in `Discovery`.
@@ -51,7 +54,7 @@ class Evaluation:
     sizes: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
     seed: int = 0
     examples: int = 48
-    random_sets: int = 3
+    random_sets: int = 19
     moved_labels: int = 4
     max_rows: int = 6000
     decoder: Literal["reference", "own"] = "reference"
@@ -75,6 +78,7 @@ class Ground:
         make: builds interventions.
         cases: held-out inputs, None where there are none, for the reason `why_not`.
         base: label → their scores with nothing changed.
+        other, still: other text, and its scores with nothing changed; empty without held-out inputs.
     """
 
     loaded: LoadedModel
@@ -85,6 +89,8 @@ class Ground:
     make: Intervener
     cases: Cases | None
     base: dict[str, Array]
+    other: list[Part]
+    still: Array
     why_not: str
     job: Evaluation
 
@@ -120,14 +126,16 @@ def prepare(loaded: LoadedModel, corpus: Corpus, job: Evaluation) -> Ground:
     if not rows.testable:
         raise BadInput(f"{corpus.name}: too few held-out words to compare methods on", hint="give a larger corpus")
     readouts, _ = train_readouts(data, sites, ReadOutSettings())
-    cases, why_not = None, ""
+    cases, other, why_not = None, [], ""
     try:
         cases = concept_cases(loaded, corpus, job.examples)
+        other = text_parts(loaded, other_texts(None, job.examples)[1])
     except BadInput as error:
         why_not = error.message
     make = Intervener(loaded, data.moments, data.classes, readouts)
     base = unchanged(loaded, cases) if cases else {}
-    return Ground(loaded, corpus, sites, data, rows, make, cases, base, why_not, job)
+    still = scores(loaded, other, None) if other else np.zeros(0)
+    return Ground(loaded, corpus, sites, data, rows, make, cases, base, other, still, why_not, job)
 
 
 def results(ground: Ground, scores: Array) -> dict[str, Any]:
@@ -137,8 +145,9 @@ def results(ground: Ground, scores: Array) -> dict[str, Any]:
     for size in ground.sizes:
         chosen = _chosen(ground, scores, size)
         accuracy = probe_accuracy(ground.rows, chosen)
-        curve["accuracy"][str(size)] = round(accuracy, 4)
-        curve["selectivity"][str(size)] = round(accuracy - probe_accuracy(ground.rows, chosen, control), 4)
+        curve["accuracy"][str(size)] = round(accuracy.unseen, 4)
+        by_heart = probe_accuracy(ground.rows, chosen, control)
+        curve["selectivity"][str(size)] = round(accuracy.seen - by_heart.seen, 4)
         if ground.cases is not None:
             sets = ground.job.random_sets if size == min(ground.job.top, ground.neurons) else 0
             for name, effect in _effects(ground, ground.cases, chosen, sets).items():
@@ -148,21 +157,35 @@ def results(ground: Ground, scores: Array) -> dict[str, Any]:
 
 def _effects(ground: Ground, cases: Cases, chosen: dict[Site, Array], random_sets: int) -> dict[str, Any]:
     """Mean effect of ablating neurons and of moving them, over the labels."""
-    deviations = ground.make.deviations(chosen)
-    randoms = [matched_neurons(chosen, deviations, ground.job.seed + n)[0] for n in range(random_sets)]
-    report = Measurement(ground.make, cases, randoms, base=ground.base).report(chosen, ground.labels)
-    found = {}
-    for name in ("ablate", "move"):
-        effects = list(report[name].values())
+    deviations, seed = ground.make.deviations(chosen), ground.job.seed
+    outside = [matched_neurons(chosen, deviations, seed + n)[0] for n in range((random_sets + 1) // 2)]
+    widths = {site: len(spread) for site, spread in deviations.items()}
+    anywhere = list(drawn_evenly(chosen, widths, seed, random_sets // 2))
+    ablated, _ = Measurement(ground.make, cases, ground.base, outside[:ABLATED]).ablating(chosen, ground.labels)
+    moving = Measurement(ground.make, cases, ground.base, [*outside, *anywhere], by_example=random_sets > 0)
+    found: dict[str, Any] = {}
+    for name, by_label in (("ablate", ablated), ("move", moving.moving(chosen, ground.labels))):
+        effects = list(by_label.values())
         ends = np.array([e["set_95"] for e in effects])
         half = float(np.sqrt((((ends[:, 1] - ends[:, 0]) / 2) ** 2).sum())) / len(effects)
         mean = float(np.mean([e["set"] for e in effects]))
         found[name] = {"effect": round(mean, 4), "half_width_95": round(half, 4)}
         if shares := [e["share"] for e in effects if "share" in e]:
             found[name]["share"] = round(float(np.mean(shares)), 4)
-        if randoms:
+        if outside:
             found[name]["matched_random"] = round(float(np.mean([e["random"]["mean"] for e in effects])), 4)
+    if outside:
+        change = [ground.make.move(chosen, label) for label in ground.labels]
+        move, drawn = found["move"], np.mean([e["random"]["all"] for e in by_label.values()], axis=0)
+        move["p"] = round(float((1 + (drawn >= move["effect"]).sum()) / (1 + len(drawn))), 4)
+        move["cost"] = round(float(np.mean([moving_cost(ground, one) for one in change])), 4)
+        move["by_example"] = [e["by_example"] for e in by_label.values()]
     return found
+
+
+def moving_cost(ground: Ground, change: CompiledControls) -> float:
+    """How many times as high the perplexity of other text becomes."""
+    return float(np.exp((scores(ground.loaded, ground.other, change) - ground.still).mean()))
 
 
 def _chosen(ground: Ground, scores: Array, size: int) -> dict[Site, Array]:

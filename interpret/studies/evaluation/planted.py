@@ -7,10 +7,13 @@ neuron's own standard deviations σ.
 | Scenario | Planted |
 |---|---|
 | `shift` | 8 neurons moved by 1 σ where the last label holds |
-| `weak` | 8 neurons moved by 0.4 σ |
+| `weak`, `faint` | 8 neurons moved by 0.4 σ, by 0.2 σ |
 | `quiet` | as `shift`, in the quarter of the neurons with the smallest deviations |
 | `redundant` | 2 neurons moved by 1.5 σ, and 6 that are noisy copies of these |
 | `signed` | 4 neurons moved up and 4 down |
+| `variance` | 8 neurons whose σ is doubled where the last label holds, their means alike |
+| `interaction` | 4 couples of neurons whose product is positive where the last label holds; alone none knows it |
+| `identity` | as `shift`, among 8 others that know the words, 20 of them, each of which has mostly one label |
 
 The score is the average precision of the planted neurons in the ranking: 1 if they come first, about their share by
 chance.
@@ -28,6 +31,7 @@ from neurodial.interpret.methods.contracts import RankingMethod
 
 Array = np.ndarray[Any, Any]
 PLANTED = 8
+WORDS, MOSTLY = 20, 0.9  # of `identity`, and the share of a word's rows that have its label
 MAX_ROWS, MAX_NEURONS = 1500, 512
 
 
@@ -95,12 +99,40 @@ def _redundant(x: Array, y: Array, draw: np.random.Generator) -> Array:
     return neurons
 
 
+def _varied(x: Array, y: Array, draw: np.random.Generator) -> Array:
+    neurons = _any(x, draw)
+    for label in (0, 1):
+        rows = np.ix_(y == label, neurons)
+        x[rows] = (x[rows] - x[rows].mean(axis=0)) * (1.0 + label)
+    return neurons
+
+
+def _interacting(x: Array, y: Array, draw: np.random.Generator) -> Array:
+    neurons = _any(x, draw)
+    for first, second in neurons.reshape(-1, 2):
+        a, b = (x[:, one] - x[:, one].mean() for one in (first, second))
+        x[:, first], x[:, second] = a, np.abs(b) * np.sign(a) * np.where(y == 1, 1.0, -1.0)
+    return neurons
+
+
+def _among_words(x: Array, y: Array, draw: np.random.Generator) -> Array:
+    both = draw.permutation(x.shape[1])[: 2 * PLANTED]
+    word = 2 * draw.integers(0, WORDS // 2, len(x)) + np.where(draw.random(len(x)) < MOSTLY, y, 1 - y)
+    known = draw.normal(size=(WORDS, PLANTED)) * 2 * x[:, both[PLANTED:]].std(axis=0)
+    x[:, both[PLANTED:]] += known[word]
+    return _shifted(x, y, both[:PLANTED], 1.0)
+
+
 SCENARIOS: dict[str, Callable[[Array, Array, np.random.Generator], Array]] = {
     "shift": lambda x, y, draw: _shifted(x, y, _any(x, draw), 1.0),
     "weak": lambda x, y, draw: _shifted(x, y, _any(x, draw), 0.4),
+    "faint": lambda x, y, draw: _shifted(x, y, _any(x, draw), 0.2),
     "quiet": _quiet,
     "redundant": _redundant,
     "signed": lambda x, y, draw: _shifted(x, y, _any(x, draw), np.repeat([1.0, -1.0], PLANTED // 2)),
+    "variance": _varied,
+    "interaction": _interacting,
+    "identity": _among_words,
 }
 
 

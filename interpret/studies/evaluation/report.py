@@ -76,7 +76,7 @@ def summary(report: Report) -> list[str]:
         lines.append(f"effects in {report['causal']['unit']}: {report['causal']['measure']}")
     lines += [f"{name} was left out: {why}" for name, why in report.get("left_out", {}).items()]
     if advice := report["recommendation"]:
-        lines.append(f"recommended: {advice['method']} – {advice['reason']}")
+        lines.append(f"recommended: {advice['method'] or 'none'} – {advice['reason']}")
     return lines
 
 

@@ -1,6 +1,6 @@
 """The suite: what is asked of every method on one concept, and in what it is the same for all of them.
 
-Version 1 asks for agreement (`evaluation.agreement`), recovery of planted neurons (`evaluation.planted`), held-out
+Version 2 asks for agreement (`evaluation.agreement`), recovery of planted neurons (`evaluation.planted`), held-out
 accuracy and causal effect by number of neurons, and cost. Every method sees the same rows, probes, gates and held-out
 inputs; a ranking of another tool enters as a CSV file and is asked everything but recovery and cost. A method that was
 evaluated stays so: its results lie in the folder and are taken up again where nothing of what they depend on changed.
@@ -39,7 +39,7 @@ from neurodial.interpret.studies.evaluation.planted import recovery
 from neurodial.interpret.studies.evaluation.recommending import recommend
 
 Array = np.ndarray[Any, Any]
-SUITE_VERSION = "1"
+SUITE_VERSION = "2"
 RANDOM = "random"  # the name of the baseline
 BY_GRADIENT = ("attribution-patching", "gradient-activation", "layer-conductance")  # causal methods of a few passes
 

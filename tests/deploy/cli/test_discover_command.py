@@ -40,7 +40,7 @@ def test_inspect_a_set(made: tuple[Path, str]) -> None:
     report = json.loads(run("inspect", path, "--json").stdout)
     assert (report["kind"], len(report["neurons"]), report["labels"]) == ("neuron_set", 12, ["present", "past"])
     assert report["neurons"][0]["address"] == best
-    assert set(report["evidence"]["causal"]["move"]) == {"present", "past"}
+    assert set(report["evidence"]["causal"]["control"]) == {"present", "past"}
 
 
 def test_inspect_a_model(tiny_marian_path: Path) -> None:

@@ -16,8 +16,9 @@ from neurodial.deploy.jobs.publishing import Destination
 from tests.deploy.cli.runner import check_refused, run
 
 KEY = "admin-key-0123456789"
-ANYTHING = ("--min-gain", -9, "--min-selectivity", -9, "--min-effect", -99, "--max-p", 9, "--max-cost", 1e9)
-NOTHING = ("--min-gain", 9, "--min-selectivity", 9, "--min-effect", 99, "--max-p", -9, "--max-cost", -9)
+LEAST = ("--min-gain", "--min-selectivity", "--min-significant", "--min-effect", "--min-selection")
+ANYTHING = (*(part for name in LEAST for part in (name, -99)), "--max-p", 9, "--max-cost", 1e9)
+NOTHING = (*(part for name in LEAST for part in (name, 99)), "--max-p", -9, "--max-cost", -9)
 
 
 @dataclass
@@ -87,7 +88,7 @@ def test_a_set_whose_evidence_falls_short_is_kept_and_not_published(
     check_refused(result, "error: not published: ", code=1)
     for said in (
         "accuracy above the most frequent label is", "selectivity is", "lower end of the effect is",
-        "random sets that do as much is", "perplexity ratio of other text is",
+        "random sets that fitted alike do as much is", "perplexity ratio of other text is",
     ):  # fmt: skip
         assert said in result.stderr
     assert server.sets == []

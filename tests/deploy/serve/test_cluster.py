@@ -274,7 +274,8 @@ def test_a_job_beside_the_application_finds_what_one_process_finds_and_publishes
     """Two workers on the same cluster, one of which is killed and replaced; then requests can name the set."""
     corpus, out = "grammar:tense?count=600", tmp_path / "mood.safetensors"
     common = ["--model", str(tiny_marian_path), "--corpus", corpus, "--concept", "mood", "--top", "8", "--json"]
-    anything = ["--min-gain=-1", "--min-selectivity=-1", "--min-effect=-99", "--max-p=1", "--max-cost=1e9"]
+    least = [f"--min-{name}=-99" for name in ("gain", "selectivity", "significant", "effect", "selection")]
+    anything = [*least, "--max-p=1", "--max-cost=1e9"]
     publish = ["--publish", tiny_address, "--publish-as", "found", "--publish-model", "tiny", *anything]
     with job(server, "--workers", "2", "discover", *common, "--out", str(out), *publish) as process:
         while not (at_work := [pid for pid, name in server.relatives().items() if "ray::Worker.run" in name]):

@@ -42,8 +42,8 @@ def layers(data: Gathered, sites: Sequence[Site], seed: int) -> dict[str, Any]:
         accuracy = probe_accuracy(sample, best)
         tested = significance(rows.values[site], exchange, permutations=100, seed=seed)
         found[str(site)] = {
-            "accuracy": accuracy,
-            "selectivity": accuracy - probe_accuracy(sample, best, control),
+            "accuracy": accuracy.unseen,
+            "selectivity": accuracy.seen - probe_accuracy(sample, best, control).seen,
             "significant": float((tested.q <= LEVEL).mean()),
         }
     ffn = [site for site in sites if site.kind == "ffn"]
@@ -51,8 +51,7 @@ def layers(data: Gathered, sites: Sequence[Site], seed: int) -> dict[str, Any]:
     threshold = np.sort(joint)[-max(1, round(SALIENT_SHARE * len(joint)))]
     for site in ffn:
         found[str(site)]["salient"] = float((sizes[site] >= threshold).sum() / (joint >= threshold).sum())
-    held_out = sample.y[~sample.train]
-    return {"majority": float(np.unique(held_out, return_counts=True)[1].max() / len(held_out)), "sites": found}
+    return {"majority": sample.majority, "sites": found}
 
 
 def redundancy(data: Gathered, site: Site, seed: int) -> dict[str, Any]:
@@ -63,9 +62,9 @@ def redundancy(data: Gathered, site: Site, seed: int) -> dict[str, Any]:
     tenth = max(1, len(order) // 10)
     groups = Clustering(cut=0.5).fit(rows.values[site])
     return {
-        "all": probe_accuracy(sample, {site: np.arange(len(order))}),
-        "tenth": probe_accuracy(sample, {site: order[:tenth]}),
-        "without_tenth": probe_accuracy(sample, {site: order[tenth:]}),
+        "all": probe_accuracy(sample, {site: np.arange(len(order))}).unseen,
+        "tenth": probe_accuracy(sample, {site: order[:tenth]}).unseen,
+        "without_tenth": probe_accuracy(sample, {site: order[tenth:]}).unseen,
         "neurons": len(order),
         "groups": len(groups.representatives_),
     }

@@ -67,7 +67,8 @@ def test_the_evidence(found: NeuronSet) -> None:
     assert probe["held_out_rows"] >= 8
     assert 0 <= probe["accuracy"] <= 1
     assert len(probe["random_neurons"]["all"]) == 5
-    assert probe["selectivity"] == pytest.approx(probe["accuracy"] - probe["control_task"], abs=1e-3)
+    assert probe["selectivity"] == pytest.approx(probe["accuracy_seen_forms"] - probe["control_task"], abs=1e-3)
+    assert probe["selectivity_low"] < probe["selectivity"]
     assert found.evidence["readout"]["encoder.1.resid"]["accuracy"] > 0.5
     assert set(found.evidence["map_explained"]["encoder.1.resid"]) == {"present", "past"}
     assert found.provenance["method"]["slug"] == "mean-difference"

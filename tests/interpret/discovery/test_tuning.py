@@ -59,4 +59,4 @@ def test_tuning_needs_minimal_pairs(tiny_marian: LoadedModel) -> None:
 def test_pairs_keep_to_their_split(corpus: Corpus) -> None:
     train, rest = pairs_of(corpus, ("train",)), pairs_of(corpus, ("dev", "test"))
     assert len(train) + len(rest) == 120
-    assert not {p["present"] for p in train} & {p["present"] for p in rest}
+    assert not {p["present"] for p in train.values()} & {p["present"] for p in rest.values()}

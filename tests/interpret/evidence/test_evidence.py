@@ -15,10 +15,10 @@ from neurodial.interpret.corpora.corpus import Corpus, pair_of_examples
 from neurodial.interpret.corpora.readers import open_corpus
 from neurodial.interpret.discovery.discover import Discovery, discover
 from neurodial.interpret.evidence.cases import concept_cases, other_texts, text_parts
-from neurodial.interpret.evidence.causal import Intervener, Measurement, scores
+from neurodial.interpret.evidence.causal import Intervener, Measurement, scores, unchanged
 from neurodial.interpret.evidence.exchange import Exchange, resampled_pairs
 from neurodial.interpret.evidence.matching import matched_neurons
-from neurodial.interpret.evidence.settings import SETTINGS
+from neurodial.interpret.evidence.probes import Rows, probe_evidence
 from neurodial.interpret.evidence.significance import significance
 from neurodial.interpret.evidence.stability import stability
 from neurodial.interpret.gathering.gather import gather
@@ -53,7 +53,7 @@ def test_planted_neurons_are_significant_and_forms_alone_are_not() -> None:
     block = rows(planted=(3, 17))
     found = significance(block.values[SITE], Exchange.of(block), permutations=100, seed=0)
     assert np.flatnonzero(found.q <= 0.05).tolist() == [3, 17]
-    assert found.p.min() == pytest.approx(1 / (1 + 100 * 40))
+    assert found.p.min() == pytest.approx(1 / (101 * 40))
     torn = replace(Exchange.of(block), unit=np.arange(len(block)))  # every word by itself: forms look like labels
     assert (significance(block.values[SITE], torn, permutations=100, seed=0).q <= 0.05).sum() > 10
 
@@ -64,6 +64,21 @@ def test_p_values_of_shuffled_labels_are_even() -> None:
     p = significance(shuffled.values[SITE], Exchange.of(shuffled), permutations=100, seed=1).p
     assert abs((p <= 0.1).mean() - 0.1) < 0.06
     assert abs((p <= 0.5).mean() - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("activations", ["independent", "alike", "rarely firing"])
+def test_where_nothing_tells_the_labels_apart_nothing_is_found(activations: str) -> None:
+    found = 0
+    for seed in range(100):
+        draw = np.random.default_rng(seed)
+        x = draw.normal(size=(60, 80))
+        if activations == "alike":
+            x += 2 * draw.normal(size=(60, 3)) @ draw.normal(size=(3, 80))
+        elif activations == "rarely firing":
+            x = np.maximum(x - 1.5, 0) * draw.lognormal(size=x.shape)
+        exchange = Exchange(draw.integers(0, 2, 60), np.arange(60), False)
+        found += int(significance(x, exchange, permutations=60, seed=seed).q.min() <= 0.05)
+    assert found <= 10  # of 100, where 5 are expected
 
 
 def test_neurons_that_never_change_are_not_found() -> None:
@@ -148,7 +163,7 @@ def test_other_families_are_asked_for_a_word(family: str) -> None:
     assert cases.examples("past") == 6
     assert cases.parts["past"][0].own.foils is not None
     found = discover(known, corpus, Discovery("tense", top=4))
-    assert set(found.evidence["causal"]["move"]) == {"present", "past"}
+    assert set(found.evidence["causal"]["control"]) == {"present", "past"}
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +179,15 @@ def test_the_evidence_of_a_set(found: NeuronSet, loaded: LoadedModel, corpus: Co
     assert tested["units"] == 5  # verbs
     assert 0 <= evidence["stability"]["encoder"]["top_shared"] <= 1
     causal = evidence["causal"]
-    assert len(causal["ablate"]["past"]["random"]["all"]) == SETTINGS["quick"].random_sets
+    assert len(causal["ablate"]["past"]["random"]["all"]) == 5
     assert causal["off_target"]["ablate"]["set"] > 0
-    assert causal["control"]["past"]["op"] == "map"
+    control = causal["control"]["past"]
+    assert control["op"] == "map"
+    assert len(control["random"]["all"]) == len(control["shuffled_labels"]["all"]) == 19
+    low, high = control["selection"]["gain_95"]
+    assert low < control["set"] - control["random"]["mean"] < high
+    assert control["whole_vector"]["set_95"][0] < control["whole_vector"]["set_95"][1]
+    assert causal["called"] in {"neurons of the concept", "a control of the site"}
     assert json.loads(json.dumps(evidence)) == evidence
 
 
@@ -175,12 +196,13 @@ def test_changing_no_neuron_changes_nothing(loaded: LoadedModel, corpus: Corpus)
     data = gather(loaded, corpus, GatheringPlan(sites))
     cases = concept_cases(loaded, corpus, 4)
     make = Intervener(loaded, data.moments, data.classes, ())
-    measured = Measurement(make, cases, [], text_parts(loaded, other_texts(None, 4)[1]))
-    report = measured.report({SITE: np.arange(0)}, corpus.labels)  # no neurons: nothing happens
-    assert report["move"]["past"]["set"] == report["ablate"]["past"]["set"] == 0.0
-    assert report["off_target"]["ablate"]["set"] == 1.0
-    everything = measured.report({SITE: np.arange(32)}, corpus.labels)
-    assert everything["ablate"]["past"]["set"] != 0.0
+    other = text_parts(loaded, other_texts(None, 4)[1])
+    measured = Measurement(make, cases, unchanged(loaded, cases), [], other, scores(loaded, other, None))
+    nothing, everything = {SITE: np.arange(0)}, {SITE: np.arange(32)}
+    effects, cost = measured.ablating(nothing, corpus.labels)
+    assert effects["past"]["set"] == measured.moving(nothing, corpus.labels)["past"]["set"] == 0.0
+    assert cost["set"] == 1.0
+    assert measured.ablating(everything, corpus.labels)[0]["past"]["set"] != 0.0
 
 
 def test_other_text_holds_no_verb_unless_it_is_given(corpus: Corpus) -> None:
@@ -196,9 +218,42 @@ def test_labels_without_pairs_are_measured_by_the_damage(loaded: LoadedModel, co
     made = discover(loaded, single, Discovery("tense", "probeless", top=5))
     causal = made.evidence["causal"]
     assert causal["measure"].startswith("− log p")
-    assert "share" not in causal["move"]["past"]
+    assert "share" not in causal["control"]["past"]
+    assert len(causal["control"]["past"]["shuffled_labels"]["all"]) == 19
 
 
 def test_no_evidence_where_none_is_wanted(loaded: LoadedModel, corpus: Corpus) -> None:
     made = discover(loaded, corpus, Discovery("tense", top=5, evidence="none"))
     assert set(made.evidence) == {"readout", "map_explained"}
+
+
+def test_accuracy_is_that_on_forms_the_probe_has_not_seen() -> None:
+    block = rows(n=1200)  # every neuron knows the forms, none the label
+    block = replace(block, splits=np.arange(1200) // 40 % 5 // 4)
+    words = Rows.of(block, [1, 2])
+    trained, tested = set(words.types[words.train]), set(words.types[words.test])
+    assert tested
+    assert not trained & tested
+    found = probe_evidence(words, {SITE: np.arange(40)}, seed=0)
+    assert found["accuracy_seen_forms"] > 0.8
+    assert found["accuracy"] < 0.7
+    assert found["selectivity_low"] < 0  # a label of each form is a control task itself
+    sentences = Rows.of(replace(block, words=np.full(1200, -1)), [1, 2])
+    assert (sentences.unseen, len(sentences.y)) == (None, 1200)
+
+
+def test_pairs_keep_both_forms_of_a_verb_on_one_side() -> None:
+    block = paired(rows(n=800))
+    verbs = np.arange(800) // 2 % 20
+    block = replace(block, types=verbs * 2 + np.arange(800) % 2, splits=np.arange(800) // 80 % 2)
+    words = Rows.of(block, [1, 2])
+    assert not set(words.types[words.train] // 2) & set(words.types[words.test] // 2)
+    assert len(set(words.types[words.test] // 2)) == 4  # a fifth of twenty verbs
+
+
+def test_a_label_of_one_form_stays_in_training() -> None:
+    block = rows(n=400, planted=(3,))
+    block = replace(block, types=np.where(block.labels == 1, 1, block.types), splits=np.arange(400) // 40 % 5 // 4)
+    words = Rows.of(block, [1, 2])
+    assert words.unseen is None  # there is no unseen form of the first label to ask for
+    assert probe_evidence(words, {SITE: np.arange(4)}, seed=0)["accuracy_seen_forms"] is None

@@ -1,5 +1,6 @@
 """The oracles of the methods from neurons to concepts, each against what can be computed by hand or exhaustively."""
 
+import copy
 from itertools import product
 from typing import Any
 
@@ -355,3 +356,23 @@ def test_the_prior_is_a_bigram_model_and_makes_text_more_likely(toy: Any) -> Non
         nats.append(made.statistics["nats per token"])
     assert nats[1] < nats[0]
     assert values[1] < values[0] == 3.0
+
+
+@pytest.mark.parametrize(
+    "method", [TopContexts(contexts=1), Compositional(length=2, beam=3)], ids=["words", "formulas"]
+)
+def test_activations_that_know_no_word_get_no_label(method: Any) -> None:
+    draw = np.random.default_rng(0)
+    texts = [" ".join(f"w{form}" for form in draw.zipf(1.3, 12) if form < 400) + " w1" for _ in range(300)]
+    words = sum(len(text.split()) for text in texts)
+    rare = draw.random((words, 80)) < 0.02  # as neurons of an FFN fire
+    X = np.where(rare, draw.lognormal(sigma=1.5, size=rare.shape), 0.0)
+    found = method.fit(Observations.of(X, texts, [f"n{i}" for i in range(80)])).explanations_
+    assert sum(bool(one.label) for one in found) <= 4  # where one is expected
+
+
+def test_a_text_that_is_as_good_as_the_best_n_gram_is_not_called_better(toy: Any) -> None:
+    steady = copy.copy(toy)
+    steady.soft = lambda choices: 7.0 + 1e-6 * toy.soft(choices)  # float noise on a constant
+    found = CorpusGeneration(length=3, steps=20, texts=4).fit(toy.observations(), steady)
+    assert [one.label for one in found.explanations_] == ["", ""]

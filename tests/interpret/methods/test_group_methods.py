@@ -121,6 +121,13 @@ def test_only_shared_neurons_score() -> None:
     assert MultiModel("lin-reg").fit([X, other, third]).ranking_[0] == 2
 
 
+def test_models_that_have_nothing_in_common_share_nothing() -> None:
+    X, other = activations(200, 60), activations(200, 60, 8)  # as many neurons as would fit each other by chance
+    for criterion in ("lin-reg", "svcca"):
+        assert MultiModel(criterion).fit([X, other]).scores_.mean() < 0.2
+    assert MultiModel("svcca").fit([X, other]).similarity_[0] < 0.2
+
+
 def test_multi_model_refuses_what_cannot_be_compared() -> None:
     X = activations()
     for models, message in (([X], "at least two"), ([X, X[:50]], "same rows")):

@@ -56,7 +56,21 @@ def test_what_is_planted_knows_the_label_and_nothing_else_does(scenario: str) ->
     x = (planted.X - planted.X.mean(axis=0)) / planted.X.std(axis=0)
     apart = np.abs(x[planted.y == 1].mean(axis=0) - x[planted.y == 0].mean(axis=0))
     others = np.setdiff1d(np.arange(60), planted.neurons)
-    assert apart[planted.neurons].min() > 0.2 > apart[others].max()
+    own, rest = apart[planted.neurons], apart[others]
+    if scenario == "variance":
+        assert own.max() < 0.01
+        spread = [x[planted.y == label][:, planted.neurons].std(axis=0) for label in (0, 1)]
+        assert spread[1] / spread[0] == pytest.approx(2 * np.ones(PLANTED), rel=0.2)
+    elif scenario == "interaction":
+        first, second = x[:, planted.neurons[::2]], x[:, planted.neurons[1::2]]
+        assert own.max() < 0.2
+        assert (np.sign(first * second) == np.where(planted.y == 1, 1, -1)[:, None]).mean() > 0.95
+    elif scenario == "identity":
+        assert own.min() > 0.5
+        assert (rest > 0.2).sum() <= PLANTED  # those that know the words
+    else:
+        assert own.mean() > (0.15 if scenario == "faint" else 0.3)
+        assert rest.max() < 0.2
     assert (plant(scenario, X, seed=0).X == planted.X).all()
 
 
@@ -79,7 +93,11 @@ def test_cost_counts_time_and_memory() -> None:
 
 
 def result(effect: float, accuracy: float, planted: float, seconds: float) -> dict:
-    move = {"effect": effect, "half_width_95": 0.1}
+    rows = np.random.default_rng(0).normal(effect, 0.3, 50) + np.random.default_rng(int(1e6 * effect)).normal(
+        0, 0.3, 50
+    )
+    move = {"effect": effect, "half_width_95": 0.1, "p": 0.05, "cost": 1.2, "matched_random": 0.1}
+    move["by_example"] = [rows.tolist()]
     return {"move": {"5": move}, "accuracy": {"5": accuracy}, "planted": {"shift": planted}, "seconds": seconds}
 
 
@@ -98,6 +116,28 @@ def test_the_recommendation_weighs_effect_then_accuracy_then_planted_neurons_the
     assert chosen(weak=weak, foreign=foreign) == "weak"
     assert "+0.90" in recommend(report | {"methods": {"a": strong}})["reason"]
     assert recommend(report) == {}
+
+
+def test_none_is_recommended_where_none_is_better_than_random() -> None:
+    report = {"settings": {"top": 5}, "neurons": 32}
+    chance, costly, fine = result(0.9, 0.9, 0.5, 1), result(0.9, 0.9, 0.5, 1), result(0.3, 0.8, 0.5, 1)
+    chance["move"]["5"]["p"], costly["move"]["5"]["cost"] = 0.3, 2.5
+    none = recommend(report | {"methods": {"chance": chance, "costly": costly}})
+    assert none["method"] is None
+    assert "none is better than random neurons" in str(none["reason"])
+    assert recommend(report | {"methods": {"chance": chance, "costly": costly, "fine": fine}})["method"] == "fine"
+    guessing = {"accuracy": {"5": 0.5}, "seconds": 1.0}
+    chance_alone = report | {"methods": {"guessing": guessing}, "random": {"accuracy": {"5": 0.495}}}
+    assert recommend(chance_alone)["method"] is None
+
+
+def test_methods_are_compared_on_the_same_inputs() -> None:
+    shared = np.random.default_rng(1).normal(0, 3, 50)  # inputs differ far more than the methods do
+    both = {"a": result(0.9, 0.9, 0.2, 1), "b": result(0.7, 0.9, 0.9, 1)}
+    for name, add in (("a", 0.9), ("b", 0.7)):
+        noise = np.random.default_rng(len(name)).normal(0, 0.01, 50)
+        both[name]["move"]["5"]["by_example"] = [(shared + add + noise).tolist()]
+    assert recommend({"settings": {"top": 5}, "neurons": 32, "methods": both})["method"] == "a"
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +166,8 @@ def test_a_whole_evaluation(report: dict, folder: Path) -> None:
     assert "matched_random" not in here["move"]["1"]
     assert "planted" not in report["methods"]["theirs"]
     assert "planted" not in report["methods"]["gradient-activation"]  # only interventions can fit it
-    assert report["recommendation"]["method"] in METHODS
+    assert report["recommendation"]["method"] in (*METHODS, None)
+    assert {"p", "cost", "by_example"} <= set(here["move"]["5"])
     assert json.loads(json.dumps(report)) == report
     assert {p.name for p in (folder / "rankings").iterdir()} == {f"{slug}.csv" for slug in METHODS}
     assert len(Ranking.load(folder / "rankings" / "probeless.csv").rows) == 32
@@ -179,7 +220,7 @@ def test_the_report_for_people(report: dict) -> None:
     assert html.count("<svg") == 4  # the curves
     assert "<h2>Overlap of the top 5 (Jaccard)</h2>" in html
     assert "http" not in html.replace("http://www.w3.org/2000/svg", "")
-    assert report["recommendation"]["method"] in summary(report)[-1]
+    assert summary(report)[-1].startswith(f"recommended: {report['recommendation']['method'] or 'none'} – ")
 
 
 def test_rankings_that_do_not_fit(loaded: LoadedModel, tmp_path: Path) -> None:
