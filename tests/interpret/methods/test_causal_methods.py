@@ -251,9 +251,12 @@ def test_refinement_keeps_what_enough_prompts_share_and_moves_the_share() -> Non
     neurons, shared = refine(attributions, np.zeros(4), 0.2, 0.7)
     assert neurons[0].tolist() == [0, 1, 2]
     assert shared == 0.7
-    neurons, shared = refine(attributions, np.zeros(4), 0.2, 0.4)
+    neurons, shared = refine(attributions, np.zeros(4), 0.2, 0.4, least=1)
     assert shared == pytest.approx(0.55)
     assert neurons[0].tolist() == [0, 1, 2]
+    neurons, shared = refine(attributions, np.zeros(4), 0.2, 0.4)  # in three prompts at least
+    assert (neurons[0].tolist(), shared) == ([0, 1, 2], 0.4)
+    assert refine(attributions[:2], np.zeros(2), 0.2, 0.7)[0][0].tolist() == []
 
 
 def test_tasks_from_text_check_what_they_are_given(loaded: LoadedModel) -> None:

@@ -93,11 +93,9 @@ def test_cost_counts_time_and_memory() -> None:
 
 
 def result(effect: float, accuracy: float, planted: float, seconds: float) -> dict:
-    rows = np.random.default_rng(0).normal(effect, 0.3, 50) + np.random.default_rng(int(1e6 * effect)).normal(
-        0, 0.3, 50
-    )
+    rows = np.random.default_rng(int(1e6 * effect)).normal(effect, 0.4, 50)
     move = {"effect": effect, "half_width_95": 0.1, "p": 0.05, "cost": 1.2, "matched_random": 0.1}
-    move["by_example"] = [rows.tolist()]
+    move |= {"by_example": [rows.tolist()]}  # type: ignore[dict-item]
     return {"move": {"5": move}, "accuracy": {"5": accuracy}, "planted": {"shift": planted}, "seconds": seconds}
 
 
@@ -105,7 +103,7 @@ def test_the_recommendation_weighs_effect_then_accuracy_then_planted_neurons_the
     report = {"settings": {"top": 5}, "neurons": 32, "methods": {}}
 
     def chosen(**methods: dict) -> str:
-        return recommend(report | {"methods": methods})["method"]
+        return str(recommend(report | {"methods": methods})["method"])
 
     weak, strong = result(0.2, 0.99, 1.0, 0.1), result(0.9, 0.8, 0.5, 5.0)
     assert chosen(weak=weak, strong=strong) == "strong"
@@ -114,7 +112,7 @@ def test_the_recommendation_weighs_effect_then_accuracy_then_planted_neurons_the
     assert chosen(slow=result(0.9, 0.9, 0.5, 9), quick=result(0.9, 0.9, 0.5, 1)) == "quick"
     foreign = {"file": "x.csv"} | strong
     assert chosen(weak=weak, foreign=foreign) == "weak"
-    assert "+0.90" in recommend(report | {"methods": {"a": strong}})["reason"]
+    assert "+0.90" in str(recommend(report | {"methods": {"a": strong}})["reason"])
     assert recommend(report) == {}
 
 

@@ -15,6 +15,7 @@ from neurodial.interpret.corpora.corpus import Corpus
 from neurodial.interpret.corpora.readers import open_corpus
 from neurodial.interpret.discovery.causal import rank_causally
 from neurodial.interpret.discovery.discover import Discovery, discover
+from neurodial.interpret.methods.causal import knowledge_attribution
 from neurodial.interpret.methods.causal.ablation import Ablation
 from neurodial.interpret.methods.registry import causal_methods, make_ranker
 from neurodial.interpret.tasks.corpus_tasks import CorpusTask, corpus_task
@@ -160,14 +161,21 @@ def test_every_causal_method_makes_a_set_from_pairs(slug: str, llama: LoadedMode
     assert discover(llama, agreement, job).digest == made.digest
 
 
-def test_knowledge_attribution_makes_a_set_from_facts(llama: LoadedModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_knowledge_attribution_makes_a_set_from_facts(
+    llama: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    monkeypatch.setattr(knowledge_attribution, "_answers", lambda loaded, row: known)
     corpus = facts(tmp_path, 19)
-    made = discover(llama, corpus, Discovery("facts", "knowledge-attribution", top=6, examples=5, evidence="none"))
+    made = discover(
+        llama, corpus, Discovery("facts", "knowledge-attribution", {"prompts": 1}, top=6, examples=5, evidence="none")
+    )
     assert made.labels == ("object",)
     assert {site.site.kind for site in made.sites} == {"ffn"}  # where none is named
     report = made.evidence["task"]["facts"]
-    assert report["facts"] == 5
-    assert {"suppress", "enhance", "suppress_others", "enhance_others"} <= set(report)
+    assert (report["facts"], report["known"]) == (5, 5 if known else 0)
+    effects = {"suppress", "enhance", "suppress_others", "enhance_others"}
+    assert effects & set(report) == (effects if known else set())
 
 
 def test_the_planted_neuron_is_found_for_its_own_words_alone(agreement: Corpus, tmp_path: Path) -> None:
