@@ -109,7 +109,7 @@ class BatchController:
         self._stacks[chosen].begin(tuple(slots), tokens, first_steps, valid)
 
     def intervention(self, site: Site) -> SiteFunction | None:
-        """What the slots do at a site, for a compiled graph, in which hooks do not run; None where none does anything."""
+        """What the slots do at a site, for a compiled graph, in which no hooks run; None where none does anything."""
         return self._stacks[site.stack].intervention(site)
 
     def restart(self, stack: Stack) -> None:
