@@ -123,6 +123,7 @@ class Ingress:
             catalogue=self._catalogue,
             keys=self._keys,
             anyone=self._anyone,
+            desk=self._config.desk,
         )
         return create_app(services)
 
