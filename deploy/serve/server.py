@@ -109,7 +109,7 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
     try:
         _start_ray(config, verbose)
         cluster.interrupt_on_sigterm()  # Ray has installed a handler of its own that prints a stack trace
-        infos, failures = _deploy(_with_store(config, folder.name))
+        infos, failures = _deploy(with_store(config, folder.name))
         is_up = True
         yield Running(f"http://{config.host}:{config.port}", infos, failures)
     finally:
@@ -123,7 +123,7 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
             folder.cleanup()
 
 
-def _with_store(config: Config, folder: str) -> Config:
+def with_store(config: Config, folder: str) -> Config:
     """Lets a server on this machine take uploads until it stops, where no store is configured."""
     if config.store is not None or config.ray_address != "local":
         return config
@@ -138,7 +138,7 @@ def _drain(seconds: float) -> None:
     from neurodial.deploy.serve.draining import close_ingresses
 
     hurry = threading.Event()
-    with _on_signals(lambda *_: hurry.set()):
+    with on_signals(lambda *_: hurry.set()):
         close_ingresses(serve.get_app_handle(APPLICATION), seconds, hurry)
 
 
@@ -210,11 +210,11 @@ def _muted() -> Iterator[None]:
 
 def _uninterrupted() -> AbstractContextManager[None]:
     """Lets nothing interrupt the shutdown: a second Ctrl-C would leave processes behind."""
-    return _on_signals(signal.SIG_IGN)
+    return on_signals(signal.SIG_IGN)
 
 
 @contextmanager
-def _on_signals(handler: Any) -> Iterator[None]:
+def on_signals(handler: Any) -> Iterator[None]:
     """Handles Ctrl-C and SIGTERM in another way for a while."""
     if threading.current_thread() is not threading.main_thread():
         yield

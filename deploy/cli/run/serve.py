@@ -17,6 +17,7 @@ def command(
     demo: Annotated[bool, Option("--demo", help="Serve the bundled English–Spanish model.")] = False,
     host: Annotated[str | None, Option(help="Address to listen on; 127.0.0.1 unless configured.")] = None,
     port: Annotated[int | None, Option(help="Port to listen on; 8000 unless configured.")] = None,
+    local: Annotated[bool, Option("--local", help="Serve in this process, without Ray: one replica a model.")] = False,
     verbose: Annotated[bool, Option("--verbose", "-v", help="Show Ray's own messages.")] = False,
 ) -> None:
     """Serve models with per-request neuron control over HTTP, until Ctrl-C.
@@ -29,12 +30,14 @@ def command(
         raise ConfigError("give either a configuration file or --demo", hint="neurodial serve --demo")
     settings = demo_config(host=host, port=port) if config is None else load_config(config, host=host, port=port)
 
+    from neurodial.deploy.serve import local as in_process
     from neurodial.deploy.serve import server
 
     server.check_port(settings.host, settings.port)
     server.check_files(settings)
     say("starting …")
-    with server.running(settings, verbose=verbose) as running:
+    starting = in_process.running(settings, said=say) if local else server.running(settings, verbose=verbose)
+    with starting as running:
         for model, reason in running.failures.items():
             say(f"warning: {model} could not be loaded: {reason.message}")
         plain, controlled = running.curl_commands()
