@@ -149,6 +149,7 @@ def _services(
         catalogue=Catalogue(clients, config.store.open() if config.store is not None else None),
         keys=keys,
         anyone=auth.without_keys(config.host) if keys is None else auth.ANYONE,
+        desk=config.desk,
     )
 
 

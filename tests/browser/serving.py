@@ -33,7 +33,7 @@ def demo_services(folder: Path, **more: Any) -> Iterator[Services]:
     with ThreadPoolExecutor(1) as elsewhere:  # Playwright's event loop runs in this thread
         elsewhere.submit(asyncio.run, Catalogue(clients, store).configure(files)).result()
     http = HttpMetrics()
-    metrics = LocalMetrics(lambda: [*http.snapshot(), *(m for engine in engines.values() for m in engine.metrics())])
+    metrics = LocalMetrics(http.snapshot, *(engine.metrics for engine in engines.values()))
     given: dict[str, Any] = {"catalogue": Catalogue(clients, store), "anyone": LOCAL, "desk": config.desk}
     given |= {"languages": {m.id: m.languages for m in config.models if m.languages is not None}}
     try:

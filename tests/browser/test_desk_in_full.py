@@ -1,5 +1,6 @@
 """Everything else of the desk: `make browser`."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -19,6 +20,12 @@ from tests.service.http.applications import Server, application
 pytestmark = [pytest.mark.demo, pytest.mark.browser]
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
+
+
+CUT_OFF = """() => [...document.querySelectorAll('main *, header *')]
+    .filter(e => e.children.length === 0 && e.textContent.trim() && getComputedStyle(e).display !== 'inline')
+    .filter(e => !e.closest('.unseen, svg, select, textarea, .scroll') && e.scrollWidth > e.clientWidth + 1)
+    .map(e => e.outerHTML.slice(0, 120))"""
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +69,11 @@ def test_the_keyboard_is_enough(page: Page, desk: str) -> None:
 
 
 def test_dials_are_dragged(page: Page, desk: str) -> None:
-    controls = [{"set": "tense", "to": "past"}, {"set": "number", "to": "plural"}, {"set": "negation", "to": "negative"}]
+    controls = [
+        {"set": "tense", "to": "past"},
+        {"set": "number", "to": "plural"},
+        {"set": "negation", "to": "negative"},
+    ]
     page.goto(f"{desk}#play?text=A+boy+is+here.&controls={json.dumps(controls)}")
     grips, dials = page.locator(".grip"), page.locator("nd-dial")
     start, end = grips.nth(0).bounding_box(), dials.nth(2).bounding_box()
@@ -113,12 +124,13 @@ def test_code_to_copy(page: Page, desk: str) -> None:
     said: list[str] = []
     exec(copied, {"print": said.append})
     assert said == ["Un chico alto estaba parado en la puerta."]
-    page.goto(f"{desk}#play?model=en-lm&text=It's&controls={json.dumps([{'neurons': 'decoder.0.ffn[1]', 'op': 'prune'}])}")
-    page.reload()
+    silenced = [{"neurons": "decoder.0.ffn[1]", "op": "prune"}]
+    page.goto("about:blank")
+    page.goto(f"{desk}#play?model=en-lm&text=It's&controls={json.dumps(silenced)}")
     page.get_by_text("The same as code").click()
     page.get_by_role("button", name="vllm_xargs").click()
     body = json.loads(page.locator("pre code").inner_text())
-    assert json.loads(body["vllm_xargs"]["controls"]) == [{"neurons": "decoder.0.ffn[1]", "op": "prune"}]
+    assert json.loads(body["vllm_xargs"]["controls"]) == silenced
 
 
 def test_looking_at_neurons(page: Page, desk: str) -> None:
@@ -176,7 +188,7 @@ def vars_of(found: NeuronSet) -> dict:
 
 def test_a_key_is_asked_for_and_forgotten(page: Page, tmp_path: Path) -> None:
     """Kept in memory alone: a page that is loaded anew asks again."""
-    keys = Keys([(__import__("hashlib").sha256(b"a-key-of-sixteen!").digest(), Principal("reader"))])
+    keys = Keys([(hashlib.sha256(b"a-key-of-sixteen!").digest(), Principal("reader"))])
     with demo_services(tmp_path, keys=keys) as services, serving(services) as address:
         page.goto(address)
         page.get_by_label("Your key").fill("a-key-of-sixteen!")
@@ -256,9 +268,7 @@ def test_nothing_is_cut_off_on_a_phone(browser: Browser, desk: str, panel: str, 
         ready = {"play": "ins", "look": "button.token", "sets": ".evidence", "operate": ".engine"}[panel]
         page.locator(ready).first.wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        cut = page.evaluate("""() => [...document.querySelectorAll('main *, header *')].filter(e => e.children.length === 0
-            && e.textContent.trim() && !e.closest('.unseen, svg, select, textarea, .scroll') && e.scrollWidth > e.clientWidth + 1
-            && getComputedStyle(e).display !== 'inline').map(e => e.outerHTML.slice(0, 120))""")
+        cut = page.evaluate(CUT_OFF)
         assert cut == []
         assert serious(page) == []
 
