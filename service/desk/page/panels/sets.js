@@ -24,7 +24,7 @@ class Sets extends HTMLElement {
   async refresh() {
     try {
       await loadSets();
-      this.draw();
+      this.fill();
     } catch (error) {
       this.list.replaceChildren(notice(error, () => this.refresh()));
     }
@@ -33,10 +33,18 @@ class Sets extends HTMLElement {
   draw() {
     const change = (id) => { desk.model = id; keep(); keepingFocus(this, () => this.draw()); };
     const admin = desk.about?.key.admin;
-    this.list = h("div", { class: "set-list" }, sets().map((card) => this.card(card)));
-    if (!sets().length) this.list.append(h("p", { class: "empty" }, "This model has no neuron sets yet. neurodial discover finds one in a minute; then publish it here."));
-    this.replaceChildren(h("section", { class: "card ask", "aria-label": "Catalogue" }, h("div", { class: "row fields" }, field("Model", select(desk.models.map((one) => one.id), model()?.id, change)), h("p", { class: "pairing" }, `${sets().length} sets`))),
+    this.list = h("div", { class: "set-list" });
+    this.count = h("p", { class: "pairing" });
+    this.replaceChildren(h("section", { class: "card ask", "aria-label": "Catalogue" }, h("div", { class: "row fields" }, field("Model", select(desk.models.map((one) => one.id), model()?.id, change)), this.count)),
       this.list, admin ? this.upload() : h("p", { class: "hint" }, "To publish, roll back or see the audit log, enter an administrator’s key (the key symbol above)."), admin ? this.audit() : null);
+    this.fill();
+  }
+
+  /** Shows the catalogue as it is known; what is being entered below stays. */
+  fill() {
+    this.count.textContent = `${sets().length} sets`;
+    this.list.replaceChildren(...sets().map((card) => this.card(card)));
+    if (!sets().length) this.list.append(h("p", { class: "empty" }, "This model has no neuron sets yet. neurodial discover finds one in a minute; then publish it here."));
   }
 
   card(card) {
@@ -61,6 +69,7 @@ class Sets extends HTMLElement {
       await ask(path, { method, query: { model: card.model } });
       say(`${card.name} was ${done}`);
       await this.refresh();
+      this.loadAudit();
     } catch (error) {
       this.list.prepend(notice(error));
     }
@@ -110,7 +119,7 @@ class Sets extends HTMLElement {
 
   audit() {
     const box = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Changes", id: newId() });
-    const load = async () => {
+    this.loadAudit = async () => {
       try {
         const { data } = await ask("v1/controls/audit", { query: { limit: 20 } });
         const rows = data.map((one) => h("tr", {}, h("td", {}, new Date(one.at).toLocaleString()), h("td", {}, one.by), h("td", {}, ACTIONS[one.action] ?? one.action), h("td", {}, `${one.model}: ${one.name}`), h("td", { class: "digest" }, (one.digest ?? "–").slice(0, 15))));
@@ -119,7 +128,7 @@ class Sets extends HTMLElement {
         box.replaceChildren(notice(error));
       }
     };
-    load();
+    this.loadAudit();
     return h("section", { class: "card", "aria-label": "Audit log" }, h("h2", {}, "Audit log"), box);
   }
 }
