@@ -36,6 +36,7 @@ def build_engine(settings: ModelSettings, config: Config) -> Engine:
         max_neurons=limits.max_neurons,
         max_set_bytes=limits.max_set_bytes,
         head=load_head(settings.path, loaded) if is_distilled(settings.path) else None,
+        compiles=settings.compile,
     )
     capacity = Capacity(
         max_rows=settings.max_batch,

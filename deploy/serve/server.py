@@ -7,7 +7,7 @@ import shlex
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
@@ -36,11 +36,13 @@ class Running:
         address: such as `http://127.0.0.1:8000`.
         infos: the models that could be loaded with their neuron sets, in the order of the configuration.
         failures: why the others could not: model id → reason.
+        check: raises what the server cannot go on with.
     """
 
     address: str
     infos: tuple[EngineInfo, ...]
     failures: Mapping[str, NeurodialError] = field(default_factory=dict)
+    check: Callable[[], None] = lambda: None
 
     def examples(self) -> list[tuple[str, str]]:
         """Commands to paste, each behind what it shows: a request that the first model can do, without and with."""
@@ -247,10 +249,14 @@ def on_signals(handler: Any) -> Iterator[None]:
             signal.signal(number, earlier)
 
 
-def wait_until_stopped() -> None:
-    """Blocks until Ctrl-C or SIGTERM."""
+def wait_until_stopped(check: Callable[[], None]) -> None:
+    """Blocks until Ctrl-C or SIGTERM.
+
+    Raises:
+        NeurodialError: what `check` does, which is called again and again.
+    """
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     while not stopped.wait(0.5):
-        pass
+        check()

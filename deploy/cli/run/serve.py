@@ -1,13 +1,18 @@
 """`neurodial serve`: a server on this machine until Ctrl-C."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
 
 from neurodial.control.errors import ConfigError
 from neurodial.deploy.cli.output import say
+
+if TYPE_CHECKING:
+    from neurodial.deploy.configuration.config import Config
+    from neurodial.deploy.serve.server import Running
 
 
 def command(
@@ -17,7 +22,14 @@ def command(
     demo: Annotated[bool, Option("--demo", help="Serve the bundled English–Spanish model.")] = False,
     host: Annotated[str | None, Option(help="Address to listen on; 127.0.0.1 unless configured.")] = None,
     port: Annotated[int | None, Option(help="Port to listen on; 8000 unless configured.")] = None,
-    local: Annotated[bool, Option("--local", help="Serve in this process, without Ray: one replica a model.")] = False,
+    local: Annotated[
+        bool | None,
+        Option(
+            "--local/--ray",
+            help="In this one process, or on Ray, which a configuration with replicas needs.",
+            show_default="--local with --demo",
+        ),
+    ] = None,
     verbose: Annotated[bool, Option("--verbose", "-v", help="Show Ray's own messages.")] = False,
 ) -> None:
     """Serve models with per-request neuron control over HTTP, until Ctrl-C.
@@ -30,14 +42,12 @@ def command(
         raise ConfigError("give either a configuration file or --demo", hint="neurodial serve --demo")
     settings = demo_config(host=host, port=port) if config is None else load_config(config, host=host, port=port)
 
-    from neurodial.deploy.serve import local as in_process
     from neurodial.deploy.serve import server
 
     server.check_port(settings.host, settings.port)
     server.check_files(settings)
     say("starting …")
-    starting = in_process.running(settings, said=say) if local else server.running(settings, verbose=verbose)
-    with starting as running:
+    with _running(settings, demo if local is None else local, verbose) as running:
         for model, reason in running.failures.items():
             say(f"warning: {model} could not be loaded: {reason.message}")
         if settings.desk.enabled:
@@ -46,5 +56,15 @@ def command(
         for what, request in running.examples():
             typer.echo(f"{what}:\n{request}\n")
         typer.echo("Ctrl-C stops the server.")
-        server.wait_until_stopped()
+        server.wait_until_stopped(running.check)
         say("\nstopping …")
+
+
+def _running(settings: "Config", in_one_process: bool, verbose: bool) -> AbstractContextManager["Running"]:
+    if in_one_process:
+        from neurodial.deploy.serve import local
+
+        return local.running(settings, said=say)
+    from neurodial.deploy.serve import server
+
+    return server.running(settings, verbose=verbose)

@@ -54,6 +54,7 @@ class RequestProcessor:
         max_neurons: neurons that one request's controls may touch; no limit where absent.
         max_set_bytes: the largest neuron-set file that `check_set` takes.
         head: of a distilled model: its classifier.
+        compiles: the decoding step, where the model and the machine allow that; see `capture`.
 
     Attributes:
         info: the model and its neuron sets.
@@ -80,6 +81,7 @@ class RequestProcessor:
         max_neurons: int | None = None,
         max_set_bytes: int = 64 * 1024 * 1024,
         head: Head | None = None,
+        compiles: bool = False,
     ) -> None:
         named = {name: sets.get(name) for name in sets.names()}
         for found in named.values():
@@ -107,7 +109,9 @@ class RequestProcessor:
             )
         )
         self.decode, self.tokenize, self.detokenize = prompts.decode, prompts.tokenize, prompts.detokenize
-        self.runner = ModelRunner(loaded, self._defaults, max_rows, cache, prompts.decode, prompts.pieces, head)
+        self.runner = ModelRunner(
+            loaded, self._defaults, max_rows, cache, prompts.decode, prompts.pieces, head, compiles=compiles
+        )
         cards = tuple(set_info(name, found) for name, found in named.items())
         about = _model_info(loaded, model_id or loaded.name, self._max_positions, prompts, head)
         self.info = EngineInfo(about, cards)

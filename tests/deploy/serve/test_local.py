@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from neurodial.control.errors import ConfigError, NotFound
+from neurodial.control.errors import ConfigError, EngineGone, NotFound
 from neurodial.deploy.configuration.config import Config, parse_config
 from neurodial.deploy.configuration.settings import ModelSettings
 from neurodial.deploy.serve import engines, local
@@ -36,7 +36,7 @@ def test_it_serves_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "build_engine", build)
     said: list[str] = []
     with local.running(configured(), said=said.append) as running:
-        assert said == ["loading fake …", "loading broken …"]
+        assert [line.split(" (")[0] for line in said] == ["fake is loaded"]
         assert running.failures.keys() == {"broken"}
         body = {"model": "fake", "prompt": "abc def", "max_tokens": 5}
         answer = httpx.post(f"{running.address}/v1/completions", json=body)
@@ -45,8 +45,24 @@ def test_it_serves_and_stops(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "there are no weights" in refused.json()["error"]["message"]
         page = httpx.get(f"{running.address}/metrics").text
         assert "neurodial_http_requests_total" in page and 'model_name="fake"' in page
+        running.check()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{running.address}/health")
+
+
+def test_it_ends_with_an_engine_that_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody replaces one here: whoever watches the process starts it again."""
+    made: list[Engine] = []
+
+    def building(settings: ModelSettings, config: Config) -> Engine:
+        made.append(build(settings, config))
+        return made[-1]
+
+    monkeypatch.setattr(engines, "build_engine", building)
+    with local.running(configured(), said=lambda _: None) as running:
+        made[0].close()
+        with pytest.raises(EngineGone, match="the engine of fake is dead"):
+            running.check()
 
 
 @pytest.mark.parametrize(
