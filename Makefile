@@ -25,7 +25,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS)
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test slow contracts check lint format types imports fresh bench soak architectures-table result-tables pruning-table errors-table command-line-reference paths-table docs adapt-results prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
+.PHONY: help serve install test slow browser contracts check lint format types imports fresh bench soak architectures-table result-tables pruning-table errors-table command-line-reference paths-table docs adapt-results prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -40,6 +40,10 @@ test: $(VENV)/.dev ## runs the tests in WORKERS=2 processes, all but the slow on
 
 slow: $(VENV)/.dev ## runs the tests that take long; NEURODIAL_EXAMPLES=200 tries more requests
 	@$(PYTEST) -m slow $(PYTEST_ARGS)
+
+browser: $(VENV)/.dev ## drives the desk in Chromium, in full; says how to install it where there is none
+	@.ci/chromium
+	@$(PYTEST) tests/browser -m "browser or not browser" $(PYTEST_ARGS)
 
 contracts: $(VENV)/.dev ## runs the contracts of every architecture in full: dtypes, padding sides, modes of generation
 	@$(PYTEST) -m contracts $(PYTEST_ARGS)

@@ -26,6 +26,7 @@ from neurodial.deploy.demo import (
     DEMO_SETS,
 )
 from neurodial.service.access.limits import Limits
+from neurodial.service.desk.settings import DeskSettings
 from neurodial.service.errors import dotted
 from neurodial.service.observability.logs import LogSettings
 
@@ -44,6 +45,7 @@ class Config(Settings):
         default=None, description="where published neuron sets are kept; without one a local server forgets them"
     )
     auth: AuthSettings = Field(default=AuthSettings(), description="keys; without any everybody may ask")
+    desk: DeskSettings = Field(default=DeskSettings(), description="the page at / and the API reference at /docs")
     logging: LogSettings = Field(default=LogSettings(), description="how the server's processes log")
     stuck_after_s: float = Field(
         default=120.0, gt=0, description="seconds without a step after which a busy engine is unhealthy"

@@ -100,6 +100,7 @@ class Front:
             catalogue=self._catalogue,
             keys=self._keys,
             anyone=self._anyone,
+            desk=self._config.desk,
         )
         return create_app(services)
 

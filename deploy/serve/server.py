@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import signal
 import socket
 import threading
@@ -17,12 +18,13 @@ from neurodial.control.errors import ConfigError, NeurodialError, Unavailable
 from neurodial.deploy.configuration.config import Config, deployment_name
 from neurodial.deploy.configuration.settings import StoreSettings
 from neurodial.deploy.serve import cluster, environment
-from neurodial.service.engine.types import EngineInfo
+from neurodial.service.engine.types import EngineInfo, ModelInfo
 
 logger = logging.getLogger(__name__)
 
 APPLICATION = "neurodial"
-_SENTENCE = "A tall boy is standing at the door."
+_SENTENCE = "A tall boy is standing in the doorway."
+_BEGINNING = "The capital of France is"
 _OBJECT_STORE_BYTES = 128 * 1024 * 1024  # requests and answers are small; Ray would take 30 % of the memory
 
 
@@ -42,18 +44,36 @@ class Running:
     failures: Mapping[str, NeurodialError] = field(default_factory=dict)
     check: Callable[[], None] = lambda: None
 
-    def curl_commands(self) -> tuple[str, str]:
-        """Two commands to paste: one request without a control, one with."""
+    def examples(self) -> list[tuple[str, str]]:
+        """Commands to paste, each behind what it shows: a request that the first model can do, without and with."""
         info = self.infos[0]
-        body: dict[str, Any] = {"model": info.model.id, "text": _SENTENCE}
-        control: dict[str, Any] = {"neurons": "encoder.0.resid[0-15]", "op": "amplify", "value": 2.0}
-        if info.sets:
-            labels = info.sets[0].labels
-            control = {"set": info.sets[0].name, "to": "past" if "past" in labels else labels[-1]}
-        return self._curl(body), self._curl(body | {"controls": [control]})
+        path, body = _request_for(info.model)
+        plain, control = {"model": info.model.id, **body}, _control_for(info)
+        with_one = [] if control is None else [("with one", self._curl(path, plain | {"controls": [control]}))]
+        return [("without a control", self._curl(path, plain)), *with_one]
 
-    def _curl(self, body: dict[str, Any]) -> str:
-        return f"curl -s {self.address}/v1/translations -d '{json.dumps(body)}'"
+    def _curl(self, path: str, body: dict[str, Any]) -> str:
+        return f"curl -s {self.address}{path} -d {shlex.quote(json.dumps(body))}"
+
+
+def _request_for(model: ModelInfo) -> tuple[str, dict[str, Any]]:
+    """A route that a model answers, and a body without the model."""
+    if model.classifies is not None:
+        return "/v1/classify", {"input": _SENTENCE}
+    if model.family == "encoder-only":
+        return "/v1/embeddings", {"input": _SENTENCE}
+    if model.family == "encoder-decoder":
+        return "/v1/translations", {"text": _SENTENCE}
+    return "/v1/completions", {"prompt": _BEGINNING, "max_tokens": 20}
+
+
+def _control_for(info: EngineInfo) -> dict[str, Any] | None:
+    """The first set's, or one on neurons that the model has."""
+    if info.sets:
+        labels = info.sets[0].labels
+        return {"set": info.sets[0].name, "to": "past" if "past" in labels else labels[-1]}
+    sites = [site for site in info.model.sites if site.endswith(".resid")]
+    return {"neurons": f"{sites[len(sites) // 2]}[0-15]", "op": "amplify", "value": 2.0} if sites else None
 
 
 def check_port(host: str, port: int) -> None:

@@ -8,9 +8,9 @@ from typing import Any, Literal, Protocol
 from neurodial.control.controls import Control
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.handle import Handle, events_of
-from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineStats, Events, Message, SetInfo
+from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineStats, Events, Message, NeuronInfo, SetInfo
 
-Method = Literal["check_set", "validate", "tokenize", "detokenize"]
+Method = Literal["check_set", "describe", "validate", "tokenize", "detokenize"]
 
 
 class EngineClient(Protocol):
@@ -51,6 +51,20 @@ class EngineClient(Protocol):
             LimitError: if it is too large.
         """
         info: SetInfo = await self.call("check_set", data)
+        return info
+
+    async def describe(self, address: str, sets: tuple[str, ...]) -> NeuronInfo:
+        """What is known about one neuron.
+
+        Args:
+            address: such as `decoder.2.ffn[17]`.
+            sets: references of the neuron sets to look for it in.
+
+        Raises:
+            AddressError: if there is no such neuron.
+            ControlError: if the address names several.
+        """
+        info: NeuronInfo = await self.call("describe", address, sets)
         return info
 
     async def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:

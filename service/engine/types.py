@@ -113,6 +113,21 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class ReadOutScores:
+    """What a neuron set's read-out says, token by token.
+
+    Attributes:
+        site: where it reads.
+        classes: `none` first, then labels of the set; a token's class is the one with the highest score.
+        scores: (tokens, classes).
+    """
+
+    site: str
+    classes: tuple[str, ...]
+    scores: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
 class SiteActivations:
     """What some neurons of one stack did, token by token, after the request's own controls.
 
@@ -122,6 +137,7 @@ class SiteActivations:
         token_ids: their numbers.
         neurons: the address of each column, such as `decoder.2.ffn[17]`.
         values: (tokens, neurons).
+        readouts: what the gates of the neuron sets that were asked for see.
     """
 
     stack: str
@@ -129,6 +145,7 @@ class SiteActivations:
     token_ids: tuple[int, ...]
     neurons: tuple[str, ...]
     values: tuple[tuple[float, ...], ...]
+    readouts: tuple[ReadOutScores, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -195,6 +212,7 @@ class Prepared:
         neurons: of an `activations` request: the runner's own reading of its addresses.
         num_values: of an `activations` request: numbers in its answer.
         reading: of a distilled model: the runner's own cutting of the text into what is classified.
+        readouts: of an `activations` request: the runner's own reading of its sets' gates.
         compile_s: seconds that compiling the controls took, next to none where they were remembered.
     """
 
@@ -207,6 +225,7 @@ class Prepared:
     neurons: Any = None
     num_values: int = 0
     reading: Any = None
+    readouts: Any = ()
     compile_s: float = 0.0
 
 
@@ -228,6 +247,7 @@ class ModelInfo:
         has_chat_template: whether it takes `messages`.
         classifies: `sentence` or `word`: what a distilled model tells the labels of; None of other models.
         labels: that it tells apart.
+        sites: each with the number of its neurons, in the order in which a pass reaches them.
     """
 
     id: str
@@ -243,6 +263,7 @@ class ModelInfo:
     has_chat_template: bool
     classifies: str | None = None
     labels: tuple[str, ...] = ()
+    sites: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -257,6 +278,46 @@ class SetInfo:
     sites: tuple[str, ...]
     recommended: Mapping[str, Any]
     evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What a neuron set knows of one of its neurons.
+
+    Attributes:
+        set: the set's name.
+        rank: among the set's neurons, 1 is the best.
+        score: the discovery method's, signed.
+        means: label → mean activation where the label holds.
+    """
+
+    set: str
+    rank: int
+    score: float
+    means: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class NeuronInfo:
+    """What is known about one neuron.
+
+    Attributes:
+        address: such as `decoder.2.ffn[17]`.
+        site: where it is.
+        width: neurons of that site in the original model.
+        mean: over the tokens of the model's calibration; None without one.
+        std: standard deviation over them.
+        tokens: how many they are.
+        sets: that it belongs to.
+    """
+
+    address: str
+    site: str
+    width: int
+    mean: float | None
+    std: float | None
+    tokens: int | None
+    sets: tuple[Membership, ...]
 
 
 @dataclass(frozen=True)

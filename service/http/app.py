@@ -8,7 +8,16 @@ from neurodial.service.http.middlewares.admission import Admission, HeaderGuard
 from neurodial.service.http.middlewares.authentication import Authenticated
 from neurodial.service.http.middlewares.body_limit import BodyLimit
 from neurodial.service.http.rendering import install_handlers
-from neurodial.service.http.routes import catalogue, classifying, controls, generation, operations, reading, translation
+from neurodial.service.http.routes import (
+    catalogue,
+    classifying,
+    controls,
+    desk,
+    generation,
+    operations,
+    reading,
+    translation,
+)
 from neurodial.service.http.services import Services
 from neurodial.service.observability.observing import Observed
 from neurodial.service.version import package_version
@@ -23,6 +32,8 @@ def create_app(services: Services) -> FastAPI:
         version=package_version(),
         description=_DESCRIPTION,
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's own pages load their files from other hosts
+        redoc_url=None,
         strict_content_type=False,
         generate_unique_id_function=lambda route: route.name,
     )
@@ -35,7 +46,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(HeaderGuard)
     app.add_middleware(Observed, metrics=services.http_metrics, echo_request_id=services.echo_request_id)
     install_handlers(app)
-    for routes in (generation, translation, reading, classifying, catalogue, controls, operations):
+    for routes in (generation, translation, reading, classifying, catalogue, controls, operations, desk):
         routes.add(app, services)
     openapi.install(app)
     return app

@@ -7,6 +7,7 @@ from functools import cached_property
 from neurodial.control.errors import BadInput
 from neurodial.service.access.auth import ANYONE, Keys, Principal
 from neurodial.service.access.limits import Limits
+from neurodial.service.desk.settings import DeskSettings
 from neurodial.service.engine.client import EngineClient
 from neurodial.service.errors import ModelNotFound
 from neurodial.service.http.middlewares.admission import Gate
@@ -32,6 +33,7 @@ class Services:
         catalogue: of the neuron sets; where absent, those that the engines were started with.
         keys: who may ask; None lets everybody in, as `anyone`.
         anyone: who everybody is where there are no keys.
+        desk: the page at `/`.
     """
 
     engines: Mapping[str, EngineClient]
@@ -44,6 +46,7 @@ class Services:
     catalogue: Catalogue | None = None
     keys: Keys | None = None
     anyone: Principal = ANYONE
+    desk: DeskSettings = field(default_factory=DeskSettings)
 
     @cached_property
     def sets(self) -> Catalogue:

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("control", "interpret", "service", "deploy")
 DEMO = Path("deploy/demo")
 TEMPLATES = Path("interpret/reports/templates")
+DESK = Path("service/desk/page")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 IGNORED = shutil.ignore_patterns("__pycache__", ".*_cache", "*.pyc")
 
@@ -35,6 +36,11 @@ def demo_files() -> set[str]:
 def templates() -> set[str]:
     """What the pages of reports are made of."""
     return {str(path.relative_to(ROOT)) for path in (ROOT / TEMPLATES).iterdir()}
+
+
+def desk_files() -> set[str]:
+    """The page that every server has."""
+    return {str(path.relative_to(ROOT)) for path in (ROOT / DESK).rglob("*") if path.is_file()}
 
 
 def requirements() -> list[Requirement]:
@@ -102,7 +108,7 @@ def test_wheel_holds_the_templates_of_reports(wheel: set[str]) -> None:
 
 
 def test_wheel_holds_nothing_else(wheel: set[str]) -> None:
-    files = source_files() | demo_files() | templates()
+    files = source_files() | demo_files() | templates() | desk_files()
     ours = {f"neurodial/{name}" for name in files} | {"neurodial/deploy/constraints.txt"}
     assert sorted(name for name in wheel - ours if ".dist-info/" not in name) == []
 

@@ -34,7 +34,7 @@ def command(
 ) -> None:
     """Serve models with per-request neuron control over HTTP, until Ctrl-C.
 
-    Prints the address and two requests to paste once it answers.
+    Prints the page's address and requests to paste once it answers.
     """
     from neurodial.deploy.configuration.config import demo_config, load_config
 
@@ -54,9 +54,12 @@ def command(
     with _running(settings, demo if local is None else local, verbose) as running:
         for model, reason in running.failures.items():
             say(f"warning: {model} could not be loaded: {reason.message}")
-        plain, controlled = running.curl_commands()
+        if settings.desk.enabled:
+            typer.echo(f"\nopen {running.address}/ in a browser")
         typer.echo(f"\nserving {', '.join(info.model.id for info in running.infos)} on {running.address}\n")
-        typer.echo(f"without a control:\n{plain}\n\nwith one:\n{controlled}\n\nCtrl-C stops the server.")
+        for what, request in running.examples():
+            typer.echo(f"{what}:\n{request}\n")
+        typer.echo("Ctrl-C stops the server.")
         server.wait_until_stopped(running.check)
         say("\nstopping …")
 

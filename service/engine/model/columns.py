@@ -1,12 +1,12 @@
 """The neurons that a request reads: addresses and neuron sets, as columns of the tensors of a model's sites."""
 
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from neurodial.control.addresses import Neurons, Site, Stack
 from neurodial.control.artifacts.catalogue import SetSource
-from neurodial.control.artifacts.neuron_set import Array
-from neurodial.control.errors import BadInput, NeurodialError
+from neurodial.control.artifacts.neuron_set import Array, ReadOut
+from neurodial.control.errors import AddressError, BadInput, NeurodialError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.selecting import physical_neurons, select_neurons
 
@@ -48,10 +48,28 @@ def read_columns(
     return tuple(columns)
 
 
+def read_gates(neurons: Items[str], loaded: LoadedModel, sets: SetSource) -> tuple[ReadOut, ...]:
+    """The read-outs of the neuron sets among a request's `neurons`; without those that read what the model has not."""
+    named = [text for text in neurons if not _is_address(text)]
+    found = [_placed(readout, loaded) for text in named for readout in sets.get(text).readouts]
+    return tuple(readout for readout in found if readout is not None)
+
+
+def _placed(readout: ReadOut, loaded: LoadedModel) -> ReadOut | None:
+    try:
+        return replace(readout, indices=physical_neurons(loaded, readout.site, readout.indices, "set"))
+    except AddressError:  # of a descendant that was pruned or cut off: no gate reads there either
+        return None
+
+
+def _is_address(text: str) -> bool:
+    return "[" in text or text.startswith(("encoder.", "decoder."))
+
+
 def _named(
     text: str, loaded: LoadedModel, sets: SetSource, here: str, allow_changed_weights: bool
 ) -> list[tuple[Site, Array]]:
-    if "[" in text or text.startswith(("encoder.", "decoder.")):
+    if _is_address(text):
         return select_neurons(text, loaded, here)
     try:
         found = sets.get(text)

@@ -8,13 +8,15 @@ from typing import Any
 
 from neurodial.control.artifacts.calibration import Calibration
 from neurodial.control.artifacts.catalogue import SetSource
+from neurodial.control.artifacts.neuron_set import ReadOut
 from neurodial.control.controls import Control
 from neurodial.control.distilled.head import Head, Reading
 from neurodial.control.errors import AddressError, BadInput, ControlError, LimitError, NeuronSetError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.models.positions import positions_of
 from neurodial.control.plans.compiling import CompiledControls, compile_controls
-from neurodial.service.engine.model.columns import Column, of_stack, read_columns
+from neurodial.service.engine.model.columns import Column, of_stack, read_columns, read_gates
+from neurodial.service.engine.model.describing import describe
 from neurodial.service.engine.model.forward.lm_head import block_lm_head
 from neurodial.service.engine.model.kv_cache import RowCache
 from neurodial.service.engine.model.prompts import Prompts
@@ -26,6 +28,7 @@ from neurodial.service.engine.types import (
     EngineInfo,
     EngineRequest,
     ModelInfo,
+    NeuronInfo,
     Prepared,
     SetInfo,
 )
@@ -91,6 +94,7 @@ class RequestProcessor:
         self._max_positions = positions_of(loaded.model)
         self._default_max_tokens = default_max_tokens
         self._allow_changed_weights = allow_changed_weights
+        self._calibration = calibration
         self._max_prompt_tokens = max_prompt_tokens
         self._max_neurons, self._max_set_bytes = max_neurons, max_set_bytes
         self._compile = lru_cache(_COMPILED_CACHE)(
@@ -147,6 +151,10 @@ class RequestProcessor:
                 raise NeuronSetError(f"the neuron set {found.concept!r} names neurons that {site} does not have")
         return set_info(found.concept, found)
 
+    def describe(self, address: str, sets: tuple[str, ...]) -> NeuronInfo:
+        """See `EngineClient.describe`."""
+        return describe(address, self._loaded, [(name, self._sets.get(name)) for name in sets], self._calibration)
+
     def validate(self, controls: tuple[Control, ...]) -> Mapping[str, Any]:
         """See `EngineClient.validate`."""
         plan, _ = self._plan(controls)
@@ -158,10 +166,12 @@ class RequestProcessor:
         ids = self._prompts.ids_of(request) if reading is None else reading.ids
         self._check_length(len(ids), request.field)
         columns: tuple[Column, ...] = ()
+        readouts: tuple[ReadOut, ...] = ()
         if request.task == "activations":
             columns = read_columns(
                 request.neurons, self._loaded, self._sets, allow_changed_weights=self._allow_changed_weights
             )
+            readouts = read_gates(request.neurons, self._loaded, self._sets)
         target = self._target_ids(request, columns)
         of_target = len(of_stack(columns, "decoder")) if target else 0
         num_values = (len(columns) - of_target) * len(ids) + of_target * len(target)
@@ -169,6 +179,7 @@ class RequestProcessor:
         if plan is not None:
             self._check_acts(plan, has_target=bool(target))
         asked: dict[str, Any] = {"target_ids": target, "neurons": columns, "num_values": num_values, "reading": reading}
+        asked["readouts"] = readouts
         return Prepared(ids, 0, plan, compile_s=took, **asked)
 
     def _reading_of(self, request: EngineRequest) -> Reading | None:
@@ -255,4 +266,5 @@ def _model_info(
         has_chat_template=prompts.has_chat_template,
         classifies=head.level if head else None,
         labels=head.labels if head else (),
+        sites={str(site): loaded.original_width(site) for site in loaded.sites.sites},
     )

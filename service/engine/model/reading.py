@@ -9,6 +9,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from neurodial.control.addresses import Site, Stack
+from neurodial.control.artifacts.neuron_set import ReadOut
 from neurodial.control.distilled.head import Head
 from neurodial.control.models.capture import capture
 from neurodial.control.models.loading import LoadedModel
@@ -17,7 +18,7 @@ from neurodial.control.text.batching import padded
 from neurodial.service.engine.model.columns import of_stack
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Outcome, not_a_number
-from neurodial.service.engine.types import Classified, SiteActivations
+from neurodial.service.engine.types import Classified, ReadOutScores, SiteActivations
 
 Pieces = Callable[[Items[int]], tuple[str, ...]]
 Tokens = Items[tuple[int, ...]]
@@ -66,7 +67,7 @@ class Reader:
     def _pass(self, sequences: Items[Sequence], slots: Items[int]) -> list[Outcome]:
         prompts = [s.prepared.prompt_ids for s in sequences]
         targets = [s.prepared.target_ids for s in sequences if s.prepared.target_ids]
-        sites = {column.site for s in sequences for column in s.prepared.neurons or ()}
+        sites = {part.site for s in sequences for part in (*(s.prepared.neurons or ()), *s.prepared.readouts)}
         readings = {row: s.prepared.reading for row, s in enumerate(sequences) if s.prepared.reading is not None}
         if self._head is not None and readings:
             sites |= set(self._head.sites)
@@ -142,8 +143,19 @@ class Reader:
                 return Outcome(sequence, error=not_a_number(sequence))
             rows = tuple(tuple(numbers) for numbers in values.tolist())
             addresses = tuple(column.address for column in columns)
-            found.append(SiteActivations(stack, self._pieces(ids), tuple(ids), addresses, rows))
+            seen = tuple(
+                _scores(readout, recorded[readout.site][row, : len(ids)])
+                for readout in prepared.readouts
+                if readout.site.stack == stack
+            )
+            found.append(SiteActivations(stack, self._pieces(ids), tuple(ids), addresses, rows, seen))
         return Outcome(sequence, end="stop", payload=tuple(found))
+
+
+def _scores(readout: ReadOut, states: torch.Tensor) -> ReadOutScores:
+    """What a read-out says of a site's (tokens, width) values."""
+    scores = states[:, readout.indices].float().cpu().numpy() @ readout.weights.T + readout.bias
+    return ReadOutScores(str(readout.site), readout.classes, tuple(map(tuple, scores.tolist())))
 
 
 def _means(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,9 @@ from neurodial.service.access.auth import ANYONE, LOOPBACK, Keys, Principal
 from neurodial.service.errors import Unauthorized
 from neurodial.service.http.rendering import response
 
-OPEN_PATHS = frozenset(("/health",))  # liveness needs no key
+DESK_FILES, REFERENCE_FILES = "/desk", "/docs/files"
+OPEN_PATHS = frozenset(("/health", "/", "/docs"))  # liveness, and pages that know nothing before a key is entered
+_OPEN_FOLDERS = (f"{DESK_FILES}/", f"{REFERENCE_FILES}/")
 BODY_KEY_PATHS = frozenset(("/translate",))  # LibreTranslate's clients send their key as a field of the body
 
 
@@ -35,7 +37,7 @@ class Authenticated:
         state = scope.setdefault("state", {})
         state["keys"] = self._keys
         state["principal"] = self._who(scope)
-        if state["principal"] is None and scope["path"] not in OPEN_PATHS | BODY_KEY_PATHS:
+        if state["principal"] is None and not _is_open(scope["path"]):
             await response(_unauthorized())(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -72,6 +74,10 @@ def principal(http: HttpRequest, api_key: str | None = None) -> Principal:
     return found
 
 
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS | BODY_KEY_PATHS or path.startswith(_OPEN_FOLDERS)
+
+
 def _unauthorized() -> Unauthorized:
     return Unauthorized("this server needs a key", hint="send the header Authorization: Bearer KEY")
 
@@ -80,11 +86,13 @@ def _came_through_others(headers: list[tuple[bytes, bytes]]) -> bool:
     """Whether a request on the loopback address stems from a web page or came through a proxy.
 
     A page in a browser of this machine can send requests here, and by a name of its own that leads here; a proxy lets
-    the whole network in. Neither makes anybody the administrator of a server that has no keys.
+    the whole network in. Neither makes anybody the administrator of a server that has no keys. The page that this
+    server itself has at the same address is no other.
     """
     sent = dict(headers)
     host = sent.get(b"host", b"").decode("latin-1")
     name = host[1 : host.find("]")] if host.startswith("[") else host.rpartition(":")[0] or host
     was_forwarded = any(key == b"forwarded" or key == b"via" or key.startswith(b"x-forwarded-") for key in sent)
-    from_a_page = b"origin" in sent or sent.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin")
+    is_own_page = sent.get(b"origin", b"") in (b"", b"http://" + sent.get(b"host", b""))
+    from_a_page = not is_own_page or sent.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin")
     return was_forwarded or from_a_page or name not in LOOPBACK

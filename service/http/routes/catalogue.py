@@ -42,5 +42,10 @@ async def _cards(services: Services, http: HttpRequest, base: str) -> list[Model
 def _card(info: EngineInfo, name: str | None = None, control: Control | None = None) -> ModelCard:
     known: dict[str, Any] = {**vars(info.model)}
     if control is not None:
-        known |= {"id": name, "parent": info.model.id, "controls": [{"set": control.set, "to": control.to}]}
+        known |= {
+            "id": name,
+            "sites": None,
+            "parent": info.model.id,
+            "controls": [{"set": control.set, "to": control.to}],
+        }
     return ModelCard(**known)

@@ -2,8 +2,9 @@
 
 import base64
 import struct
+from typing import Annotated
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Query
 from fastapi import Request as HttpRequest
 
 from neurodial.control.errors import AddressError, NeurodialError
@@ -11,6 +12,7 @@ from neurodial.service.engine.types import Finished
 from neurodial.service.errors import renamed
 from neurodial.service.http.answering.prompts import chat_of, prompts_of
 from neurodial.service.http.answering.results import applied_of, head, reading_usage_of
+from neurodial.service.http.middlewares.authentication import principal
 from neurodial.service.http.schemas.reading import (
     ActivationList,
     ActivationRequest,
@@ -20,12 +22,17 @@ from neurodial.service.http.schemas.reading import (
     Embedding,
     EmbeddingRequest,
     Embeddings,
+    NeuronCard,
+    ReadOutScores,
+    SetMembership,
     StackActivations,
     TokenizeAnswer,
     TokenizeRequest,
 )
-from neurodial.service.http.selection import find, select, select_neurons
+from neurodial.service.http.selection import find, select, select_neurons, sets_of
 from neurodial.service.http.services import Services
+
+Model = Annotated[str | None, Query(description="a model's id; not needed where one is served")]
 
 
 def add(app: FastAPI, services: Services) -> None:
@@ -69,6 +76,16 @@ def _add_values(app: FastAPI, services: Services) -> None:
         data = [_activations_of(index, result) for index, result in enumerate(results)]
         return ActivationList(**head("act", request.model), data=data, usage=reading_usage_of(results))
 
+    @app.get("/v1/neurons/{address}", tags=["reading"])
+    async def retrieve_neuron(http: HttpRequest, address: str, model: Model = None) -> NeuronCard:
+        """One neuron: its mean and deviation in the model's calibration, and the neuron sets that it belongs to."""
+        principal(http).require_inline("address")
+        base, _ = await find(services, http, services.named(model, "add ?model= with one of"))
+        sets = tuple(f"{entry.name}@{entry.info.digest}" for entry in await sets_of(services, http, base))
+        info = await services.engine(base).describe(address, sets)
+        memberships = [SetMembership(**vars(membership)) for membership in info.sets]
+        return NeuronCard(**vars(info) | {"model": base, "sets": memberships})
+
 
 def _add_tokens(app: FastAPI, services: Services) -> None:
     limits = services.limits
@@ -109,5 +126,8 @@ def _encoded(values: tuple[float, ...], encoding: str | None) -> list[float] | s
 
 
 def _activations_of(index: int, result: Finished) -> Activations:
-    stacks = [StackActivations(**vars(found)) for found in result.payload]
+    stacks = [
+        StackActivations(**vars(found) | {"readouts": [ReadOutScores(**vars(readout)) for readout in found.readouts]})
+        for found in result.payload
+    ]
     return Activations(index=index, stacks=stacks, applied=applied_of(result))

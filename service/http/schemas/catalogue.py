@@ -26,6 +26,9 @@ class ModelCard(BaseModel):
     has_chat_template: bool
     classifies: str | None = Field(default=None, description="sentence or word: what a distilled model labels")
     labels: list[str] = Field(default=[], description="that a distilled model tells apart")
+    sites: dict[str, int] | None = Field(
+        default=None, description="of a model: its sites, each with its number of neurons; null of base:set=label"
+    )
     parent: str | None = Field(default=None, description="of base:set=label, the model that it is a control of")
     controls: list[dict[str, str]] = Field(default=[], description="of base:set=label, what it stands for")
 

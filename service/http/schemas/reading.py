@@ -129,6 +129,14 @@ def _listed(given: str | list[str]) -> list[str]:
     return [given] if isinstance(given, str) else given
 
 
+class ReadOutScores(BaseModel):
+    """What a neuron set's gate sees, token by token: a token's class is the one with the highest score."""
+
+    site: str
+    classes: list[str] = Field(description="none first, then labels of the set")
+    scores: list[list[float]] = Field(description="a row for each token, in it a number for each class")
+
+
 class StackActivations(BaseModel):
     """What some neurons of one stack did, token by token."""
 
@@ -137,6 +145,7 @@ class StackActivations(BaseModel):
     token_ids: list[int]
     neurons: list[str] = Field(description="the address of each column")
     values: list[list[float]] = Field(description="a row for each token, in it a number for each neuron")
+    readouts: list[ReadOutScores] = Field(default=[], description="with set: its read-outs in this stack")
 
 
 class Activations(BaseModel):
@@ -153,6 +162,29 @@ class ActivationList(Answer):
     object: Literal["activations"] = "activations"
     data: list[Activations]
     usage: ReadingUsage
+
+
+class SetMembership(BaseModel):
+    """What a neuron set knows of one of its neurons."""
+
+    set: str
+    rank: int = Field(description="among the set's neurons; 1 is the best")
+    score: float = Field(description="the discovery method's, signed")
+    means: dict[str, float] = Field(description="label → mean activation where the label holds")
+
+
+class NeuronCard(BaseModel):
+    """One neuron."""
+
+    object: Literal["neuron"] = "neuron"
+    address: str
+    model: str
+    site: str
+    width: int = Field(description="neurons of its site")
+    mean: float | None = Field(description="over the tokens of the model's calibration; null without one")
+    std: float | None = Field(description="standard deviation over them")
+    tokens: int | None = Field(description="how many they are")
+    sets: list[SetMembership] = Field(description="that it belongs to")
 
 
 class _TokenizerRequest(Body):

@@ -18,6 +18,7 @@ from neurodial.deploy.configuration.settings import (
 )
 from neurodial.deploy.serve.server import with_threads
 from neurodial.service.access.limits import Limits
+from neurodial.service.desk.settings import DeskSettings
 from neurodial.service.observability.logs import LogSettings
 
 DOCS = Path(__file__).parents[3] / "docs" / "reference" / "configuration.md"
@@ -123,6 +124,7 @@ def settings() -> Iterator[tuple[type[BaseModel], str]]:
         StoreSettings,
         AuthSettings,
         LogSettings,
+        DeskSettings,
         Limits,
     ):
         for name in model.model_fields:

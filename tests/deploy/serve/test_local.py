@@ -1,5 +1,8 @@
 """A server in one process, over engines that reverse words."""
 
+import json
+import shlex
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -9,6 +12,7 @@ from neurodial.control.errors import ConfigError, EngineGone, NotFound
 from neurodial.deploy.configuration.config import Config, parse_config
 from neurodial.deploy.configuration.settings import ModelSettings
 from neurodial.deploy.serve import engines, local
+from neurodial.deploy.serve.server import Running
 from neurodial.service.engine.engine import Engine
 from tests.deploy.serve.serving import free_port
 from tests.service.engine.fake import FakeRunner
@@ -75,3 +79,25 @@ def test_what_one_process_has_not_is_named(field: str, settings: dict[str, Any])
     with pytest.raises(ConfigError) as refused:
         local.check(configured(**settings))
     assert refused.value.param == field
+
+
+@pytest.mark.parametrize(
+    ("model", "route", "control"),
+    [
+        ({"family": "encoder-decoder"}, "/v1/translations", {"set": "tense", "to": "past"}),
+        ({"family": "decoder-only", "sets": ()}, "/v1/completions", {"neurons": "decoder.1.resid[0-15]"}),
+        ({"family": "encoder-only", "sets": ()}, "/v1/embeddings", {"neurons": "decoder.1.resid[0-15]"}),
+    ],
+)
+def test_the_examples_are_what_the_first_model_can_do(
+    model: dict[str, Any], route: str, control: dict[str, str]
+) -> None:
+    """Whatever its family; on neurons that it has where it has no sets."""
+    info = FakeRunner("it's", **model).info
+    sites = {f"decoder.{layer}.{kind}": 32 for layer in range(3) for kind in ("attn", "resid")}
+    shown = Running("http://here", (replace(info, model=replace(info.model, sites=sites)),)).examples()
+    assert [what for what, _ in shown] == ["without a control", "with one"]
+    command = shlex.split(shown[1][1])
+    body = json.loads(command[-1])
+    assert command[:3] == ["curl", "-s", f"http://here{route}"] and body["model"] == "it's"
+    assert body["controls"][0].items() >= control.items()

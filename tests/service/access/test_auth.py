@@ -165,7 +165,7 @@ def test_every_route_but_liveness_needs_a_key(keys: Keys, client: Callable[..., 
     spec = http.get("/openapi.json", headers=bearer(USER)).json()
     asked = [(method, path) for path, methods in spec["paths"].items() for method in methods if path != "/health"]
     assert len(asked) > 8
-    for method, path in [*asked, ("get", "/openapi.json"), ("get", "/docs"), ("get", "/nowhere"), ("get", "/health/")]:
+    for method, path in [*asked, ("get", "/openapi.json"), ("get", "/nowhere"), ("get", "/health/"), ("get", "/desk")]:
         answer = http.request(method.upper(), path.replace("{", "").replace("}", ""))
         assert answer.status_code == 401, (method, path)
         assert answer.headers["www-authenticate"] == "Bearer"
@@ -257,5 +257,9 @@ def test_without_keys_only_this_machine_administers(
     local = client(None, LOCAL)
     assert audit(client(None, LOCAL, "http://rebound.example:8000")) == 403
     for name in ("Origin", "Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host"):
-        assert audit(local, **{name: "http://localhost:8000"}) == 403
+        assert audit(local, **{name: "http://localhost:8001"}) == 403
+    own = client(None, LOCAL, "http://localhost:8000")
+    assert audit(own, Origin="http://localhost:8000") == 409  # the desk's requests
+    assert audit(own, **{"Origin": "http://localhost:8000", "Sec-Fetch-Site": "cross-site"}) == 403
+    assert audit(client(None, LOCAL, "http://rebound.example:8000"), Origin="http://rebound.example:8000") == 403
     assert audit(local, **{"Sec-Fetch-Site": "cross-site"}) == 403

@@ -23,8 +23,10 @@ from neurodial.service.engine.types import (
     NOTHING_APPLIED,
     EngineInfo,
     EngineRequest,
+    Membership,
     Message,
     ModelInfo,
+    NeuronInfo,
     Prepared,
     SetInfo,
     SiteActivations,
@@ -118,6 +120,15 @@ class FakeRunner:
         if found.fingerprint != FAKE_FINGERPRINT:
             raise FingerprintError(f"the neuron set {found.concept!r} was made for {found.model_name}")
         return set_info(found.concept, found)
+
+    def describe(self, address: str, sets: tuple[str, ...]) -> NeuronInfo:
+        """As if one neuron of each set were that of the address."""
+        found = _parsed(address, "address", width=_WIDTH)
+        if len(found) != 1 or len(found[0].indices) != 1:
+            raise ControlError("address: names several neurons", param="address")
+        site = str(found[0].site)
+        members = tuple(Membership(name.partition("@")[0], 1, 0.5, {"past": 1.0}) for name in sets)
+        return NeuronInfo(f"{site}[{found[0].indices[0]}]", site, _WIDTH, 0.0, 1.0, 10, members)
 
     def validate(self, controls: tuple[Control, ...]) -> dict[str, Any]:
         """The report, without positions."""

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from neurodial.control.addresses import Site
+from neurodial.control.artifacts.calibration import Calibration, SiteStatistics
 from neurodial.control.artifacts.catalogue import SetCatalogue
 from neurodial.control.controls import parse_controls
 from neurodial.control.errors import AddressError, BadInput, ControlError, InternalError, LimitError, NeurodialError
@@ -16,6 +18,7 @@ from neurodial.control.models.loading import LoadedModel
 from neurodial.control.runtime.generate import controlled
 from neurodial.control.surgery.pruning.removal import prune_model
 from neurodial.service.engine.engine import Engine
+from neurodial.service.engine.model.describing import describe
 from neurodial.service.engine.model.processor import RequestProcessor
 from neurodial.service.engine.model.sampling import ModelDefaults
 from neurodial.service.engine.scheduler import Capacity
@@ -284,6 +287,49 @@ def test_a_set_stands_for_its_neurons() -> None:
     assert isinstance(end, Finished)
     expected = [f"{part.site}[{i}]" for part in found.sites for i in part.indices]
     assert list(end.payload[0].neurons) == [*expected, "encoder.embed[2]", *expected]
+
+
+def test_a_set_brings_what_its_gates_see() -> None:
+    """The read-out's own scores of what the model computes, in the batch as alone."""
+    loaded = tiny_with_text("marian")
+    found = make_set(loaded.fingerprint)
+    (readout, *_) = found.readouts
+    asked = EngineRequest("a", "w5 w6 w7", task="activations", neurons=("mood",))
+    beside = EngineRequest("b", "w8 w9 w20 w21", task="activations", neurons=(f"{readout.site}[*]",))
+    engine = Engine(RequestProcessor(loaded, SetCatalogue({"mood": found})))
+    try:
+        end, _ = [handle.result(60) for handle in engine.submit_all([asked, beside])]
+        whole = engine.submit(EngineRequest("c", asked.prompt, task="activations", neurons=beside.neurons)).result(60)
+    finally:
+        engine.close()
+    assert isinstance(end, Finished) and isinstance(whole, Finished)
+    stack = next(stack for stack in end.payload if stack.stack == readout.site.stack)
+    seen = next(one for one in stack.readouts if one.site == str(readout.site))
+    values = np.asarray(whole.payload[0].values)
+    expected = values[:, readout.indices] @ readout.weights.T + readout.bias
+    assert seen.classes == readout.classes
+    np.testing.assert_allclose(np.asarray(seen.scores), expected, atol=1e-4)
+    assert whole.payload[0].readouts == ()
+
+
+def test_a_neuron_is_described_by_its_calibration_and_its_sets() -> None:
+    loaded = tiny_with_text("marian")
+    found = make_set(loaded.fingerprint)
+    part = found.sites[0]
+    width = loaded.original_width(part.site)
+    statistics = SiteStatistics(50, np.arange(width, dtype=np.float32), np.full(width, 2.0, np.float32))
+    calibration = Calibration("tiny", loaded.fingerprint, {part.site: statistics}, {"name": "made up"})
+    number = int(part.indices[0])
+    known = describe(f"{part.site}[{number}]", loaded, [("mood@sha256:ab12", found)], calibration)
+    assert (known.mean, known.std, known.tokens, known.width) == (float(number), 2.0, 50, width)
+    assert known.sets[0].set == "mood" and found.ranked()[known.sets[0].rank - 1][0] == known.address
+    other = next(i for i in range(width) if i not in part.indices)
+    assert describe(f"{part.site}[{other}]", loaded, [("mood", found)], None).sets == ()
+    assert describe(f"{part.site}[{other}]", loaded, [], None).mean is None
+    for wrong in (f"{part.site}[*]", f"{part.site}[{width}]"):
+        with pytest.raises((ControlError, AddressError)) as refused:
+            describe(wrong, loaded, [], None)
+        assert refused.value.param == "address"
 
 
 def test_a_target_is_read_beside_a_request_with_a_trigger() -> None:
