@@ -1,5 +1,7 @@
 """From settings to a running engine, with or without Ray."""
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 
 from neurodial.control.artifacts.calibration import Calibration
@@ -12,6 +14,32 @@ from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.model.processor import RequestProcessor
 from neurodial.service.engine.scheduler import Capacity
 
+if TYPE_CHECKING:
+    from neurodial.service.vllm.engine import VllmEngine
+
+
+def build_vllm(settings: ModelSettings, config: Config) -> "VllmEngine":
+    """Starts vLLM with a model and its neuron sets.
+
+    Raises:
+        NeurodialError: if the model, a set or the calibration cannot be used.
+    """
+    from neurodial.service.vllm.engine import VllmEngine
+
+    options = {"dtype": settings.dtype} | settings.engine_options
+    if settings.ranks > 1:
+        options |= {"distributed_executor_backend": "ray"}  # in the places that Serve has reserved beside the replica
+    return VllmEngine(
+        settings.path,
+        _sets(settings, config),
+        tables=settings.tables,
+        options=options,
+        max_running=settings.max_batch,
+        max_waiting=settings.max_waiting,
+        stuck_after_s=config.stuck_after_s,
+        **_reading(settings, config),
+    )
+
 
 def build_engine(settings: ModelSettings, config: Config) -> Engine:
     """Loads a model with its neuron sets and starts its engine; published sets come from the store, where there is one.
@@ -22,29 +50,36 @@ def build_engine(settings: ModelSettings, config: Config) -> Engine:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     loaded = load_model(settings.path, device=settings.device, dtype=settings.dtype)
-    limits, sets = config.limits, _sets(settings, config)
     runner = RequestProcessor(
         loaded,
-        sets,
-        model_id=settings.id,
-        default_max_tokens=limits.default_max_tokens,
+        _sets(settings, config),
         max_rows=settings.max_batch,
-        allow_changed_weights=settings.allow_changed_weights,
-        calibration=Calibration.load(settings.calibration) if settings.calibration else None,
-        max_deviations=settings.max_deviations,
-        max_prompt_tokens=limits.max_prompt_tokens,
-        max_neurons=limits.max_neurons,
-        max_set_bytes=limits.max_set_bytes,
         head=load_head(settings.path, loaded) if is_distilled(settings.path) else None,
+        **_reading(settings, config),
     )
     capacity = Capacity(
         max_rows=settings.max_batch,
         max_waiting=settings.max_waiting,
         prefill_tokens=settings.max_prefill_tokens,
         cache_tokens=settings.max_cache_tokens,
-        values=limits.max_activations,
+        values=config.limits.max_activations,
     )
     return Engine(runner, capacity, stuck_after_s=config.stuck_after_s)
+
+
+def _reading(settings: ModelSettings, config: Config) -> dict[str, Any]:
+    """How requests are read, whatever engine serves them."""
+    limits = config.limits
+    return {
+        "model_id": settings.id,
+        "default_max_tokens": limits.default_max_tokens,
+        "allow_changed_weights": settings.allow_changed_weights,
+        "calibration": Calibration.load(settings.calibration) if settings.calibration else None,
+        "max_deviations": settings.max_deviations,
+        "max_prompt_tokens": limits.max_prompt_tokens,
+        "max_neurons": limits.max_neurons,
+        "max_set_bytes": limits.max_set_bytes,
+    }
 
 
 def _sets(settings: ModelSettings, config: Config) -> SetSource:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.serve.handle import DeploymentHandle
 
@@ -14,10 +14,13 @@ from neurodial.control.errors import EngineGone, NeurodialError, Unavailable
 from neurodial.deploy.configuration.config import Config
 from neurodial.deploy.configuration.settings import ModelSettings
 from neurodial.deploy.serve.hub import Reporter
-from neurodial.service.engine.client import LocalClient, Method
+from neurodial.service.engine.client import EngineClient, LocalClient, Method
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineStats, Events, Failed
 from neurodial.service.observability import logs
+
+if TYPE_CHECKING:
+    from neurodial.service.vllm.engine import VllmEngine
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ class EngineReplica:
         hub: gets what the engine measures.
     """
 
-    _engine: Engine | None = None  # also of one whose construction failed
+    _engine: "Engine | VllmEngine | None" = None  # also of one whose construction failed
     _reporter: Reporter | None = None
 
     def __init__(self, settings: ModelSettings, config: Config, hub: DeploymentHandle[Any] | None = None) -> None:
@@ -54,11 +57,12 @@ class EngineReplica:
             reason = (str(error).strip().splitlines() or [""])[0][:300]
             self._failure = Unavailable(f"model {settings.id} could not be loaded: {type(error).__name__}: {reason}")
 
-    def build(self, settings: ModelSettings, config: Config) -> Engine:
+    def build(self, settings: ModelSettings, config: Config) -> "Engine | VllmEngine":
         """Loads the model."""
-        from neurodial.deploy.serve.engines import build_engine  # brings torch, which the ingress does without
+        from neurodial.deploy.serve import engines  # brings torch, which the ingress does without
 
-        return build_engine(settings, config)
+        build = engines.build_vllm if settings.engine == "vllm" else engines.build_engine
+        return build(settings, config)
 
     async def info(self) -> EngineInfo:
         """The model and its neuron sets.
@@ -131,13 +135,14 @@ class EngineReplica:
         if self._reporter is not None:
             await self._reporter.stop()
 
-    def _ready(self) -> Engine:
+    def _ready(self) -> "Engine | VllmEngine":
         if self._engine is None:
             raise self._failure or Unavailable("the engine is not running")
         return self._engine
 
-    def _client(self) -> LocalClient:
-        return LocalClient(self._ready())
+    def _client(self) -> EngineClient:
+        engine = self._ready()
+        return LocalClient(engine) if isinstance(engine, Engine) else engine.client
 
 
 def leave(reason: EngineGone) -> None:
