@@ -1,4 +1,4 @@
-"""What the plugin is told: `--additional-config '{"neurodial": {…}}'` of vLLM, which the compile cache's key has in it."""
+"""What the plugin is told: `--additional-config '{"neurodial": {…}}'` of vLLM, which enters its compile cache's key."""
 
 from pathlib import Path
 from typing import Any

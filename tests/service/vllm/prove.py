@@ -108,6 +108,9 @@ def prove(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     scheduler._preempt_request = counting
     if args.bare:
         requests = [Drawn(request.prompt, "", None, request.max_tokens) for request in requests]
+    from torch._dynamo.utils import counters
+
+    before = counters["stats"]["unique_graphs"]
     outputs = run(engine, requests, args.seed, args.aborts)
     ties, wrong, counted, changed = 0, [], 0, 0
     for name, output in outputs.items():
@@ -139,6 +142,7 @@ def prove(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "proofs_compared": counted,
         "changed_by_control": changed,
         "preempted": len(preempted),
+        "compiled_while_serving": counters["stats"]["unique_graphs"] - before,
         "cached": sum(output.num_cached_tokens > 0 for output in outputs.values()),
         "left": controller and [len(controller._rows), len(controller._slots)],
         "tokens": {name: list(output.outputs[0].token_ids) for name, output in outputs.items()}
