@@ -91,7 +91,7 @@ def _is_ours(scheduler: object) -> bool:
 def _wrap(owner: Any, name: str, around: Callable[[Any], Any]) -> None:
     original = getattr(owner, name)
     if not hasattr(original, "neurodial"):  # vLLM may call plugins several times
-        wrapper = wraps(original)(around(original))
+        wrapper: Any = wraps(original)(around(original))
         wrapper.neurodial = True
         setattr(owner, name, wrapper)
 
@@ -170,4 +170,5 @@ def _refusing_beams(original: Any) -> Any:
 def _refusal(message: str, field: str) -> Exception:
     from vllm.exceptions import VLLMValidationError
 
-    return VLLMValidationError(message, parameter=field)
+    error: Exception = VLLMValidationError(message, parameter=field)
+    return error

@@ -136,7 +136,7 @@ def announce(runner: Any, controller: PackedController) -> None:
 
 
 def _first_runner(base: Any, controller: PackedController) -> Any:
-    class ControlledRunner(base):  # type: ignore[misc]
+    class ControlledRunner(base):
         def _model_forward(self, *args: Any, **kwargs: Any) -> Any:
             batch, n = self.input_batch, self.input_batch.num_reqs
             counts = np.diff(self.query_start_loc.np[: n + 1])
@@ -148,7 +148,7 @@ def _first_runner(base: Any, controller: PackedController) -> Any:
 
 
 def _second_state(base: Any, controller: PackedController) -> Any:
-    class ControlledState(base):  # type: ignore[misc]
+    class ControlledState(base):
         def prepare_inputs(self, input_batch: Any, req_states: Any) -> Any:
             n = input_batch.num_reqs
             prompt = req_states.prompt_len.np[input_batch.idx_mapping_np[:n]]
@@ -166,5 +166,5 @@ class GPUWorker(_Controlled):
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as _CPUWorker
 
-    class CPUWorker(_Controlled, _CPUWorker):  # type: ignore[misc]
+    class CPUWorker(_Controlled, _CPUWorker):
         """In place of `vllm.v1.worker.cpu_worker.CPUWorker`."""

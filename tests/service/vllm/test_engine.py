@@ -42,7 +42,7 @@ class Served:
     def run(self, coroutine: Any) -> Any:
         """Waits for what runs on the loop."""
         future: Future[Any] = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        return future.result(180)
+        return future.result(600)
 
     def ends(self, *requests: EngineRequest) -> list[Finished | Failed]:
         """Serves requests that belong together."""
@@ -84,7 +84,8 @@ def alone(loaded: LoadedModel, asked: EngineRequest) -> tuple[str, Any]:
     model: Any = loaded.model
     with torch.inference_mode(), controlled(loaded, [compiled]) as applied:
         ids = model.generate(**inputs, max_new_tokens=asked.max_tokens, do_sample=False)
-    return loaded.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True), applied.report(0)
+    text = str(loaded.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+    return text, applied.report(0)
 
 
 def controls(number: int) -> list[dict[str, Any]]:
@@ -161,9 +162,8 @@ def test_more_distinct_controls_than_slots_fail_closed(served: Served, loaded: L
 
 def test_what_is_not_a_number_fails_its_request_alone(served: Served, loaded: LoadedModel) -> None:
     """Beyond what float32 holds; the neighbours and those who come later notice nothing."""
-    beyond = [
-        {"neurons": f"decoder.{n}.resid[0-3]", "op": op, "value": 1e30} for n, op in ((1, "clamp"), (2, "amplify"))
-    ]
+    parts = ((1, "clamp"), (2, "amplify"))
+    beyond = [{"neurons": f"decoder.{layer}.resid[0-3]", "op": op, "value": 1e30} for layer, op in parts]
     broken, plain = request("n", "The river", *beyond), request("p", "The river")
     failed, end = served.ends(broken, plain)
     assert isinstance(failed, Failed) and isinstance(failed.error, InternalError)

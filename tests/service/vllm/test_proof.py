@@ -15,24 +15,16 @@ pytest.importorskip("vllm", reason="needs the environment of `make check-vllm`")
 def prove(*arguments: str, module: str = "prove", **environment: str) -> dict[str, Any]:
     """Runs a proof in a process of its own: vLLM binds its threads and memory for good."""
     command = [sys.executable, "-m", f"tests.service.vllm.{module}", *arguments]
-    done = subprocess.run(
-        command,
-        env=os.environ | environment,
-        cwd=Path(__file__).parents[3],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    where: dict[str, Any] = {"env": os.environ | environment, "cwd": Path(__file__).parents[3]}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **where)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     assert done.returncode == 0 and lines, done.stderr[-3000:]
-    told: dict[str, Any] = json.loads(lines[-1])
-    return told
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
 
 
 @pytest.mark.parametrize(
-    ("model", "more"),
-    [("demo", []), ("llama", ["--changes", "--tokens"]), ("qwen3", ["--static"])],
-    ids=lambda x: str(x),
+    ("model", "more"), [("demo", []), ("llama", ["--changes"]), ("qwen3", ["--static"])], ids=["demo", "llama", "qwen3"]
 )
 def test_drawn_requests_get_the_tokens_of_their_runs_alone(model: str, more: list[str]) -> None:
     """All operations, sites, gates, phases, steps and triggers; chunks, shared blocks, preemption and aborts."""
