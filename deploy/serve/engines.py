@@ -1,21 +1,57 @@
 """From settings to a running engine, with or without Ray."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import AutoConfig
 
 from neurodial.control.artifacts.calibration import Calibration
 from neurodial.control.artifacts.catalogue import SetCatalogue, SetSource, StoredSets
 from neurodial.control.distilled.head import is_distilled, load_head
 from neurodial.control.models.loading import load_model
-from neurodial.deploy.configuration.config import Config
+from neurodial.deploy.configuration.config import Config, parse_config
 from neurodial.deploy.configuration.settings import ModelSettings
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.model.processor import RequestProcessor
 from neurodial.service.engine.scheduler import Capacity
+from neurodial.service.vllm.support import LAYERS, vllm_version
 
 if TYPE_CHECKING:
     from neurodial.service.vllm.engine import VllmEngine
+
+
+def config_of_model(
+    path: str, engine: str | None, sets: Mapping[str, str], *, host: str | None = None, port: int | None = None
+) -> Config:
+    """The configuration of one model that is served as it is.
+
+    Args:
+        path: a folder, or the name of a model on a hub.
+        engine: `native` or `vllm`; None chooses vLLM for a decoder-only model on a GPU where it is installed.
+        sets: neuron sets, name → file.
+        host: to listen on.
+        port: to listen on.
+
+    Raises:
+        ConfigError: if there is no such model or set.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = engine or ("vllm" if device == "cuda" and vllm_version() and _is_for_vllm(path) else "native")
+    name = Path(path).resolve().name if Path(path).is_dir() else path
+    model = {"id": name, "path": path, "engine": chosen, "device": device, "sets": dict(sets)}
+    model |= {"dtype": "bfloat16"} if device == "cuda" else {}
+    given = {key: value for key, value in {"host": host, "port": port}.items() if value is not None}
+    return parse_config({"models": [model]} | given, name=path, base=Path.cwd())
+
+
+def _is_for_vllm(path: str) -> bool:
+    """Whether vLLM serves the model's architecture under control."""
+    try:
+        return AutoConfig.from_pretrained(path).model_type in LAYERS
+    except (OSError, ValueError):
+        return False  # that it cannot be read is told when it is loaded
 
 
 def build_vllm(settings: ModelSettings, config: Config) -> "VllmEngine":

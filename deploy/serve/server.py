@@ -23,6 +23,11 @@ logger = logging.getLogger(__name__)
 
 APPLICATION = "neurodial"
 _SENTENCE = "A tall boy is standing at the door."
+_ROUTES = {
+    "encoder-decoder": ("/v1/translations", "text"),
+    "decoder-only": ("/v1/completions", "prompt"),
+    "encoder-only": ("/v1/embeddings", "input"),
+}
 _OBJECT_STORE_BYTES = 128 * 1024 * 1024  # requests and answers are small; Ray would take 30 % of the memory
 
 
@@ -43,15 +48,17 @@ class Running:
     def curl_commands(self) -> tuple[str, str]:
         """Two commands to paste: one request without a control, one with."""
         info = self.infos[0]
-        body: dict[str, Any] = {"model": info.model.id, "text": _SENTENCE}
-        control: dict[str, Any] = {"neurons": "encoder.0.resid[0-15]", "op": "amplify", "value": 2.0}
+        route, field = _ROUTES[info.model.family]
+        body: dict[str, Any] = {"model": info.model.id, field: _SENTENCE}
+        stack = "decoder" if info.model.family == "decoder-only" else "encoder"
+        control: dict[str, Any] = {"neurons": f"{stack}.0.resid[0-15]", "op": "amplify", "value": 2.0}
         if info.sets:
             labels = info.sets[0].labels
             control = {"set": info.sets[0].name, "to": "past" if "past" in labels else labels[-1]}
-        return self._curl(body), self._curl(body | {"controls": [control]})
+        return self._curl(route, body), self._curl(route, body | {"controls": [control]})
 
-    def _curl(self, body: dict[str, Any]) -> str:
-        return f"curl -s {self.address}/v1/translations -d '{json.dumps(body)}'"
+    def _curl(self, route: str, body: dict[str, Any]) -> str:
+        return f"curl -s {self.address}{route} -d '{json.dumps(body)}'"
 
 
 def check_port(host: str, port: int) -> None:

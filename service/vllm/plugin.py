@@ -35,12 +35,15 @@ def register() -> None:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+    from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.input_processor import InputProcessor
 
     _wrap(EngineArgs, "create_engine_config", _configuring)
     _wrap(InputProcessor, "process_inputs", _admitting)
     _wrap(AsyncLLM, "generate", _proving)
+    for protocol in (CompletionRequest, ChatCompletionRequest, ResponsesRequest):
+        _wrap(protocol, "to_sampling_params", _passing_on)
     for protocol in (CompletionRequest, ChatCompletionRequest):
         _wrap(protocol, "to_beam_search_params", _refusing_beams)
 
@@ -144,13 +147,17 @@ def _proving(original: Any) -> Any:
         self: Any, prompt: Any, sampling_params: Any, request_id: str, *args: Any, **options: Any
     ) -> AsyncGenerator[Any, None]:
         has_controls = bool((getattr(sampling_params, "extra_args", None) or {}).get(FIELD))
-        tokens = 0
+        tokens: dict[int, int] = {}
         async with aclosing(original(self, prompt, sampling_params, request_id, *args, **options)) as outputs:
             async for output in outputs:
-                tokens = max(tokens, *(len(part.token_ids) for part in output.outputs))
+                for part in output.outputs:
+                    before = tokens.get(part.index, 0) if sampling_params.output_kind.name == "DELTA" else 0
+                    tokens[part.index] = before + len(part.token_ids)
                 if has_controls and output.finished:
                     compiled = self.input_processor._neurodial.read(sampling_params.extra_args[FIELD])
-                    (taken, *_) = await self.collective_rpc("neurodial_take", args=(request_id, tokens))
+                    (taken, *_) = await self.collective_rpc(
+                        "neurodial_take", args=(request_id, max(tokens.values(), default=0))
+                    )
                     told = report_of(compiled, taken["done"]) if compiled else None
                     output.kv_transfer_params = {**(output.kv_transfer_params or {}), KEY: told}
                 yield output
@@ -158,9 +165,21 @@ def _proving(original: Any) -> Any:
     return generate
 
 
+def _passing_on(original: Any) -> Any:
+    """Takes `controls` beside `vllm_xargs`, too, as our own server has them: vLLM leaves out what it does not know."""
+
+    def to_sampling_params(self: Any, *args: Any, **options: Any) -> Any:
+        params = original(self, *args, **options)
+        if FIELD in (self.model_extra or {}):
+            params.extra_args = {**(params.extra_args or {}), FIELD: self.model_extra[FIELD]}
+        return params
+
+    return to_sampling_params
+
+
 def _refusing_beams(original: Any) -> Any:
     def to_beam_search_params(self: Any, *args: Any, **options: Any) -> Any:
-        if FIELD in (self.vllm_xargs or {}):
+        if FIELD in {*(self.vllm_xargs or {}), *(self.model_extra or {})}:
             raise _refusal(f"{FIELD}: not with beam search in vLLM", "use_beam_search")
         return original(self, *args, **options)
 

@@ -28,6 +28,11 @@ class Seam:
 
 
 _V1 = "vllm.v1"
+_PROTOCOLS = (
+    ("completion", "CompletionRequest"),
+    ("chat_completion", "ChatCompletionRequest"),
+    ("responses", "ResponsesRequest"),
+)
 SEAMS = (
     Seam("vllm.engine.arg_utils", "EngineArgs.create_engine_config", ("self",), "wrapped: worker, scheduler, tables"),
     Seam(
@@ -45,17 +50,20 @@ SEAMS = (
     Seam(
         f"{_V1}.engine.async_llm", "AsyncLLM.collective_rpc", ("self", "method", "args"), "called: asks for the proof"
     ),
-    Seam(
-        "vllm.entrypoints.openai.completion.protocol",
-        "CompletionRequest.to_beam_search_params",
-        ("self",),
-        "wrapped: a beam search drops a request's arguments, so that controls are refused there",
+    *(
+        Seam(
+            f"vllm.entrypoints.openai.{module}.protocol", f"{name}.to_sampling_params", ("self",), "wrapped: `controls`"
+        )
+        for module, name in _PROTOCOLS
     ),
-    Seam(
-        "vllm.entrypoints.openai.chat_completion.protocol",
-        "ChatCompletionRequest.to_beam_search_params",
-        ("self",),
-        "wrapped: as above",
+    *(
+        Seam(
+            f"vllm.entrypoints.openai.{module}.protocol",
+            f"{name}.to_beam_search_params",
+            ("self",),
+            "wrapped: a beam search drops a request's arguments, so that controls are refused there",
+        )
+        for module, name in _PROTOCOLS[:2]
     ),
     Seam(f"{_V1}.worker.gpu_worker", "Worker.load_model", ("self",), "overridden: sites are hooked"),
     Seam(f"{_V1}.worker.gpu_worker", "Worker.compile_or_warm_up_model", ("self",), "overridden: sites are probed"),
