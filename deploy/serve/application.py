@@ -59,7 +59,7 @@ def _engine_deployment(config: Config, model: ModelSettings, hub: serve.Applicat
     deployment: Any = serve.deployment(
         EngineReplica,
         name=deployment_name(model.id),
-        **_place(model),
+        **place(model),
         max_ongoing_requests=model.max_waiting + model.max_batch + _ROOM_FOR_REFUSALS,
         **_scaling(model.replicas),
         **_life(config),
@@ -68,7 +68,7 @@ def _engine_deployment(config: Config, model: ModelSettings, hub: serve.Applicat
     return bound
 
 
-def _place(model: ModelSettings) -> dict[str, Any]:
+def place(model: ModelSettings) -> dict[str, Any]:
     """What Ray reserves for one engine: of a model over several GPUs a place beside the engine for each process."""
     if model.ranks == 1:
         return {"ray_actor_options": {"num_cpus": model.num_cpus, "num_gpus": model.gpus}}

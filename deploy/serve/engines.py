@@ -21,6 +21,8 @@ from neurodial.service.vllm.support import LAYERS, vllm_version
 if TYPE_CHECKING:
     from neurodial.service.vllm.engine import VllmEngine
 
+_CPU_CACHE_BYTES = 2**30  # vLLM would take nearly all of the machine's memory
+
 
 def config_of_model(
     path: str, engine: str | None, sets: Mapping[str, str], *, host: str | None = None, port: int | None = None
@@ -63,6 +65,8 @@ def build_vllm(settings: ModelSettings, config: Config) -> "VllmEngine":
     from neurodial.service.vllm.engine import VllmEngine
 
     options = {"dtype": settings.dtype} | settings.engine_options
+    if settings.device == "cpu" and not options.keys() & {"kv_cache_memory_bytes", "gpu_memory_utilization"}:
+        options["kv_cache_memory_bytes"] = _CPU_CACHE_BYTES
     if settings.ranks > 1:
         options |= {"distributed_executor_backend": "ray"}  # in the places that Serve has reserved beside the replica
     return VllmEngine(

@@ -1,13 +1,15 @@
 """What the plugin is told: `--additional-config '{"neurodial": {…}}'` of vLLM, which enters its compile cache's key."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neurodial.control.errors import ConfigError
-from neurodial.control.runtime.declared import Declared
 from neurodial.service.errors import dotted
+
+if TYPE_CHECKING:
+    from neurodial.control.runtime.declared import Declared
 
 KEY = "neurodial"
 _PADDING = 1024  # tokens by which a pass may be padded for a captured graph
@@ -47,13 +49,15 @@ class VllmSettings(TableSettings):
     max_neurons: int | None = Field(default=None, ge=1, description="neurons that one request's controls may touch")
 
 
-def declared_for(settings: TableSettings, config: Any) -> Declared:
+def declared_for(settings: TableSettings, config: Any) -> "Declared":
     """What the tables of an engine must hold.
 
     Args:
         settings: what controls may ask for.
         config: vLLM's.
     """
+    from neurodial.control.runtime.declared import Declared  # brings torch, which those who only configure do without
+
     scheduling = config.scheduler_config
     requests = scheduling.max_num_seqs
     return Declared(
@@ -61,14 +65,7 @@ def declared_for(settings: TableSettings, config: Any) -> Declared:
         rows=1 + requests,
         tokens=scheduling.max_num_batched_tokens + _PADDING,
         steps=config.model_config.max_model_len,
-        **settings.model_dump(
-            exclude={
-                "sites",
-                "slots",
-                "static",
-                *(VllmSettings.model_fields.keys() - TableSettings.model_fields.keys()),
-            }
-        ),
+        **{name: getattr(settings, name) for name in TableSettings.model_fields.keys() - {"sites", "slots", "static"}},
     )
 
 

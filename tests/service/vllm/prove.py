@@ -96,7 +96,13 @@ def prove(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     sets = sets_for(loaded, folder)
     settings = SETTINGS | {"sets": sets, "static": args.static}
     requests = draw_requests(loaded, sets, args.count, args.seed)
-    engine = engine_for(path, compiled=args.compiled, blocks=args.blocks, settings={} if args.bare else settings)
+    engine = engine_for(
+        path,
+        compiled=args.compiled,
+        blocks=args.blocks,
+        settings={} if args.bare else settings,
+        tensor_parallel_size=args.tensor_parallel,
+    )
     scheduler = engine.engine_core.engine_core.scheduler
     preempted: list[str] = []
     preempt = scheduler._preempt_request
@@ -159,6 +165,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--blocks", type=int, default=24)
     parser.add_argument("--aborts", type=float, default=0.02)
+    parser.add_argument("--tensor-parallel", type=int, default=1)
     for flag in ("compiled", "static", "bare", "tokens", "changes", "ends"):
         parser.add_argument(f"--{flag}", action="store_true")
     args = parser.parse_args()

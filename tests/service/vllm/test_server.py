@@ -18,7 +18,7 @@ pytest.importorskip("vllm", reason="needs the environment of `make check-vllm`")
 
 from neurodial.deploy.demo import DEMO_LM
 
-SHIFT = {"neurons": "decoder.2.ffn[0-80]", "op": "shift", "value": 6.0}
+SHIFT = {"neurons": "decoder.3.resid[0-40]", "op": "shift", "value": 3.0}
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,9 @@ def test_a_control_changes_the_answer_and_is_proven(address: str) -> None:
     positions = usage["prompt_tokens"] + usage["completion_tokens"] - 1
     _, beside = ask(address, controls=[SHIFT])
     assert beside["choices"][0]["text"] == steered["choices"][0]["text"]
-    assert told["controls"][0]["sites"] == {"decoder.2.ffn": {"neurons": 81, "positions": positions, "seen": positions}}
+    assert told["controls"][0]["sites"] == {
+        "decoder.3.resid": {"neurons": 41, "positions": positions, "seen": positions}
+    }
 
 
 @pytest.mark.parametrize(
