@@ -19,7 +19,7 @@ from neurodial.control.runtime.declared import Declared
 from neurodial.control.runtime.packed_pass import PackedPass, Span, numbers_of
 from neurodial.control.runtime.packed_site import PackedSite, Uses, uses_of
 
-_KEPT = 4096  # reports of requests that have ended and that nobody has asked for yet
+_KEPT = 1024  # reports of requests that have ended and that nobody has asked for yet
 
 
 @dataclass
@@ -44,7 +44,7 @@ class _Ended:
     """What is kept of a row whose request has ended."""
 
     program: SlotProgram
-    report: Mapping[str, Any]
+    report: Mapping[str, torch.Tensor]
     last_pass: int
 
 
@@ -118,7 +118,7 @@ class PackedController:
         for request, row in ended:
             del self._rows[request]
             held = self._slots[row.slot]
-            report = _Ended(held.program, self._pass.report(row.number), row.last_pass)
+            report = _Ended(held.program, self._pass.report(row.number, row.fresh), row.last_pass)
             self._ended.setdefault(row.key, []).append(report)
             held.holders.discard(request)
             if not held.holders:
@@ -140,8 +140,8 @@ class PackedController:
             self._pass.finish()
         for _, row in running:
             program = self._slots[row.slot].program
-            parts.append(_Ended(program, self._pass.report(row.number), row.last_pass))
-        return [numbers_of(part.program, dict(part.report), part.last_pass, tokens) for part in parts]
+            parts.append(_Ended(program, self._pass.report(row.number, row.fresh), row.last_pass))
+        return [numbers_of(part.program, part.report, part.last_pass, tokens) for part in parts]
 
     @torch.inference_mode()
     def look(self, states: torch.Tensor) -> None:
@@ -186,7 +186,7 @@ class PackedController:
             self.take("", 0)
 
     @torch.inference_mode()
-    def begin(self, requests: Sequence[str], tokens: Sequence[int], first_steps: Sequence[int]) -> bool:
+    def begin(self, requests: Sequence[str], tokens: Sequence[int], first_steps: Sequence[int]) -> None:
         """Announces a pass, and counts the one before.
 
         Args:
@@ -194,12 +194,9 @@ class PackedController:
             tokens: of each.
             first_steps: for each the step of its first token: the number of the token that it produces, below zero for
                 those of a prompt that produce none.
-
-        Returns:
-            Whether any of them has controls.
         """
         if self._is_probing:
-            return True
+            return
         spans, place = [], 0
         self._broken, self._ends = None, []
         for request, count, first in zip(requests, tokens, first_steps, strict=True):
@@ -218,7 +215,6 @@ class PackedController:
         self._was_busy = bool(slots)
         if slots != self._active:
             self._point(slots)
-        return bool(slots)
 
     def _point(self, slots: frozenset[int]) -> None:
         """Tells every site what the slots of a batch need there."""

@@ -1,6 +1,6 @@
 """Where the updates act in passes of packed tokens, and how often: steps, windows, triggers, gates; on the device."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,9 +136,10 @@ class PackedPass:
         if steps:
             self._switch_on(steps)
 
-    def report(self, row: int) -> dict[str, Any]:
-        """What a row did: a copy of its numbers, on the device, for `numbers_of`."""
-        parts = {"counts": self._counts[row], "latest": self._latest[row], "on": self._on[row, :, :-1]}
+    def report(self, row: int, steps: int) -> dict[str, torch.Tensor]:
+        """What a row did in so many steps: a copy of its numbers, on the device, for `numbers_of`."""
+        on = self._on[row, : max(steps, 0) + 1, :-1]
+        parts = {"counts": self._counts[row], "latest": self._latest[row], "on": on}
         return {name: part.clone() for name, part in parts.items()}
 
     def _switch_on(self, steps: Sequence[tuple[int, Span, int]]) -> None:
@@ -157,7 +158,7 @@ def triggers_of(program: SlotProgram) -> list[Trigger]:
     return list(dict.fromkeys(c.trigger for c in program.conditions if c.trigger is not None))
 
 
-def numbers_of(program: SlotProgram, report: dict[str, Any], last_pass: int, tokens: int) -> dict[str, Any]:
+def numbers_of(program: SlotProgram, report: Mapping[str, torch.Tensor], last_pass: int, tokens: int) -> dict[str, Any]:
     """What a row's controls did, in numbers.
 
     Args:

@@ -185,13 +185,15 @@ class VllmEngine:
         failed = (await self._take(key, 0))["failed"] if sequence.prepared.plan is not None else None
         if failed is None:
             return InternalError("vLLM gave this request up", hint="see the server's log")
-        is_full = "run" in failed and "different" in failed
-        return Overloaded(failed) if is_full else InternalError(failed, hint="a smaller value or strength")
+        code, message = failed
+        if code == Overloaded.code:
+            return Overloaded(message, hint="try again in a moment")
+        return InternalError(message, hint="a smaller value or strength")
 
     async def _take(self, key: str, tokens: int) -> dict[str, Any]:
-        (taken, *_) = await self._llm.collective_rpc("neurodial_take", timeout=_TAKEN_S, args=(key, tokens))
-        found: dict[str, Any] = taken
-        return found
+        answers = await self._llm.collective_rpc("neurodial_take", timeout=_TAKEN_S, args=(key, tokens))
+        failed = next((answer["failed"] for answer in answers if answer["failed"]), None)
+        return {"done": answers[0]["done"], "failed": failed}
 
 
 class VllmClient(EngineClient):

@@ -12,7 +12,7 @@ from vllm.platforms import current_platform
 from vllm.v1.outputs import AsyncModelRunnerOutput, ModelRunnerOutput
 from vllm.v1.worker.gpu_worker import Worker
 
-from neurodial.control.errors import ModelError, NeurodialError
+from neurodial.control.errors import InternalError, ModelError, NeurodialError
 from neurodial.control.runtime.packed import PackedController
 from neurodial.service.vllm import ops
 from neurodial.service.vllm.places import open_sites, places_of
@@ -28,8 +28,8 @@ class _Controlled(Worker):
     """A worker whose model's declared sites are under control."""
 
     _controller: PackedController
-    _failed: dict[str, str]  # request → why, until it has left
-    _reasons: dict[str, str]  # key → why, until it is asked for
+    _failed: set[str]  # requests, until they have left
+    _reasons: dict[str, tuple[str, str]]  # key → an error's code and what it says, until it is asked for
 
     def load_model(self, *args: Any, **kwargs: Any) -> None:
         """Loads the model and hooks it."""
@@ -40,7 +40,7 @@ class _Controlled(Worker):
         static = not current_platform.is_cpu() if settings.static is None else settings.static
         runner: Any = self.model_runner
         controller = self._controller = PackedController(declared, runner.device, static=static)
-        self._failed, self._reasons = {}, {}
+        self._failed, self._reasons = set(), {}
         text_config = config.model_config.hf_config.get_text_config()
         places = places_of(runner.model, text_config, settings.sites)
         open_sites(places, lambda p: controller.open(p.site, p.width, p.part), ops.SITES)
@@ -65,8 +65,7 @@ class _Controlled(Worker):
         """One pass: requests come and go before, and what is not a number is found after."""
         controller = self._controller
         controller.retire(scheduler_output.finished_req_ids)
-        for request in scheduler_output.finished_req_ids:
-            self._failed.pop(request, None)
+        self._failed -= scheduler_output.finished_req_ids
         for new in scheduler_output.scheduled_new_reqs:
             self._admit(new)
         output = super().execute_model(scheduler_output)
@@ -90,16 +89,17 @@ class _Controlled(Worker):
     def _marked(self, output: Any, broken: Callable[[], dict[str, str]]) -> Any:
         """An output that names the requests that have failed: the scheduler ends them."""
         for request, key in broken().items():
-            self._fail(request, key, "the model computed values that are not numbers under these controls")
+            self._fail(request, key, InternalError("the model computed values that are not numbers"))
         if self._failed and output is not None:
             here = {request: 1 for request in self._failed if request in output.req_id_to_index}
             output.num_nans_in_logits = (output.num_nans_in_logits or {}) | here
         return output
 
-    def _fail(self, request: str, key: str, reason: str) -> None:
+    def _fail(self, request: str, key: str, error: NeurodialError) -> None:
         if request not in self._failed:
-            logger.error("request %s failed: %s", request, reason)
-            self._failed[request] = self._reasons[key] = reason
+            logger.error("request %s failed: %s", request, error.message)
+            self._failed.add(request)
+            self._reasons[key] = error.code, error.message
         while len(self._reasons) > _REASONS:
             self._reasons.pop(next(iter(self._reasons)))
 
@@ -111,7 +111,7 @@ class _Controlled(Worker):
         try:
             self._controller.admit(new.req_id, sent["key"], sent["digest"], lambda: program_of(sent["effects"]))
         except NeurodialError as error:
-            self._fail(new.req_id, sent["key"], error.message)
+            self._fail(new.req_id, sent["key"], error)
 
 
 class _Marked(AsyncModelRunnerOutput):
