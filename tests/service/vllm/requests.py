@@ -138,6 +138,7 @@ def alone(loaded: LoadedModel, request: Drawn) -> Alone:
             max_new_tokens=request.max_tokens,
             do_sample=False,
             pad_token_id=0,
+            bad_words_ids=None,  # of the demo's settings, which vLLM does not read
             return_dict_in_generate=True,
             output_logits=True,
         )
