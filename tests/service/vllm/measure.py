@@ -66,21 +66,21 @@ def asked(child: "subprocess.Popen[str]", what: str) -> list[float]:
     return answer(child)
 
 
-def answer(child: "subprocess.Popen[str]") -> Any:
+def answer(child: "subprocess.Popen[str]") -> list[float]:
     """The next line of a child's that is an answer."""
     assert child.stdout is not None
     for line in child.stdout:
         if line.strip() == "ready":
-            return None
+            return []
         if line.startswith("["):
-            return json.loads(line)
+            return [float(seconds) for seconds in json.loads(line)]
     raise RuntimeError("the engine has ended; its messages are above")
 
 
 def compare(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Rounds of bare, idle and controlled in turn."""
     command = [sys.executable, "-m", "tests.service.vllm.measure", "--serve", str(folder), *sys.argv[1:]]
-    children = {}
+    children: dict[str, subprocess.Popen[str]] = {}
     for name, value in (("plugin", "1"), ("bare", "0")):
         environment = os.environ | {"NEURODIAL_VLLM": value}
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": environment}
@@ -93,8 +93,8 @@ def compare(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
             seconds = asked(children[child], what)
             if number:  # the first warms up
                 rounds[kind].append(seconds)
-    for child in children.values():
-        child.terminate()
+    for one in children.values():
+        one.terminate()
     told: dict[str, Any] = {"requests": args.count, "rounds": args.rounds, "device": device()}
     for place, unit in enumerate(("processor", "wall")):
         for above, below in (("bare", "idle"), ("idle", "controlled"), ("bare", "controlled")):
@@ -123,9 +123,18 @@ def main() -> None:
         serve(args.serve, args)
         return
     with TemporaryDirectory() as folder:
-        sizes = {"hidden_size": HIDDEN, "intermediate_size": FFN, "num_hidden_layers": LAYERS, "vocab_size": VOCABULARY}
-        heads = {"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 64, "max_position_embeddings": 256}
-        tiny("llama", initializer_range=0.05, **sizes, **heads).save_pretrained(folder)
+        settings: dict[str, Any] = {
+            "hidden_size": HIDDEN,
+            "intermediate_size": FFN,
+            "num_hidden_layers": LAYERS,
+            "vocab_size": VOCABULARY,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 64,
+            "max_position_embeddings": 256,
+            "initializer_range": 0.05,
+        }
+        tiny("llama", **settings).save_pretrained(folder)
         told = compare(Path(folder), args)
     print(json.dumps(told, indent=1))
 
