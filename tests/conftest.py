@@ -62,9 +62,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def demo_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`neurodial serve --demo`, for all tests that leave it whole; the last one sends it Ctrl-C."""
+    """`neurodial serve --demo --ray`, for all tests that leave it whole; the last one sends it Ctrl-C."""
     port = free_port()
-    with started([*NEURODIAL, "serve", "--demo", "--port", str(port)], tmp_path_factory.mktemp("demo"), port) as server:
+    with started(
+        [*NEURODIAL, "serve", "--demo", "--ray", "--port", str(port)], tmp_path_factory.mktemp("demo"), port
+    ) as server:
         yield server
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from neurodial.control.addresses import Stack
+from neurodial.control.addresses import Site, Stack
 from neurodial.control.errors import InternalError
+from neurodial.control.models.hooks import SiteFunction
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.compiling import CompiledControls
 from neurodial.control.runtime.stack import StackController
@@ -106,6 +107,10 @@ class BatchController:
         """
         chosen: Stack = stack or ("decoder" if "decoder" in self._stacks else "encoder")
         self._stacks[chosen].begin(tuple(slots), tokens, first_steps, valid)
+
+    def intervention(self, site: Site) -> SiteFunction | None:
+        """What the slots do at a site, for a compiled graph, in which hooks do not run; None where none does anything."""
+        return self._stacks[site.stack].intervention(site)
 
     def restart(self, stack: Stack) -> None:
         """Switches the triggers of all slots off, as `place` does for one slot: new requests begin."""

@@ -67,6 +67,10 @@ class StackController:
         state = self._states[slot]
         return state.counts[state.program.conditions.index(condition)]
 
+    def intervention(self, site: Site) -> SiteIntervention | None:
+        """See `BatchController.intervention`."""
+        return self._sites.get(site)
+
     def reorder(self, sources: Sequence[int]) -> None:
         """Row r of the last pass's batch goes on as what row sources[r] has been so far."""
         if self.has_triggers:

@@ -96,6 +96,7 @@ def build_engine(settings: ModelSettings, config: Config) -> Engine:
         max_rows=settings.max_batch,
         head=load_head(settings.path, loaded) if is_distilled(settings.path) else None,
         **_reading(settings, config),
+        compiles=settings.compile,
     )
     capacity = Capacity(
         max_rows=settings.max_batch,

@@ -13,8 +13,9 @@ from ray.serve.handle import DeploymentHandle
 from neurodial.control.errors import EngineGone, NeurodialError, Unavailable
 from neurodial.deploy.configuration.config import Config
 from neurodial.deploy.configuration.settings import ModelSettings
+from neurodial.deploy.serve.hosted import HostedEngine, load_engine
 from neurodial.deploy.serve.hub import Reporter
-from neurodial.service.engine.client import EngineClient, LocalClient, Method
+from neurodial.service.engine.client import Method
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineStats, Events, Failed
 from neurodial.service.observability import logs
@@ -39,30 +40,18 @@ class EngineReplica:
         hub: gets what the engine measures.
     """
 
-    _engine: "Engine | VllmEngine | None" = None  # also of one whose construction failed
+    _hosted: HostedEngine | None = None  # also of one whose construction failed
     _reporter: Reporter | None = None
 
     def __init__(self, settings: ModelSettings, config: Config, hub: DeploymentHandle[Any] | None = None) -> None:
         logs.set_up(config.logging)
-        self._failure: NeurodialError | None = None
-        self._started = time.monotonic()
-        try:
-            self._engine = self.build(settings, config)
-            if hub is not None:
-                self._reporter = Reporter(hub, self._engine.metrics)
-        except NeurodialError as error:
-            self._failure = error
-        except Exception as error:  # whatever a model's files make a library raise
-            logger.exception("model %s could not be loaded", settings.id)
-            reason = (str(error).strip().splitlines() or [""])[0][:300]
-            self._failure = Unavailable(f"model {settings.id} could not be loaded: {type(error).__name__}: {reason}")
+        self._hosted = HostedEngine(settings, config, self.build)
+        if hub is not None and self._hosted.engine is not None:
+            self._reporter = Reporter(hub, self._hosted.engine.metrics)
 
     def build(self, settings: ModelSettings, config: Config) -> "Engine | VllmEngine":
         """Loads the model."""
-        from neurodial.deploy.serve import engines  # brings torch, which the ingress does without
-
-        build = engines.build_vllm if settings.engine == "vllm" else engines.build_engine
-        return build(settings, config)
+        return load_engine(settings, config)
 
     async def info(self) -> EngineInfo:
         """The model and its neuron sets.
@@ -70,13 +59,11 @@ class EngineReplica:
         Raises:
             NeurodialError: why the model could not be loaded.
         """
-        return self._ready().info
+        return await self._host().info()
 
     async def stats(self) -> EngineStats:
         """How the engine is doing."""
-        if self._failure is not None:
-            return EngineStats("failed", 0, 0, 0.0, num_ready=0)
-        return self._ready().stats()
+        return await self._host().stats()
 
     async def generate(self, requests: tuple[EngineRequest, ...]) -> AsyncIterator[Events | NeurodialError]:
         """Serves requests that belong together, piece by piece; a refusal is the only item then."""
@@ -105,7 +92,7 @@ class EngineReplica:
         return ends
 
     async def _events(self, requests: tuple[EngineRequest, ...]) -> AsyncGenerator[Events, None]:
-        async with aclosing(self._client().generate(requests)) as arriving:
+        async with aclosing(self._host().generate(requests)) as arriving:
             async for events in arriving:
                 for _, event in events:
                     if isinstance(event, Failed) and isinstance(event.error, EngineGone):
@@ -114,7 +101,7 @@ class EngineReplica:
 
     async def call(self, method: Method, *args: Any, **options: Any) -> Any:
         """See `EngineClient.call`."""
-        return await self._client().call(method, *args, **options)
+        return await self._host().call(method, *args, **options)
 
     def check_health(self) -> None:
         """Lets Ray replace a replica whose engine is dead or stuck, or whose model may load at a second try.
@@ -122,27 +109,24 @@ class EngineReplica:
         Raises:
             Unavailable: if it is.
         """
-        if self._engine is not None and (state := self._engine.stats().state) != "ready":
+        host = self._host()
+        if host.engine is not None and (state := host.engine.stats().state) != "ready":
             raise Unavailable(f"the engine is {state}")
-        is_worth_another_try = self._failure is not None and self._failure.retryable
-        if is_worth_another_try and time.monotonic() - self._started > _RELOAD_AFTER_S:
-            raise self._failure or Unavailable("the model could not be loaded")
+        is_worth_another_try = host.failure is not None and host.failure.retryable
+        if is_worth_another_try and time.monotonic() - host.started > _RELOAD_AFTER_S:
+            raise host.failure or Unavailable("the model could not be loaded")
 
     async def __del__(self) -> None:
         """Stops the engine's thread, and tells what it has measured to the end; Serve awaits it."""
-        if self._engine is not None:
-            await asyncio.to_thread(self._engine.close, _CLOSE_S)
+        if self._hosted is not None:
+            await asyncio.to_thread(self._hosted.close, _CLOSE_S)
         if self._reporter is not None:
             await self._reporter.stop()
 
-    def _ready(self) -> "Engine | VllmEngine":
-        if self._engine is None:
-            raise self._failure or Unavailable("the engine is not running")
-        return self._engine
-
-    def _client(self) -> EngineClient:
-        engine = self._ready()
-        return LocalClient(engine) if isinstance(engine, Engine) else engine.client
+    def _host(self) -> HostedEngine:
+        if self._hosted is None:
+            raise Unavailable("the engine is not running")
+        return self._hosted
 
 
 def leave(reason: EngineGone) -> None:

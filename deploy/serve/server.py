@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
@@ -39,11 +39,13 @@ class Running:
         address: such as `http://127.0.0.1:8000`.
         infos: the models that could be loaded with their neuron sets, in the order of the configuration.
         failures: why the others could not: model id → reason.
+        check: raises what the server cannot go on with.
     """
 
     address: str
     infos: tuple[EngineInfo, ...]
     failures: Mapping[str, NeurodialError] = field(default_factory=dict)
+    check: Callable[[], None] = lambda: None
 
     def curl_commands(self) -> tuple[str, str]:
         """Two commands to paste: one request without a control, one with."""
@@ -116,7 +118,7 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
     try:
         _start_ray(config, verbose)
         cluster.interrupt_on_sigterm()  # Ray has installed a handler of its own that prints a stack trace
-        infos, failures = _deploy(_with_store(config, folder.name))
+        infos, failures = _deploy(with_store(config, folder.name))
         is_up = True
         yield Running(f"http://{config.host}:{config.port}", infos, failures)
     finally:
@@ -130,7 +132,7 @@ def running(config: Config, *, verbose: bool = False) -> Iterator[Running]:
             folder.cleanup()
 
 
-def _with_store(config: Config, folder: str) -> Config:
+def with_store(config: Config, folder: str) -> Config:
     """Lets a server on this machine take uploads until it stops, where no store is configured."""
     if config.store is not None or config.ray_address != "local":
         return config
@@ -145,7 +147,7 @@ def _drain(seconds: float) -> None:
     from neurodial.deploy.serve.draining import close_ingresses
 
     hurry = threading.Event()
-    with _on_signals(lambda *_: hurry.set()):
+    with on_signals(lambda *_: hurry.set()):
         close_ingresses(serve.get_app_handle(APPLICATION), seconds, hurry)
 
 
@@ -217,11 +219,11 @@ def _muted() -> Iterator[None]:
 
 def _uninterrupted() -> AbstractContextManager[None]:
     """Lets nothing interrupt the shutdown: a second Ctrl-C would leave processes behind."""
-    return _on_signals(signal.SIG_IGN)
+    return on_signals(signal.SIG_IGN)
 
 
 @contextmanager
-def _on_signals(handler: Any) -> Iterator[None]:
+def on_signals(handler: Any) -> Iterator[None]:
     """Handles Ctrl-C and SIGTERM in another way for a while."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -234,10 +236,14 @@ def _on_signals(handler: Any) -> Iterator[None]:
             signal.signal(number, earlier)
 
 
-def wait_until_stopped() -> None:
-    """Blocks until Ctrl-C or SIGTERM."""
+def wait_until_stopped(check: Callable[[], None]) -> None:
+    """Blocks until Ctrl-C or SIGTERM.
+
+    Raises:
+        NeurodialError: what `check` does, which is called again and again.
+    """
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     while not stopped.wait(0.5):
-        pass
+        check()

@@ -145,9 +145,11 @@ class _Stamped(RequestProcessor):
         return noted
 
 
-def with_engine(loaded: LoadedModel, controls: Numbered, cache: Callable[[], RowCache] = KVCache) -> Serve:
+def with_engine(
+    loaded: LoadedModel, controls: Numbered, cache: Callable[[], RowCache] = KVCache, *, compiles: bool = False
+) -> Serve:
     """Our engine; controls have been compiled, as a server remembers them."""
-    runner = _Stamped(loaded, SetCatalogue({}), max_rows=MAX_ROWS, cache=cache())
+    runner = _Stamped(loaded, SetCatalogue({}), max_rows=MAX_ROWS, cache=cache(), compiles=compiles)
 
     def serve(jobs: Sequence[Job]) -> Served:
         runner.clear()
@@ -248,5 +250,7 @@ def variants(loaded: LoadedModel) -> dict[str, Serve]:
         "engine, no control": with_engine(own, lambda _: ()),
         "engine, one shared control": with_engine(own, lambda _: control(0)),
         "engine, a control per request": with_engine(own, control),
+        "compiled, no control": with_engine(own, lambda _: (), compiles=True),
+        "compiled, a control per request": with_engine(own, control, compiles=True),
         "engine, growing cache": with_engine(own, lambda _: (), GrowingCache),
     } | packed

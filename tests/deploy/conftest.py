@@ -64,7 +64,7 @@ def fake_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     about = {"path": str(folder), "num_cpus": 0.1}
     config = {
         "models": [
-            {"id": "fake", "replicas": 2, "max_batch": 8, "max_waiting": 32, **about},
+            {"id": "fake", "replicas": 2, "max_batch": 8, "max_waiting": 56, **about},
             {"id": "broken", **about},
         ],
         "limits": {"max_prompts": 32, "max_tokens": 2000, "default_max_tokens": 2000},

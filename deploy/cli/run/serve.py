@@ -1,5 +1,6 @@
 """`neurodial serve`: a server on this machine until Ctrl-C."""
 
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from neurodial.deploy.cli.output import say
 
 if TYPE_CHECKING:
     from neurodial.deploy.configuration.config import Config
+    from neurodial.deploy.serve.server import Running
 
 
 class Engine(StrEnum):
@@ -39,6 +41,14 @@ def command(
     sets: Annotated[
         list[str] | None, Option("--set", metavar="NAME=FILE", help="Neuron set of a MODEL; may come several times.")
     ] = None,
+    local: Annotated[
+        bool | None,
+        Option(
+            "--local/--ray",
+            help="In this one process, or on Ray, which a configuration with replicas needs.",
+            show_default="--local with --demo",
+        ),
+    ] = None,
     verbose: Annotated[bool, Option("--verbose", "-v", help="Show Ray's own messages.")] = False,
 ) -> None:
     """Serve models with per-request neuron control over HTTP, until Ctrl-C.
@@ -52,13 +62,13 @@ def command(
     server.check_port(settings.host, settings.port)
     server.check_files(settings)
     say("starting …")
-    with server.running(settings, verbose=verbose) as running:
+    with _running(settings, demo if local is None else local, verbose) as running:
         for model, reason in running.failures.items():
             say(f"warning: {model} could not be loaded: {reason.message}")
         plain, controlled = running.curl_commands()
         typer.echo(f"\nserving {', '.join(info.model.id for info in running.infos)} on {running.address}\n")
         typer.echo(f"without a control:\n{plain}\n\nwith one:\n{controlled}\n\nCtrl-C stops the server.")
-        server.wait_until_stopped()
+        server.wait_until_stopped(running.check)
         say("\nstopping …")
 
 
@@ -84,3 +94,13 @@ def _configured(
         if not name or not file:
             raise ConfigError(f"--set {name}: write NAME=FILE", hint="--set tense=tense.safetensors")
     return config_of_model(what, engine and engine.value, {name: file for name, _, file in pairs}, **given)
+
+
+def _running(settings: "Config", in_one_process: bool, verbose: bool) -> AbstractContextManager["Running"]:
+    if in_one_process:
+        from neurodial.deploy.serve import local
+
+        return local.running(settings, said=say)
+    from neurodial.deploy.serve import server
+
+    return server.running(settings, verbose=verbose)

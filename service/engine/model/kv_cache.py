@@ -13,9 +13,9 @@ import torch
 from transformers import Cache, EncoderDecoderCache
 from transformers.cache_utils import CacheLayerMixin
 
-_SPARE_COLUMNS = 64
+from neurodial.service.engine.model.kv_store import KVStore, LayerTensors, layers_of
 
-LayerTensors = list[tuple[torch.Tensor, torch.Tensor]]
+_SPARE_COLUMNS = 64
 
 
 class RowCache(ABC):
@@ -76,82 +76,6 @@ class RowCache(ABC):
         """Row i becomes what row `rows[i]` was, of the same request: the encoder's side is the same."""
 
 
-def layers_of(cache: Cache) -> tuple[LayerTensors, LayerTensors]:
-    """Keys and values of every layer: of the decoder's own tokens, and of the encoder's (none in a causal model)."""
-    if isinstance(cache, EncoderDecoderCache):
-        return _tensors(cache.self_attention_cache), _tensors(cache.cross_attention_cache)
-    return _tensors(cache), []
-
-
-def _tensors(cache: Any) -> LayerTensors:
-    return [(layer.keys, layer.values) for layer in cache.layers]
-
-
-def blank(tensor: torch.Tensor, lengths: Items[int], *, left: bool) -> torch.Tensor:
-    """A copy of (rows, heads, columns, size) whose padding columns are zero."""
-    columns = tensor.shape[2]
-    if min(lengths) == columns:
-        return tensor
-    count = torch.tensor(lengths, device=tensor.device)[:, None]
-    places = torch.arange(columns, device=tensor.device)[None]
-    padding = places < columns - count if left else places >= count
-    return tensor.masked_fill(padding[:, None, :, None], 0)
-
-
-class _Store:
-    """One side of the cache: every layer's keys and values, grouped by shape so that rows move in one operation."""
-
-    def __init__(self, fresh: LayerTensors) -> None:
-        flat = [tensor for pair in fresh for tensor in pair]
-        shapes = list(dict.fromkeys((t.shape[1], t.shape[3], t.dtype) for t in flat))
-        self._members = [[i for i, t in enumerate(flat) if (t.shape[1], t.shape[3], t.dtype) == s] for s in shapes]
-        self.rows = self.columns = 0
-        self.blocks = [  # of each shape: (tensors, rows, heads, columns, size)
-            flat[members[0]].new_zeros(len(members), 0, heads, 0, size)
-            for members, (heads, size, _) in zip(self._members, shapes, strict=True)
-        ]
-        self.tensors: list[torch.Tensor] = []  # per layer: keys, values
-
-    def reserve(self, rows: int, columns: int, shift: int, used: slice, num_rows: int) -> None:
-        """Makes room, with the used columns moved by `shift`; all other cells are zero."""
-        self.rows, self.columns = rows, columns
-        places: dict[int, torch.Tensor] = {}
-        for number, (old, members) in enumerate(zip(self.blocks, self._members, strict=True)):
-            count, _, heads, _, size = old.shape
-            block = self.blocks[number] = old.new_zeros(count, rows, heads, columns, size)
-            if num_rows and used.stop > used.start:
-                block[:, :num_rows, :, used.start + shift : used.stop + shift] = old[:, :num_rows, :, used]
-            places |= {member: block[i] for i, member in enumerate(members)}
-        self.tensors = [places[i] for i in range(len(places))]
-
-    def write(
-        self, row: int, columns: slice, fresh: LayerTensors, lengths: Items[int], repeats: Any, *, left: bool
-    ) -> None:
-        """Writes new rows, without their padding, each as often as it is to be repeated."""
-        flat = [tensor for pair in fresh for tensor in pair]
-        for block, members in zip(self.blocks, self._members, strict=True):
-            new = torch.stack([blank(flat[i], lengths, left=left) for i in members])
-            if repeats is not None:
-                new = new.repeat_interleave(repeats.to(new.device), dim=1)
-            block[:, row : row + new.shape[1], :, columns] = new
-
-    def move(self, rows: Items[int], columns: slice) -> None:
-        """Copies row `rows[i]` over row i, where they differ."""
-        moves = {target: origin for target, origin in enumerate(rows) if target != origin}
-        targets, origins = list(moves), list(moves.values())
-        for block in self.blocks if moves else ():
-            if moves.keys().isdisjoint(origins):  # as when rows leave: plain copies take a fraction of the time
-                for target, origin in moves.items():
-                    block[:, target, :, columns] = block[:, origin, :, columns]
-            else:
-                block[:, targets, :, columns] = block[:, origins, :, columns]
-
-    def clear(self, rows: slice, columns: slice) -> None:
-        """Zeroes rows."""
-        for block in self.blocks:
-            block[:, rows, :, columns] = 0
-
-
 class KVCache(RowCache):
     """Rows in preallocated tensors: a step writes one column, and nothing else is copied.
 
@@ -162,8 +86,8 @@ class KVCache(RowCache):
 
     def __init__(self) -> None:
         super().__init__()
-        self._own: _Store | None = None
-        self._source: _Store | None = None
+        self._own: KVStore | None = None
+        self._source: KVStore | None = None
         self._end = 0  # the column that the next token is written to
         self._low = 0  # no cell left of this column is in use
         self._has_view = False
@@ -180,6 +104,14 @@ class KVCache(RowCache):
             self._view = self._cache_of(None)
         return self._view
 
+    def windows(self) -> tuple[LayerTensors, LayerTensors]:
+        """Keys and values that a pass over all rows reads: of their tokens, with a column for the new one, and sources.
+
+        Each (rows, heads, columns, size), of the cache's own memory; `view` must have made room.
+        """
+        own = self._tensors(self._own_store, slice(self._end - self.width, self._end + 1))
+        return own, self._tensors(self._source, slice(0, self.source_width)) if self._source else []
+
     def commit(self) -> None:
         """See `RowCache.commit`."""
         if self._has_view:
@@ -191,7 +123,7 @@ class KVCache(RowCache):
         """See `RowCache.join`."""
         own, source = layers_of(fresh)
         if self._own is None:
-            self._own, self._source = _Store(own), _Store(source) if source else None
+            self._own, self._source = KVStore(own), KVStore(source) if source else None
         first, longest = self.num_rows, max(lengths)
         num_rows = first + sum(copies)
         if not first:
@@ -225,7 +157,7 @@ class KVCache(RowCache):
         self._own_store.move(rows, self.used)
 
     @property
-    def _own_store(self) -> _Store:
+    def _own_store(self) -> KVStore:
         if self._own is None:
             raise RuntimeError("the cache is empty")
         return self._own
@@ -252,9 +184,13 @@ class KVCache(RowCache):
             return own
         return EncoderDecoderCache(own, Cache(layers=self._layers(self._source, rows, _SourceLayer)))
 
-    def _layers(self, store: _Store, rows: torch.Tensor | None, kind: "type[_SlotLayer]") -> list[Any]:
+    def _layers(self, store: KVStore, rows: torch.Tensor | None, kind: "type[_SlotLayer]") -> list[Any]:
         pairs = zip(store.tensors[::2], store.tensors[1::2], strict=True)
         return [kind(self, keys, values, rows) for keys, values in pairs]
+
+    def _tensors(self, store: KVStore, columns: slice) -> LayerTensors:
+        found = [tensor[: self.num_rows, :, columns] for tensor in store.tensors]
+        return list(zip(found[::2], found[1::2], strict=True))
 
     @property
     def used(self) -> slice:

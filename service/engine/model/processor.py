@@ -236,6 +236,7 @@ class RequestProcessor(RequestReader):
         max_rows: rows decoded together, at most.
         cache: where keys and values are kept; the preallocated cache where absent.
         head: of a distilled model: its classifier.
+        compiles: the decoding step, where the model and the machine allow that; see `capture`.
         **options: of `RequestReader`.
 
     Attributes:
@@ -253,12 +254,15 @@ class RequestProcessor(RequestReader):
         max_rows: int = 32,
         cache: RowCache | None = None,
         head: Head | None = None,
+        compiles: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(loaded, sets, head=head, **options)
         block_lm_head(loaded.model)
         prompts = self._prompts
-        self.runner = ModelRunner(loaded, self._defaults, max_rows, cache, prompts.decode, prompts.pieces, head)
+        self.runner = ModelRunner(
+            loaded, self._defaults, max_rows, cache, prompts.decode, prompts.pieces, head, compiles=compiles
+        )
 
 
 def _max_positions(loaded: LoadedModel) -> int:

@@ -11,6 +11,7 @@ import torch
 from neurodial.control.distilled.head import Head
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.runtime.batch import BatchController
+from neurodial.service.engine.model.forward.capturing import capture
 from neurodial.service.engine.model.forward.passes import CausalPasses, Step, TranslationPasses
 from neurodial.service.engine.model.kv_cache import KVCache, RowCache
 from neurodial.service.engine.model.reading import Pieces, Reader
@@ -33,6 +34,7 @@ class ModelRunner:
         decode: makes text of tokens.
         pieces: tokens as the vocabulary writes them.
         head: of a distilled model: its classifier.
+        compiles: the decoding step, where the model and the machine allow that.
     """
 
     def __init__(
@@ -44,6 +46,8 @@ class ModelRunner:
         decode: Decode,
         pieces: Pieces,
         head: Head | None = None,
+        *,
+        compiles: bool = False,
     ) -> None:
         self._defaults, self._decode = defaults, decode
         self._device = loaded.model.device
@@ -55,6 +59,8 @@ class ModelRunner:
             if defaults.start is not None
             else CausalPasses(loaded, self._controls)
         )
+        if compiles:
+            capture(self._passes, loaded, self._controls)
         self._banned = torch.tensor(defaults.banned, device=self._device) if defaults.banned else None
         self._free = list(reversed(range(max_rows)))
         self._running: dict[Sequence, RunningSequence] = {}

@@ -75,7 +75,7 @@ def main(path: str) -> None:
     with server.running(config) as running:
         threading.Thread(target=redeploy, daemon=True).start()
         print(*running.failures, "Ctrl-C stops the server.", flush=True)
-        server.wait_until_stopped()
+        server.wait_until_stopped(running.check)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def test_requests_events_and_refusals(tiny_marian_path: Path, set_path: Path) ->
     info = asyncio.run(engine.info())
     assert (info.model.id, info.sets[0].name) == ("en-es", "tense")
     engine.check_health()
-    engine._engine.close()
+    engine._hosted.close(2.0)
     with pytest.raises(Unavailable):
         engine.check_health()
 

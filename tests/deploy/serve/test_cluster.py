@@ -1,4 +1,4 @@
-"""`neurodial serve --demo` on Ray Serve, as the official client, raw requests and jobs use it."""
+"""`neurodial serve --demo --ray` on Ray Serve, as the official client, raw requests and jobs use it."""
 
 import json
 import os

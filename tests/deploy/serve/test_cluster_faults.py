@@ -62,7 +62,7 @@ def test_a_burst_beyond_the_queues_is_refused_in_the_envelope(server: Server) ->
     assert len(singles[200]) >= 60
     assert all("the server holds" in said for said in refusals(singles[429]))
     wait_until(lambda: is_whole(server))
-    lists = asyncio.run(burst(server, [[several] * 32] * 12))  # an engine has room for one of these
+    lists = asyncio.run(burst(server, [[several] * 32] * 12))  # an engine has room for two of these
     assert len(lists[200]) >= 2
     assert all(len(answer.json()["choices"]) == 32 for answer in lists[200])
     assert all("the server holds" not in said for said in refusals(lists[429]))

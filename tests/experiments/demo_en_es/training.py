@@ -1,24 +1,36 @@
 """Trains the English-to-Spanish demo model with the translation loss alone: `make train-demo DATA=…`.
 
-bf16 autocast on the CPU, AdamW, learning rate decaying to zero over the given minutes, label smoothing, batches of
-similar length, and the average of the last checkpoints. A run that was stopped goes on where it was.
+The product's trainer, from random weights: bf16 autocast on the CPU, AdamW, a learning rate that decays to zero over
+the given minutes, label smoothing, batches of similar length, the weights of the best dev loss. A run that was stopped
+goes on where it was.
 """
 
-import random
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import typer
-from torch.nn import functional
 from transformers import GenerationConfig, MarianConfig, MarianMTModel, MarianTokenizer
 
+from neurodial.interpret.activations.losses import TokenRow
+from neurodial.interpret.training.settings import Settings
 from tests.experiments.common import Data
 from tests.experiments.demo_en_es.corpora import training_pairs
 from tests.experiments.demo_en_es.tokenizer import train_tokenizer
-from tests.experiments.demo_en_es.training_loop import Recipe, TimedTraining, batches_by_length
+from tests.experiments.pretraining import export, pretrain
 
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # source ids, source mask, target ids (-100 where padded)
+DEV_EVERY = 200  # one row of so many is not trained on
+SETTINGS = Settings(
+    minutes=65.0,
+    learning_rate=1.2e-3,
+    decay_power=0.7,
+    batch_tokens=3072,
+    label_smoothing=0.1,
+    dropout=True,
+    evaluations=20,
+    precision="bfloat16",
+    seed=13,
+)
 
 
 def demo_config(vocab_size: int) -> MarianConfig:
@@ -45,51 +57,10 @@ def demo_config(vocab_size: int) -> MarianConfig:
     )
 
 
-def collate(pairs: list[tuple[list[int], list[int]]], rows: list[int], pad: int) -> Batch:
-    """Right-padded tensors of the rows."""
-    source = torch.nn.utils.rnn.pad_sequence([torch.tensor(pairs[i][0]) for i in rows], True, pad)
-    target = torch.nn.utils.rnn.pad_sequence([torch.tensor(pairs[i][1]) for i in rows], True, -100)
-    return source, (source != pad).long(), target
-
-
-class TranslationTraining(TimedTraining[Batch]):
-    """Training on sentence pairs; `pairs` holds the ids of each side."""
-
-    def __init__(self, model: MarianMTModel, pairs: list[tuple[list[int], list[int]]], recipe: Recipe) -> None:
-        super().__init__(model, recipe)
-        self.pairs = pairs
-        self.pad = int(model.config.vocab_size) - 1
-
-    def rows(self, epoch: int) -> list[list[int]]:
-        """Row numbers of each batch of an epoch."""
-        draw = random.Random(self.recipe.seed * 1000 + epoch)
-        return batches_by_length([(len(tgt), len(src)) for src, tgt in self.pairs], self.recipe.batch_tokens, draw)
-
-    def batches(self, epoch: int) -> list[Batch]:
-        """Right-padded tensors of each batch."""
-        return [collate(self.pairs, rows, self.pad) for rows in self.rows(epoch)]
-
-    def loss(self, batch: Batch) -> tuple[torch.Tensor, int]:
-        """Cross-entropy of the target tokens."""
-        source, mask, target = batch
-        with torch.autocast("cpu", torch.bfloat16):
-            start = torch.full_like(target[:, :1], self.pad)
-            shifted = torch.cat([start, target[:, :-1]], 1)
-            shifted = shifted.masked_fill(shifted == -100, self.pad)
-            hidden = self.model.model(
-                input_ids=source, attention_mask=mask, decoder_input_ids=shifted, use_cache=False
-            ).last_hidden_state
-            real = target != -100  # the vocabulary is the largest product: spend it on real tokens alone
-            logits = self.model.lm_head(hidden[real])
-        loss = functional.cross_entropy(logits.float(), target[real], label_smoothing=self.recipe.label_smoothing)
-        return loss, int(real.sum())
-
-
-def export(trainer: TranslationTraining, tokenizer: MarianTokenizer, out: Path) -> None:
-    """Saves the averaged weights in bf16 as a plain `MarianMTModel` checkpoint with its tokenizer."""
-    model = trainer.averaged_model()
+def generation_config(model: MarianMTModel) -> GenerationConfig:
+    """Greedy, and never padding in the middle."""
     config = model.config
-    model.generation_config = GenerationConfig(
+    return GenerationConfig(
         num_beams=1,
         max_new_tokens=64,
         pad_token_id=config.pad_token_id,
@@ -98,35 +69,35 @@ def export(trainer: TranslationTraining, tokenizer: MarianTokenizer, out: Path) 
         decoder_start_token_id=config.decoder_start_token_id,
         bad_words_ids=[[config.pad_token_id]],
     )
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+
+
+def token_rows(tokenizer: MarianTokenizer, text: list[tuple[str, str]]) -> list[TokenRow]:
+    """The ids of sentence pairs."""
+    sources = tokenizer([en for en, _ in text])["input_ids"]
+    targets = tokenizer(text_target=[es for _, es in text])["input_ids"]
+    return [TokenRow(tuple(source), tuple(target)) for source, target in zip(sources, targets, strict=True)]
 
 
 def main(
     data: Data,
     out: Path = typer.Option(Path("deploy/demo/en-es"), help="receives the checkpoint"),
     work: Path = typer.Option(Path("build/train-demo"), help="keeps the resumable state"),
-    minutes: float = typer.Option(Recipe.minutes, min=0.01, help="training time"),
-    seed: int = typer.Option(Recipe.seed),
+    minutes: float = typer.Option(SETTINGS.minutes, min=0.01, help="training time"),
+    seed: int = typer.Option(SETTINGS.seed),
 ) -> None:
     """Trains the demo translation model, or goes on with an interrupted run."""
-    recipe = Recipe(minutes=minutes, seed=seed)
     torch.manual_seed(seed)
     text = training_pairs(data)
-    print(f"{len(text)} sentence pairs; {asdict(recipe)}")
     tokenizer = train_tokenizer(
         (side for pair in text for side in pair), work / "tokenizer", vocab_size=8000, max_length=256
     )
-    source = tokenizer([en for en, _ in text])["input_ids"]
-    target = tokenizer(text_target=[es for _, es in text])["input_ids"]
+    rows = token_rows(tokenizer, text)
     model = MarianMTModel(demo_config(len(tokenizer)))
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
-    trainer = TranslationTraining(model, list(zip(source, target, strict=True)), recipe)
-    checkpoint = work / "checkpoint.pt"
-    trainer.resume(checkpoint)
-    trainer.run(checkpoint)
-    export(trainer, tokenizer, out)
-    print(f"saved to {out} after {trainer.step} steps, {trainer.tokens:,} target tokens, {trainer.epoch} epochs")
+    dev = rows[::DEV_EVERY]
+    del rows[::DEV_EVERY]
+    trained = pretrain(model, tokenizer, rows, dev, replace(SETTINGS, minutes=minutes, seed=seed), work / "run")
+    export(trained, tokenizer, generation_config(model), out)
+    print(f"saved to {out}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from tests.experiments.common import Data, Model, Out
 from tests.experiments.demo_en_es.scoring import interval
 from tests.experiments.demo_lm.corpus import Corpus
 from tests.experiments.demo_lm.facts import Fact, FactBook, Pattern
-from tests.experiments.demo_lm.training import RECIPE
+from tests.experiments.demo_lm.training import SETTINGS
 
 BATCH = 64
 OPENINGS = (
@@ -167,7 +167,7 @@ def main(
     data: Data,
     model: Model = DEMO_LM,
     out: Out | None = None,
-    seed: int = typer.Option(RECIPE.seed, help="the training's, which decides what is held out"),
+    seed: int = typer.Option(SETTINGS.seed, help="the training's, which decides what is held out"),
 ) -> None:
     """Scores the demo language model."""
     results = evaluate(load_model(model), Corpus.read(data, seed))

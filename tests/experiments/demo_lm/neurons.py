@@ -33,7 +33,7 @@ from tests.experiments.common import Data, Model, Out
 from tests.experiments.demo_lm.corpus import Corpus
 from tests.experiments.demo_lm.evaluate import agreement_scores, ending_scores, perplexity
 from tests.experiments.demo_lm.facts import Fact, FactBook
-from tests.experiments.demo_lm.training import RECIPE
+from tests.experiments.demo_lm.training import SETTINGS
 
 FACTS_PER_RELATION = 6
 PROMPTS = 8  # of a fact, for attribution
@@ -213,7 +213,7 @@ def main(
     data: Data,
     model: Model = DEMO_LM,
     out: Out | None = None,
-    seed: int = typer.Option(RECIPE.seed, help="the training's, which decides what is held out"),
+    seed: int = typer.Option(SETTINGS.seed, help="the training's, which decides what is held out"),
 ) -> None:
     """Suppresses, enhances and ablates neurons of the demo language model."""
     loaded, corpus = load_model(model), Corpus.read(data, seed)

@@ -1,9 +1,7 @@
 """The demo language model's corpus, training and scores, on a tiny model and facts of the tests' own."""
 
-import itertools
 import json
 import random
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from neurodial.control.models.loading import LoadedModel
-from tests.experiments.demo_en_es.training_loop import Recipe
 from tests.experiments.demo_lm import evaluate as lm_evaluate
 from tests.experiments.demo_lm.corpus import Corpus, Round, agreement_sentences
 from tests.experiments.demo_lm.facts import Fact, FactBook, Pattern, choose_facts, split_patterns
 from tests.experiments.demo_lm.tokenizer import END, PAD, train_bpe
-from tests.experiments.demo_lm.training import LanguageTraining, export, tokenizer_of
+from tests.experiments.demo_lm.training import GENERATION, SETTINGS, token_rows, tokenizer_of
+from tests.experiments.pretraining import export, pretrain
 
-STEP = 0.1  # seconds that a step takes by the tests' clock
-STEPS = 60
 SIZE = Round(text=20, agreement=20, tense=4, facts=40)
 PATTERNS = [Pattern("P36", text) for text in ("The capital of [X] is [Y]", "[X]'s capital is [Y]", "[Y] rules [X]")]
 
@@ -37,13 +33,6 @@ def corpus() -> Corpus:
 @pytest.fixture(scope="module")
 def tokenizer(corpus: Corpus) -> PreTrainedTokenizerFast:
     return train_bpe(corpus.sentences(0, 1, SIZE), vocab_size=500, max_length=64)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock of the tests' own: the number of steps does not depend on the machine."""
-    ticks = itertools.count()
-    monkeypatch.setattr(time, "monotonic", lambda: next(ticks) * STEP)
 
 
 def tiny_llama(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -152,24 +141,13 @@ def test_the_tokenizer_is_lossless_and_reads_a_word_alike_everywhere(tokenizer: 
     assert tokenizer.pad_token == PAD and tokenizer.pad_token_id == 1
 
 
-def test_training_resumes_learns_facts_and_exports(
-    clock: None, corpus: Corpus, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
-) -> None:
-    def training(steps: int) -> LanguageTraining:
-        recipe = Recipe(
-            minutes=(steps - 0.5) * STEP / 60, warmup_steps=5, peak_lr=2e-2, batch_tokens=300, label_smoothing=0.0
-        )
-        return LanguageTraining(tiny_llama(tokenizer), tokenizer, corpus, recipe, SIZE)
-
-    state = tmp_path / "checkpoint.pt"
-    first = training(STEPS // 2)
-    first.run(state, every=1.0)
-    again = training(STEPS)
-    again.resume(state)
-    assert (again.step, again.epoch, again.position) == (first.step, first.epoch, first.position)
-    again.run(state)
-    assert again.step == STEPS
-    export(again, tmp_path / "out")
+def test_training_learns_facts_and_exports(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    texts = [text for number in range(4) for text in corpus.rows(number, 13, SIZE)]
+    rows, dev = token_rows(tokenizer, texts), list(token_rows(tokenizer, corpus.held_out_text))
+    assert dev[0].source[0] == dev[0].source[-1] == tokenizer.eos_token_id
+    settings = replace(SETTINGS, minutes=None, steps=60, learning_rate=2e-2, batch_tokens=300, evaluations=4)
+    trained = pretrain(tiny_llama(tokenizer), tokenizer, rows, dev, settings, tmp_path / "work")
+    export(trained, tokenizer, GENERATION, tmp_path / "out")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     read = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert model.dtype == torch.bfloat16

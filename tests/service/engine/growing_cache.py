@@ -7,7 +7,8 @@ import torch
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 
-from neurodial.service.engine.model.kv_cache import LayerTensors, RowCache, blank, layers_of
+from neurodial.service.engine.model.kv_cache import RowCache
+from neurodial.service.engine.model.kv_store import LayerTensors, blank, layers_of
 
 
 class GrowingCache(RowCache):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import Cache, DynamicCache, EncoderDecoderCache
 
-from neurodial.service.engine.model.kv_cache import KVCache, RowCache, layers_of
+from neurodial.service.engine.model.kv_cache import KVCache, RowCache
+from neurodial.service.engine.model.kv_store import layers_of
 from tests.service.engine.driving import CACHES
 
 LAYERS, HEADS, SIZE = 2, 2, 3

@@ -23,7 +23,7 @@ def logits_of_a_run(driver: Driver, direct: DirectStep | None, monkeypatch: pyte
         made.append(step(now, cache).clone())
         return made[-1]
 
-    passes._direct = direct
+    passes.direct = direct
     monkeypatch.setattr(passes, "step", noted)
     sequences = [
         driver.sequence(
@@ -43,7 +43,7 @@ def logits_of_a_run(driver: Driver, direct: DirectStep | None, monkeypatch: pyte
 def test_it_gives_the_bits_of_forward(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """With rows of different lengths and starts, that come and go, under controls."""
     driver = Driver(tiny(name))
-    direct = driver.runner._passes._direct
+    direct = driver.runner._passes.direct
     assert direct is not None
     own, forward = (logits_of_a_run(driver, way, monkeypatch) for way in (direct, None))
     assert len(own) == len(forward) > 8
@@ -53,14 +53,14 @@ def test_it_gives_the_bits_of_forward(name: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("name", ["gemma2", "gpt2", "t5", "bloom"])
 def test_other_architectures_run_their_forward(name: str) -> None:
     """Whose layers want other arguments."""
-    assert Driver(tiny(name)).runner._passes._direct is None
+    assert Driver(tiny(name)).runner._passes.direct is None
 
 
 def test_a_window_is_not_passed_by() -> None:
     """Its mask is another than that of full attention."""
     model = tiny("mistral")
     model.config.sliding_window = 4
-    assert Driver(model).runner._passes._direct is None
+    assert Driver(model).runner._passes.direct is None
 
 
 @pytest.mark.parametrize("name", ["llama", "marian"])
@@ -68,7 +68,7 @@ def test_what_differs_in_a_bit_is_not_taken(name: str, monkeypatch: pytest.Monke
     """As when a version of transformers does something else."""
     call = DirectStep.__call__
     monkeypatch.setattr(DirectStep, "__call__", lambda *given, **named: call(*given, **named) * (1 + 1e-6))
-    assert Driver(tiny(name)).runner._passes._direct is None
+    assert Driver(tiny(name)).runner._passes.direct is None
 
 
 @pytest.mark.parametrize("name", ["llama", "marian"])

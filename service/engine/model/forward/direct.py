@@ -27,18 +27,22 @@ class DirectStep:
     Args:
         model: a model of the listed architectures.
         positions: where an encoder–decoder's positions are looked up.
+
+    Attributes:
+        head: the output projection.
+        bias: (1, vocabulary) is added to the logits; None where that changes nothing.
     """
 
     def __init__(self, model: Any, positions: RowPositions | None) -> None:
         self._decoder = decoder = model.get_decoder()
         self._positions = positions
         self._passed_by = [model, model.base_model, decoder]
-        self._embed, self._head = decoder.embed_tokens, model.get_output_embeddings()
+        self._embed, self.head = decoder.embed_tokens, model.get_output_embeddings()
         self._scale = getattr(decoder, "embed_scale", None)
         self._first_norm = getattr(decoder, "layernorm_embedding", None)
         self._last_norm = getattr(decoder, "norm" if positions is None else "layer_norm", None)
         bias = getattr(model, "final_logits_bias", None)
-        self._bias = None if bias is None or not bias.any() else bias
+        self.bias = None if bias is None or not bias.any() else bias
 
     @classmethod
     def of(cls, loaded: LoadedModel, positions: RowPositions | None = None) -> "DirectStep | None":
@@ -74,15 +78,29 @@ class DirectStep:
             mask: the columns that each row reads, the new one included; None where all read all.
             source_mask: the same for the encoder's tokens.
         """
+        added, source_added = mask.added if mask else None, source_mask.added if source_mask else None
+        states = self.states(tokens, positions, cache, added, source_added)
+        logits: torch.Tensor = self.head(states)[:, 0]
+        return logits if self.bias is None else logits + self.bias
+
+    def states(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        cache: Cache,
+        mask: torch.Tensor | None,
+        source_mask: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """The last states (rows, 1, hidden), of which `head` makes logits; masks are added to attention's scores."""
         states: torch.Tensor = self._embed(tokens[:, None])
         if self._scale is not None:
             states = states * self._scale
-        more: dict[str, Any] = {"past_key_values": cache, "use_cache": True, "attention_mask": mask and mask.added}
+        more: dict[str, Any] = {"past_key_values": cache, "use_cache": True, "attention_mask": mask}
         places = positions[:, None]
         if self._positions is None:
             more |= {"position_ids": places, "position_embeddings": self._decoder.rotary_emb(states, places)}
         else:  # the cache has all of the encoder's states: the layers only ask whether there are any
-            more |= {"encoder_hidden_states": states, "encoder_attention_mask": source_mask and source_mask.added}
+            more |= {"encoder_hidden_states": states, "encoder_attention_mask": source_mask}
             states = states + self._positions.of(places)
         if self._first_norm is not None:
             states = self._first_norm(states)
@@ -90,8 +108,7 @@ class DirectStep:
             states = layer(states, **more)
         if self._last_norm is not None:
             states = self._last_norm(states)
-        logits: torch.Tensor = self._head(states)[:, 0]
-        return logits if self._bias is None else logits + self._bias
+        return states
 
 
 def proven(direct: DirectStep | None, probe: Callable[[DirectStep | None], list[torch.Tensor]]) -> DirectStep | None:

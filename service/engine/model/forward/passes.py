@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.runtime.batch import BatchController
 from neurodial.control.text.batching import padded
+from neurodial.service.engine.model.forward.captured import CapturedStep
 from neurodial.service.engine.model.forward.cross_attention import CrossAttentionKeys
 from neurodial.service.engine.model.forward.direct import DirectStep, proven
 from neurodial.service.engine.model.forward.masks import Mask, left_aligned, right_aligned
@@ -62,6 +63,7 @@ class CausalPasses:
     """A decoder-only model's. Reading a prompt makes the first token."""
 
     makes_first_token = True
+    captured: CapturedStep | None = None
 
     def __init__(self, loaded: LoadedModel, controls: BatchController) -> None:
         self._model: Any = loaded.model
@@ -70,7 +72,7 @@ class CausalPasses:
         accepted = inspect.signature(loaded.model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
-        self._direct = proven(DirectStep.of(loaded), self._probe)
+        self.direct = proven(DirectStep.of(loaded), self._probe)
 
     def prefill(self, prompts: Items[tuple[int, ...]], slots: Items[int]) -> Prefill:
         """Reads prompts, padded on the left."""
@@ -90,7 +92,10 @@ class CausalPasses:
         """Logits (rows, vocabulary) of the next tokens; the cache's view holds the rows' keys and values."""
         view = cache.view(step.rows)
         self._controls.begin(step.slots, first_steps=step.steps)
-        return self._next(self._direct, step.tokens, step.lengths, view, _own_mask(step, cache, self._dtype))
+        mask = _own_mask(step, cache, self._dtype)
+        if self.captured is not None and self.captured.fits(step.rows, cache):
+            return self.captured(step.tokens, step.lengths, cache, mask)
+        return self._next(self.direct, step.tokens, step.lengths, view, mask)
 
     def _next(
         self,
@@ -123,6 +128,7 @@ class TranslationPasses:
     """An encoder–decoder model's. Reading a prompt makes no token: the next step of all rows makes the first."""
 
     makes_first_token = False
+    captured: CapturedStep | None = None
 
     def __init__(self, loaded: LoadedModel, controls: BatchController) -> None:
         self._model: Any = loaded.model
@@ -132,7 +138,7 @@ class TranslationPasses:
         self._sources = CrossAttentionKeys(loaded)
         self._source_key: tuple[Items[int], int] = ((), 0)
         self._source_mask: Mask | None = None
-        self._direct = proven(DirectStep.of(loaded, self._positions), self._probe)
+        self.direct = proven(DirectStep.of(loaded, self._positions), self._probe)
 
     def prefill(self, prompts: Items[tuple[int, ...]], slots: Items[int]) -> Prefill:
         """Runs the encoder."""
@@ -150,7 +156,9 @@ class TranslationPasses:
         sources = cache.sources if step.rows is None else [cache.sources[row] for row in step.rows]
         self._controls.begin(step.slots, first_steps=step.steps)
         mask, source_mask = _own_mask(step, cache, self._dtype), self._mask_of(sources, cache.source_width)
-        return self._next(self._direct, step.tokens, step.lengths, view, mask, source_mask)
+        if self.captured is not None and self.captured.fits(step.rows, cache):
+            return self.captured(step.tokens, step.lengths, cache, mask, source_mask)
+        return self._next(self.direct, step.tokens, step.lengths, view, mask, source_mask)
 
     def _next(
         self,

@@ -1,4 +1,4 @@
-"""The ingress deployment's class, without a cluster: what changes while it runs."""
+"""What stands in front of the engines: what changes while it runs."""
 
 import asyncio
 from collections.abc import Iterator
@@ -10,9 +10,10 @@ import pytest
 
 from neurodial.control.errors import ConfigError
 from neurodial.deploy.configuration.config import live_settings, parse_config, parse_live
-from neurodial.deploy.serve.ingress import Ingress
+from neurodial.deploy.serve.front import Front
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
+from neurodial.service.observability.metrics import HttpMetrics
 from tests.service.engine.fake import FakeRunner
 
 CONFIG = parse_config(
@@ -20,23 +21,11 @@ CONFIG = parse_config(
 )
 
 
-Plain: Any = Ingress.__mro__[1]  # without what Serve wraps around it
-
-
-class Undeployed(Plain):  # type: ignore[misc]
-    """Nobody awaits the end of it."""
-
-    def __del__(self) -> None:
-        """There is nothing to tell."""
-
-
 @pytest.fixture
 def deployed() -> Iterator[Any]:
-    """What Serve would construct, without what Serve wraps around it, and with an engine in this process."""
+    """With an engine in this process."""
     engine = Engine(FakeRunner("a"))
-    made: Any = Undeployed({"a": None}, CONFIG)
-    made._engines["a"] = LocalClient(engine)
-    yield made
+    yield Front(CONFIG, {"a": LocalClient(engine)}, HttpMetrics(), None, echo_request_id=True)
     engine.close()
 
 
@@ -52,7 +41,7 @@ def test_limits_change_without_a_restart(deployed: Any) -> None:
     """For the same application object that Serve holds; what is left out is as at the start."""
 
     async def run() -> None:
-        app = deployed.__serve_build_asgi_app__()
+        app = deployed
         await deployed.reconfigure(live_settings(CONFIG))
         assert await said_about(app, max_tokens=101) == "max_tokens"
         await deployed.reconfigure({"limits": {"max_tokens": 200}})
@@ -76,7 +65,7 @@ def test_a_mistake_later_leaves_everything_as_it_was(deployed: Any) -> None:
         )
         for wrong in mistakes:
             await deployed.reconfigure(wrong)
-        assert await said_about(deployed.__serve_build_asgi_app__(), max_tokens=51) == "max_tokens"
+        assert await said_about(deployed, max_tokens=51) == "max_tokens"
 
     asyncio.run(run())
 
