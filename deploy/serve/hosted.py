@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neurodial.control.errors import NeurodialError, Unavailable
 from neurodial.deploy.configuration.config import Config
@@ -13,14 +13,18 @@ from neurodial.service.engine.client import EngineClient, LocalClient, Method
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineStats, Events
 
+if TYPE_CHECKING:
+    from neurodial.service.vllm.engine import VllmEngine
+
 logger = logging.getLogger(__name__)
 
 
-def load_engine(settings: ModelSettings, config: Config) -> Engine:
-    """Loads a model and starts its engine; see `build_engine`."""
-    from neurodial.deploy.serve.engines import build_engine  # brings torch, which the ingress does without
+def load_engine(settings: ModelSettings, config: Config) -> "Engine | VllmEngine":
+    """Loads a model and starts its engine; see `build_engine` and `build_vllm`."""
+    from neurodial.deploy.serve import engines  # brings torch, which the ingress does without
 
-    return build_engine(settings, config)
+    build = engines.build_vllm if settings.engine == "vllm" else engines.build_engine
+    return build(settings, config)
 
 
 class HostedEngine(EngineClient):
@@ -41,9 +45,9 @@ class HostedEngine(EngineClient):
         self,
         settings: ModelSettings,
         config: Config,
-        load: Callable[[ModelSettings, Config], Engine] = load_engine,
+        load: Callable[[ModelSettings, Config], "Engine | VllmEngine"] = load_engine,
     ) -> None:
-        self.engine: Engine | None = None
+        self.engine: Engine | VllmEngine | None = None
         self.failure: NeurodialError | None = None
         self.started = time.monotonic()
         try:
@@ -71,20 +75,24 @@ class HostedEngine(EngineClient):
 
     async def generate(self, requests: tuple[EngineRequest, ...]) -> AsyncGenerator[Events, None]:
         """Serves requests; see `EngineClient.generate`."""
-        async with aclosing(LocalClient(self._running()).generate(requests)) as arriving:
+        async with aclosing(self._client().generate(requests)) as arriving:
             async for events in arriving:
                 yield events
 
     async def call(self, method: Method, *args: Any, **options: Any) -> Any:
         """See `EngineClient.call`."""
-        return await LocalClient(self._running()).call(method, *args, **options)
+        return await self._client().call(method, *args, **options)
 
     def close(self, seconds: float) -> None:
         """Stops the engine's thread, for which it waits so long."""
         if self.engine is not None:
             self.engine.close(seconds)
 
-    def _running(self) -> Engine:
+    def _client(self) -> EngineClient:
+        engine = self._running()
+        return LocalClient(engine) if isinstance(engine, Engine) else engine.client
+
+    def _running(self) -> "Engine | VllmEngine":
         if self.engine is None:
             raise self.failure or Unavailable("the engine is not running")
         return self.engine

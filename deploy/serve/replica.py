@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray.serve.handle import DeploymentHandle
 
@@ -19,6 +19,9 @@ from neurodial.service.engine.client import Method
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineStats, Events, Failed
 from neurodial.service.observability import logs
+
+if TYPE_CHECKING:
+    from neurodial.service.vllm.engine import VllmEngine
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +49,7 @@ class EngineReplica:
         if hub is not None and self._hosted.engine is not None:
             self._reporter = Reporter(hub, self._hosted.engine.metrics)
 
-    def build(self, settings: ModelSettings, config: Config) -> Engine:
+    def build(self, settings: ModelSettings, config: Config) -> "Engine | VllmEngine":
         """Loads the model."""
         return load_engine(settings, config)
 

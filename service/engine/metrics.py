@@ -138,7 +138,7 @@ class EngineMetrics(Instruments):
         now = time.monotonic()
         written = sum([len(s.ids) for s in plan.running]) + sum([len(s.ids) for s in plan.joining]) - self._written
         if written:
-            self._generation_tokens.inc(written)
+            self.wrote(written)
         if plan.running:
             self._decode_rows.observe(self._num_rows)
             self._between.observe(now - self._finished, len(plan.running))
@@ -146,11 +146,16 @@ class EngineMetrics(Instruments):
             self._step.observe(now - self._started)
             self._distinct_controls.observe(self._distinct)
         if plan.joining:
-            self._joined(plan.joining, now)
+            self._prefilled.observe(len(plan.joining))
+            self.joined(plan.joining, now)
         self._finished = now
 
-    def _joined(self, sequences: Items[Sequence], now: float) -> None:
-        self._prefilled.observe(len(sequences))
+    def wrote(self, tokens: int) -> None:
+        """Counts generated tokens."""
+        self._generation_tokens.inc(tokens)
+
+    def joined(self, sequences: Items[Sequence], now: float) -> None:
+        """Counts sequences whose prompts have been read."""
         for sequence in sequences:
             if sequence.prepared.plan is not None:
                 self._compiling.observe(sequence.prepared.compile_s)

@@ -124,8 +124,13 @@ class Stepper:
         if sequence.is_cancelled:
             sequence.finish("cancelled", self._runner.applied(sequence))
             return
-        message = f"the request took longer than {sequence.request.timeout_s:g} s and was given up"
-        sequence.fail(Unavailable(message, hint="send fewer or shorter texts, or try again later"))
+        sequence.fail(too_late(sequence))
+
+
+def too_late(sequence: Sequence) -> Unavailable:
+    """What is told of a request whose time is over."""
+    message = f"the request took longer than {sequence.request.timeout_s:g} s and was given up"
+    return Unavailable(message, hint="send fewer or shorter texts, or try again later")
 
 
 def isolated(work: Callable[[Items[Sequence]], list[Outcome]], sequences: Items[Sequence]) -> list[Outcome]:

@@ -44,7 +44,8 @@ def desk_files() -> set[str]:
 
 
 def requirements() -> list[Requirement]:
-    extras = PROJECT["project"]["optional-dependencies"].values()
+    """What deploy/constraints.txt pins; what goes with vLLM has constraints of its own."""
+    extras = [lines for name, lines in PROJECT["project"]["optional-dependencies"].items() if name != "vllm"]
     lines = [*PROJECT["project"]["dependencies"], *(line for extra in extras for line in extra)]
     return [r for r in map(Requirement, lines) if r.name != "neurodial"]
 

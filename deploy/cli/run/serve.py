@@ -1,8 +1,9 @@
 """`neurodial serve`: a server on this machine until Ctrl-C."""
 
 from contextlib import AbstractContextManager
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -15,13 +16,31 @@ if TYPE_CHECKING:
     from neurodial.deploy.serve.server import Running
 
 
+class Engine(StrEnum):
+    """What serves a model."""
+
+    native = "native"
+    vllm = "vllm"
+
+
 def command(
-    config: Annotated[
-        Path | None, Argument(help="YAML file, see docs/reference/configuration.md.", show_default=False)
+    what: Annotated[
+        str | None,
+        Argument(
+            metavar="[CONFIG|MODEL]",
+            help="YAML file (see docs/reference/configuration.md), or a model's folder or name on a hub.",
+            show_default=False,
+        ),
     ] = None,
     demo: Annotated[bool, Option("--demo", help="Serve the bundled English–Spanish model.")] = False,
     host: Annotated[str | None, Option(help="Address to listen on; 127.0.0.1 unless configured.")] = None,
     port: Annotated[int | None, Option(help="Port to listen on; 8000 unless configured.")] = None,
+    engine: Annotated[
+        Engine | None, Option(help="Of a MODEL; vllm where it is installed, on a GPU, for a decoder-only model.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, Option("--set", metavar="NAME=FILE", help="Neuron set of a MODEL; may come several times.")
+    ] = None,
     local: Annotated[
         bool | None,
         Option(
@@ -36,11 +55,7 @@ def command(
 
     Prints the page's address and requests to paste once it answers.
     """
-    from neurodial.deploy.configuration.config import demo_config, load_config
-
-    if demo == (config is not None):
-        raise ConfigError("give either a configuration file or --demo", hint="neurodial serve --demo")
-    settings = demo_config(host=host, port=port) if config is None else load_config(config, host=host, port=port)
+    settings = _configured(what, engine, sets or [], {"host": host, "port": port}, is_demo=demo)
 
     from neurodial.deploy.configuration.checks import check_models
 
@@ -62,6 +77,30 @@ def command(
         typer.echo("Ctrl-C stops the server.")
         server.wait_until_stopped(running.check)
         say("\nstopping …")
+
+
+def _configured(
+    what: str | None, engine: Engine | None, sets: list[str], given: dict[str, Any], *, is_demo: bool
+) -> "Config":
+    """What is served: a file's configuration, a model that is named, or the demo."""
+    from neurodial.deploy.configuration.config import demo_config, load_config
+
+    if is_demo == (what is not None):
+        raise ConfigError("give a configuration file, a model or --demo", hint="neurodial serve --demo")
+    is_model = what is not None and not Path(what).is_file() and not what.endswith((".yaml", ".yml"))
+    if (engine or sets) and not is_model:
+        raise ConfigError("--engine and --set are for a model that is named", hint="neurodial serve FOLDER --set …")
+    if what is None:
+        return demo_config(**given)
+    if not is_model:
+        return load_config(what, **given)
+    from neurodial.deploy.serve.engines import config_of_model
+
+    pairs = [text.partition("=") for text in sets]
+    for name, _, file in pairs:
+        if not name or not file:
+            raise ConfigError(f"--set {name}: write NAME=FILE", hint="--set tense=tense.safetensors")
+    return config_of_model(what, engine and engine.value, {name: file for name, _, file in pairs}, **given)
 
 
 def _running(settings: "Config", in_one_process: bool, verbose: bool) -> AbstractContextManager["Running"]:

@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -36,16 +36,14 @@ from neurodial.service.engine.types import (
 _COMPILED_CACHE = 256  # distinct lists of controls whose compilation is remembered
 
 
-class RequestProcessor:
-    """Prepares requests for one loaded model, and answers what takes no place in the batch; see `EngineClient`.
+class RequestReader:
+    """Prepares requests for one model, and answers what takes no place in the batch; see `EngineClient`.
 
     Args:
-        loaded: the model.
+        loaded: the model, or its structure.
         sets: where neuron sets that requests name are looked up.
         model_id: what requests call the model; its own name where absent.
         default_max_tokens: most tokens generated where a request does not say.
-        max_rows: rows decoded together, at most.
-        cache: where keys and values are kept; the preallocated cache where absent.
         allow_changed_weights: take sets of an ancestor of the model although weights were changed since.
         calibration: of the model; pruning an address to the mean and limits need it.
         max_deviations: standard deviations that a control may move a neuron from its mean.
@@ -53,11 +51,10 @@ class RequestProcessor:
         max_neurons: neurons that one request's controls may touch; no limit where absent.
         max_set_bytes: the largest neuron-set file that `check_set` takes.
         head: of a distilled model: its classifier.
-        compiles: the decoding step, where the model and the machine allow that; see `capture`.
+        check: refuses controls that compile, but that the engine cannot apply.
 
     Attributes:
         info: the model and its neuron sets.
-        runner: makes the tokens. It owns the model: nothing else may run it.
         decode: the text of generated tokens.
 
     Raises:
@@ -71,8 +68,6 @@ class RequestProcessor:
         *,
         model_id: str | None = None,
         default_max_tokens: int = 256,
-        max_rows: int = 32,
-        cache: RowCache | None = None,
         allow_changed_weights: bool = False,
         calibration: Calibration | None = None,
         max_deviations: float | None = None,
@@ -80,14 +75,13 @@ class RequestProcessor:
         max_neurons: int | None = None,
         max_set_bytes: int = 64 * 1024 * 1024,
         head: Head | None = None,
-        compiles: bool = False,
+        check: Callable[[CompiledControls], None] = lambda _: None,
     ) -> None:
         named = {name: sets.get(name) for name in sets.names()}
         for found in named.values():
             found.check_model(loaded, allow_changed_weights=allow_changed_weights)
         if calibration is not None:
             calibration.check_model(loaded, allow_changed_weights=allow_changed_weights)
-        block_lm_head(loaded.model)
         self._loaded, self._sets, self._head = loaded, sets, head
         self._prompts = prompts = Prompts(loaded)
         self._defaults = ModelDefaults.of(loaded.model)
@@ -97,20 +91,15 @@ class RequestProcessor:
         self._calibration = calibration
         self._max_prompt_tokens = max_prompt_tokens
         self._max_neurons, self._max_set_bytes = max_neurons, max_set_bytes
-        self._compile = lru_cache(_COMPILED_CACHE)(
-            lambda controls: compile_controls(
-                loaded,
-                controls,
-                sets,
-                allow_changed_weights=allow_changed_weights,
-                calibration=calibration,
-                max_deviations=max_deviations,
-            )
-        )
+
+        def compiled(controls: tuple[Control, ...]) -> CompiledControls:
+            options: dict[str, Any] = {"calibration": calibration, "max_deviations": max_deviations}
+            plan = compile_controls(loaded, controls, sets, allow_changed_weights=allow_changed_weights, **options)
+            check(plan)
+            return plan
+
+        self._compile = lru_cache(_COMPILED_CACHE)(compiled)
         self.decode, self.tokenize, self.detokenize = prompts.decode, prompts.tokenize, prompts.detokenize
-        self.runner = ModelRunner(
-            loaded, self._defaults, max_rows, cache, prompts.decode, prompts.pieces, head, compiles=compiles
-        )
         cards = tuple(set_info(name, found) for name, found in named.items())
         about = _model_info(loaded, model_id or loaded.name, self._max_positions, prompts, head)
         self.info = EngineInfo(about, cards)
@@ -246,6 +235,44 @@ class RequestProcessor:
             message = f"controls touch {plan.num_neurons:,} neurons; at most {self._max_neurons:,} are accepted"
             raise LimitError(message, hint="name fewer neurons, or set top", param="controls")
         return plan, time.perf_counter() - started
+
+
+class RequestProcessor(RequestReader):
+    """Prepares requests for a loaded model and has the runner that makes their tokens.
+
+    Args:
+        loaded: the model.
+        sets: where neuron sets that requests name are looked up.
+        max_rows: rows decoded together, at most.
+        cache: where keys and values are kept; the preallocated cache where absent.
+        head: of a distilled model: its classifier.
+        compiles: the decoding step, where the model and the machine allow that; see `capture`.
+        **options: of `RequestReader`.
+
+    Attributes:
+        runner: makes the tokens. It owns the model: nothing else may run it.
+
+    Raises:
+        FingerprintError: if a set or the calibration was made for another model.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        sets: SetSource,
+        *,
+        max_rows: int = 32,
+        cache: RowCache | None = None,
+        head: Head | None = None,
+        compiles: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(loaded, sets, head=head, **options)
+        block_lm_head(loaded.model)
+        prompts = self._prompts
+        self.runner = ModelRunner(
+            loaded, self._defaults, max_rows, cache, prompts.decode, prompts.pieces, head, compiles=compiles
+        )
 
 
 def _model_info(

@@ -130,6 +130,11 @@ def test_mistakes_are_one_line_and_exit_with_two(
         ("serve", str(tmp_path / "missing.yaml")),
         ("serve", str(config), "--port", "0"),
         ("serve", str(config)),
+        ("serve", str(config), "--engine", "vllm"),
+        ("serve", "--demo", "--set", f"tense={set_path}"),
+        ("serve", str(tmp_path / "no-model")),
+        ("serve", str(tiny_marian_path), "--set", "tense", "--port", "18999"),
+        ("serve", str(tiny_marian_path), "--set", f"tense={truncated}", "--port", "18999"),
     ):
         check_refused(run(*args), "error: ")
 

@@ -20,6 +20,7 @@ from neurodial.deploy.serve.server import with_threads
 from neurodial.service.access.limits import Limits
 from neurodial.service.desk.settings import DeskSettings
 from neurodial.service.observability.logs import LogSettings
+from neurodial.service.vllm.settings import TableSettings
 
 DOCS = Path(__file__).parents[3] / "docs" / "reference" / "configuration.md"
 
@@ -95,6 +96,10 @@ MISTAKES = [
     ("{models: [{id: a, path: model}], auth: {keys: [{name: a, key: b}]}}", "auth.keys: there is no such setting"),
     ("{models: [{id: a, path: model}], store: {uri: sets, max_bytes: 1}}", "store.max_bytes"),
     ("{models: [{id: a, path: model}], store: ''}", "store.uri"),
+    ("models: [{id: a, path: model, engine: sglang}]", "models[0].engine"),
+    ("models: [{id: a, path: model, tables: {slots: 4}}]", "tables is not for engine: native"),
+    ("models: [{id: a, path: model, engine: vllm, threads: 2}]", "threads is not for engine: vllm"),
+    ("models: [{id: a, path: model, engine: vllm, tables: {neurons: 0}}]", "models[0].tables.neurons"),
 ]
 
 
@@ -121,6 +126,7 @@ def settings() -> Iterator[tuple[type[BaseModel], str]]:
         IngressSettings,
         Autoscaling,
         ModelSettings,
+        TableSettings,
         StoreSettings,
         AuthSettings,
         LogSettings,
