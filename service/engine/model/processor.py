@@ -109,7 +109,7 @@ class RequestProcessor:
         )
         self.decode, self.tokenize, self.detokenize = prompts.decode, prompts.tokenize, prompts.detokenize
         self.runner = ModelRunner(
-            loaded, self._defaults, max_rows, cache, prompts.decode, prompts.pieces, head, compiles=compiles
+            loaded, self._defaults, max_rows, cache, prompts.added, prompts.pieces, head, compiles=compiles
         )
         cards = tuple(set_info(name, found) for name, found in named.items())
         about = _model_info(loaded, model_id or loaded.name, self._max_positions, prompts, head)
