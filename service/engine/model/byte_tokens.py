@@ -1,4 +1,4 @@
-"""Tokens that stand for single bytes, as sentencepiece's vocabularies have them for characters that they do not know."""
+"""Tokens that stand for single bytes, as vocabularies have them for unknown characters."""
 
 import re
 from collections.abc import Iterator
