@@ -51,6 +51,13 @@ class WrongMediaType(NeurodialError):
     code = "wrong_media_type"
 
 
+class BodyTimeout(NeurodialError):
+    """The request's body did not arrive in time."""
+
+    status = 408
+    code = "body_timeout"
+
+
 class BodyTooLarge(LimitError):
     """The request's body is larger than the deployment reads."""
 

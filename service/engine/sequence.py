@@ -1,6 +1,7 @@
 """A request inside the engine: its state, its tokens so far and its way back to the caller."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from neurodial.control.errors import NeurodialError
@@ -54,7 +55,7 @@ class Sequence:
         else:  # one pass and no cache
             self.num_rows, self.num_cached, self.max_length = 1, 0, 0
         self._deadline = None if request.timeout_s is None else now + request.timeout_s
-        self._reads_text = request.stream or bool(request.stop)
+        self._reads_text = request.stream or bool(request.stop) or request.logprobs is not None
         self._text = TextStream(decode, request.stop)
 
     @property
@@ -72,6 +73,7 @@ class Sequence:
             return "stop"
         self.ids.append(token)
         if logprob is not None:
+            logprob = replace(logprob, offset=self._text.num_complete)
             self.logprobs.append(logprob)
         if self._reads_text:
             delta, stopped = self._text.advance(self.ids)

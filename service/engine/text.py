@@ -7,6 +7,12 @@ _INCOMPLETE = "\ufffd"  # what a decoder writes for bytes that do not yet make a
 _WINDOW = 16  # tokens that are decoded anew with every token, at least
 
 Decode = Callable[[Sequence[int]], str]
+TokenTexts = Callable[[Sequence[int], Sequence[int]], list[str]]  # (tokens before, candidates): what each would add
+
+
+def complete(text: str) -> str:
+    """A text without the incomplete character at its end."""
+    return text.rstrip(_INCOMPLETE)
 
 
 class GrowingText:
@@ -15,6 +21,9 @@ class GrowingText:
     Only a window of the latest tokens is decoded. Its first tokens are context, whose text is known already: decoders
     treat the very first token differently. The window moves on where the text has a safe break, between two tokens of
     which the earlier ends a character and neither changes the other's text, and only if the decoder agrees.
+
+    Attributes:
+        text: so far.
     """
 
     def __init__(self, decode: Decode) -> None:
@@ -22,24 +31,24 @@ class GrowingText:
         self._start = 0  # the window's first token
         self._num_context = 0  # characters of the window's text that are known already
         self._known = ""
-        self._text = ""
+        self.text = ""
         self._breaks: list[tuple[int, int]] = []  # the latest two: a token, and how long the text before it is
 
     def advance(self, ids: Sequence[int]) -> str:
         """The text of all tokens, of which one is new."""
-        before = self._text
-        self._text = self._known + self._decode(ids[self._start :])[self._num_context :]
-        if _is_break(before, self._text):
+        before = self.text
+        self.text = self._known + self._decode(ids[self._start :])[self._num_context :]
+        if _is_break(before, self.text):
             self._breaks = [*self._breaks[-1:], (len(ids) - 1, len(before))]
             if len(ids) - self._start > _WINDOW and len(self._breaks) == 2:
                 self._move(ids)
-        return self._text
+        return self.text
 
     def _move(self, ids: Sequence[int]) -> None:
         (start, _), (end, num_known) = self._breaks
         context, window = self._decode(ids[start:end]), self._decode(ids[start:])
-        if context.strip() and window == context + self._text[num_known:]:
-            self._start, self._num_context, self._known = start, len(context), self._text[:num_known]
+        if context.strip() and window == context + self.text[num_known:]:
+            self._start, self._num_context, self._known = start, len(context), self.text[:num_known]
 
 
 def _is_break(before: str, text: str) -> bool:
@@ -62,6 +71,11 @@ class TextStream:
         self._stop = tuple(stop)
         self._num_sent = 0
 
+    @property
+    def num_complete(self) -> int:
+        """Characters of the text so far, shown or held back, without an incomplete one at the end."""
+        return len(complete(self._growing.text))
+
     def advance(self, ids: Sequence[int]) -> tuple[str, bool]:
         """Text that became visible with the latest of the tokens, and whether a stop string has ended it."""
         text, stopped = self._cut(self._growing.advance(ids))
@@ -83,7 +97,7 @@ class TextStream:
         return (text[: min(found)], True) if found else (text, False)
 
     def _num_held(self, text: str) -> int:
-        complete = text.rstrip(_INCOMPLETE)
+        whole = complete(text)
         beginnings = (stop[:length] for stop in self._stop for length in range(1, len(stop)))
-        held = max((len(b) for b in beginnings if complete.endswith(b)), default=0)
-        return len(text) - len(complete) + held
+        held = max((len(b) for b in beginnings if whole.endswith(b)), default=0)
+        return len(text) - len(whole) + held

@@ -90,14 +90,16 @@ class TokenLogprob:
     """How likely a generated token was, before any penalty, bias or temperature.
 
     Attributes:
-        token: its text.
+        token: what it adds to the text; the name of a special token, which adds nothing.
         logprob: natural logarithm of its probability.
         top: the likeliest tokens and theirs, best first.
+        offset: characters of the output before it.
     """
 
     token: str
     logprob: float
     top: tuple[tuple[str, float], ...] = ()
+    offset: int = 0
 
 
 @dataclass(frozen=True)

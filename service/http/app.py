@@ -40,7 +40,8 @@ def create_app(services: Services) -> FastAPI:
     limits = services.limits
     app.router.route_class = StrictRoute
     larger = {controls.UPLOAD_PATH: limits.max_set_bytes}
-    app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes, max_bytes_of=larger)
+    seconds = limits.request_timeout_s
+    app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes, max_seconds=seconds, max_bytes_of=larger)
     app.add_middleware(Authenticated, keys=services.keys, anyone=services.anyone)  # before a body is read
     app.add_middleware(Admission, gate=services.gate)
     app.add_middleware(HeaderGuard)

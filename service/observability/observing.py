@@ -1,5 +1,6 @@
 """What is written down about each HTTP request at its end: one measurement and one line of the log, never its text."""
 
+import asyncio
 import logging
 import re
 import time
@@ -49,6 +50,9 @@ class Observed:
         try:
             with self._metrics.open.track_inprogress():
                 await self._app(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:  # how Ray Serve tells an application that the client has gone
+            exchange.hang_up()
+            raise
         finally:
             current.reset(token)
             self._write_down(scope, record, exchange.outcome, time.perf_counter() - started)
@@ -85,6 +89,10 @@ class _Exchange:
         if message["type"] == "http.disconnect" and not self._is_complete:
             self._hung_up = True
         return message
+
+    def hang_up(self) -> None:
+        """Takes note that nobody waits for the answer, unless it is complete."""
+        self._hung_up = not self._is_complete
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

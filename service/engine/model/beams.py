@@ -36,7 +36,7 @@ class BeamSearch:
         config, request = defaults.config, sequence.request
         self._width = request.num_beams
         self._max_tokens = sequence.prepared.max_tokens
-        self._end_ids = defaults.end_ids
+        self._defaults, self._end_ids = defaults, defaults.end_ids
         self._num_candidates = max(2, 1 + len(defaults.end_ids)) * self._width
         self._changes: LogitsProcessorList = processors(sequence, defaults, device)
         penalty = request.length_penalty if request.length_penalty is not None else config.length_penalty
@@ -46,7 +46,8 @@ class BeamSearch:
         self._num_start = len(start)
         self._open: list[list[int]] = [start] * self._width
         self._scores: list[float] = [0.0]  # the first step has one beam: all would be the same
-        self._finished: list[tuple[float, list[int]]] = []  # best first
+        self._finished: list[tuple[float, list[int], bool]] = []  # best first, each with whether its end was forced
+        self._are_cut: list[bool] = []  # of the open beams, at the step that forces an end
         self._can_improve = True
         self.is_done = False
 
@@ -55,10 +56,21 @@ class BeamSearch:
         """The tokens of the best output so far."""
         return self._finished[0][1] if self._finished else self._open[0][self._num_start :]
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether the model forced the end of the best output, which would have gone on."""
+        return bool(self._finished) and self._finished[0][2]
+
     def candidates(self, logits: torch.Tensor) -> list[tuple[float, int, int]]:
         """The best continuations (score, beam, token), from logits (beams, vocabulary). Changes nothing."""
         ids = torch.tensor(self._open[: logits.shape[0]], device=logits.device)
         scores = self._changes(ids, logits.float().log_softmax(-1))  # type: ignore[arg-type]
+        self._are_cut = [False] * len(scores)
+        forced = self._defaults.forced(len(self._open[0]) - self._num_start, self._max_tokens)
+        if forced is not None:
+            if forced in self._end_ids:
+                self._are_cut = [token not in self._end_ids for token in scores.argmax(-1).tolist()]
+            scores = torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor([forced], device=scores.device), 0)
         scores = scores + torch.tensor(self._scores, device=logits.device)[:, None]
         values, places = scores.flatten().topk(min(self._num_candidates, scores.numel()))
         size = scores.shape[1]
@@ -76,7 +88,9 @@ class BeamSearch:
             tokens = [*self._open[beam], token]
             if token in self._end_ids or is_last:
                 if rank < self._width and takes_more and score > _NEVER:
-                    self._finished.append((score / num_made**self._length_penalty, tokens[self._num_start :]))
+                    self._finished.append(
+                        (score / num_made**self._length_penalty, tokens[self._num_start :], self._are_cut[beam])
+                    )
             elif len(grown) < self._width:
                 grown.append(tokens)
                 scores.append(score)

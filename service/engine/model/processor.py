@@ -271,7 +271,7 @@ class RequestProcessor(RequestReader):
         block_lm_head(loaded.model)
         prompts = self._prompts
         self.runner = ModelRunner(
-            loaded, self._defaults, max_rows, cache, prompts.decode, prompts.pieces, head, compiles=compiles
+            loaded, self._defaults, max_rows, cache, prompts.added, prompts.pieces, head, compiles=compiles
         )
 
 

@@ -9,7 +9,11 @@ from jinja2 import TemplateError
 from neurodial.control.distilled.head import Head, Reading
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
+from neurodial.service.engine.model.byte_tokens import ByteTokens
+from neurodial.service.engine.text import complete
 from neurodial.service.engine.types import EngineRequest, Message
+
+_CONTEXT = 16  # tokens before another that settle what it adds: the first of a text is decoded differently
 
 
 class Prompts:
@@ -23,6 +27,8 @@ class Prompts:
     def __init__(self, loaded: LoadedModel) -> None:
         self._tokenizer: Any = loaded.tokenizer
         self._lock = threading.Lock()
+        self._special = frozenset(getattr(loaded.tokenizer, "all_special_ids", ()))
+        self._bytes = ByteTokens(loaded.tokenizer)
         self.vocab_size = int(loaded.model.config.get_text_config().vocab_size)
         self.has_chat_template = bool(getattr(loaded.tokenizer, "chat_template", None))
 
@@ -68,7 +74,28 @@ class Prompts:
     def decode(self, ids: Items[int]) -> str:
         """The text of generated tokens, special ones left out."""
         with self._lock:
-            return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+            return self._decode(ids)
+
+    def added(self, before: Items[int], candidates: Items[int]) -> list[str]:
+        """What each of some tokens would add to a generated text; of a special one its name.
+
+        Args:
+            before: the tokens of the text.
+            candidates: for the next place.
+        """
+        context = list(before[-_CONTEXT:])
+        with self._lock:
+            num_known = len(complete(self._decode(context)))
+            return [
+                str(self._tokenizer.convert_ids_to_tokens(token))
+                if token in self._special
+                else self._decode([*context, token])[num_known:]
+                for token in candidates
+            ]
+
+    def _decode(self, ids: Items[int]) -> str:
+        ids = [token for token in ids if token not in self._special]
+        return str(self._tokenizer.decode(self._bytes.mended(ids), clean_up_tokenization_spaces=False))
 
     def pieces(self, ids: Items[int]) -> tuple[str, ...]:
         """Tokens as the vocabulary writes them; "" for one that it does not have."""

@@ -19,7 +19,7 @@ from neurodial.service.engine.model.running import NextTokens, RunningSequence
 from neurodial.service.engine.model.sampling import ModelDefaults, likeliest
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Outcome
-from neurodial.service.engine.text import Decode
+from neurodial.service.engine.text import TokenTexts
 from neurodial.service.engine.types import NOTHING_APPLIED
 
 
@@ -31,7 +31,7 @@ class ModelRunner:
         defaults: its generation settings.
         max_rows: rows at once, at most.
         cache: where keys and values are kept.
-        decode: makes text of tokens.
+        texts: what tokens add to a text.
         pieces: tokens as the vocabulary writes them.
         head: of a distilled model: its classifier.
         compiles: the decoding step, where the model and the machine allow that.
@@ -43,13 +43,13 @@ class ModelRunner:
         defaults: ModelDefaults,
         max_rows: int,
         cache: RowCache | None,
-        decode: Decode,
+        texts: TokenTexts,
         pieces: Pieces,
         head: Head | None = None,
         *,
         compiles: bool = False,
     ) -> None:
-        self._defaults, self._decode = defaults, decode
+        self._defaults, self._texts = defaults, texts
         self._device = loaded.model.device
         self._controls = BatchController(loaded, max_rows)
         self._cache = cache or KVCache()
@@ -224,7 +224,7 @@ class ModelRunner:
             are_plain = all(one.is_plain for one in running)
             allowed = (logits.index_fill_ if are_plain else logits.index_fill)(1, self._banned, -torch.inf)
         best = likeliest(allowed)
-        return [one.choose(logits, places, best, self._decode) for one, places in zip(running, rows, strict=True)]
+        return [one.choose(logits, places, best, self._texts) for one, places in zip(running, rows, strict=True)]
 
     def _take(self, one: RunningSequence, choice: NextTokens) -> Outcome:
         outcome, beams = one.take(choice)

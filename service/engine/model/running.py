@@ -9,7 +9,7 @@ from neurodial.service.engine.model.beams import Beams, BeamSearch
 from neurodial.service.engine.model.sampling import ModelDefaults, RowChooser, is_plain, top_logprobs
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Outcome, not_a_number
-from neurodial.service.engine.text import Decode
+from neurodial.service.engine.text import TokenTexts
 from neurodial.service.engine.types import FinishReason, TokenLogprob
 
 
@@ -55,7 +55,7 @@ class RunningSequence:
         self.search = BeamSearch(*setting) if is_search else None
         self._chooser = None if is_search or self.is_plain else RowChooser(*setting)
 
-    def choose(self, logits: torch.Tensor, rows: Items[int], best: Items[int], decode: Decode) -> NextTokens:
+    def choose(self, logits: torch.Tensor, rows: Items[int], best: Items[int], texts: TokenTexts) -> NextTokens:
         """Chooses from a pass's logits.
 
         Args:
@@ -63,7 +63,7 @@ class RunningSequence:
             rows: this sequence's among them.
             best: of every row of the pass, the likeliest token that is not banned; below zero where the logits are
                 not numbers.
-            decode: makes text of tokens.
+            texts: what tokens add to a text.
         """
         if min([best[row] for row in rows]) < 0:
             return NextTokens(Outcome(self.sequence, error=not_a_number(self.sequence)))
@@ -72,10 +72,8 @@ class RunningSequence:
             return NextTokens(Outcome(self.sequence), candidates=tuple(self.search.candidates(logits[open_rows])))
         row = rows[0]
         if self._chooser is not None:
-            return self._choose_one(self._chooser, logits[row], decode)
-        token = best[row]
-        forced = self.defaults.forced(self.num_made, self.sequence.prepared.max_tokens)
-        return self._choice(token, token if forced is None else forced)
+            return self._choose_one(self._chooser, logits[row], texts)
+        return self._choice(best[row])
 
     def take(self, choice: NextTokens) -> tuple[Outcome, Beams | None]:
         """Makes the choice count."""
@@ -86,19 +84,24 @@ class RunningSequence:
         if not self.search.is_done:
             return choice.outcome, beams
         tokens = tuple(self.search.best)
-        end: FinishReason = "stop" if tokens and tokens[-1] in self.defaults.end_ids else "length"
+        has_ended = bool(tokens) and tokens[-1] in self.defaults.end_ids and not self.search.is_cut
+        end: FinishReason = "stop" if has_ended else "length"
         return Outcome(self.sequence, tokens, end=end), None
 
-    def _choose_one(self, chooser: RowChooser, logits: torch.Tensor, decode: Decode) -> NextTokens:
-        token = chooser.choose(logits[None].clone())
+    def _choose_one(self, chooser: RowChooser, logits: torch.Tensor, texts: TokenTexts) -> NextTokens:
+        choice = self._choice(chooser.choose(logits[None].clone()))
         count = self.sequence.request.logprobs
-        if count is None:
-            return self._choice(token, token)
-        logprob, top = top_logprobs(logits, token, count)
-        shown = TokenLogprob(decode([token]), logprob, tuple((decode([i]), value) for i, value in top))
-        return self._choice(token, token, (shown,))
+        if count is not None:
+            token = choice.tokens[0]
+            logprob, top = top_logprobs(logits, token, count)
+            shown, *others = texts(self.sequence.ids, [token, *(i for i, _ in top)])
+            alternatives = tuple((text, value) for text, (_, value) in zip(others, top, strict=True))
+            choice.outcome.logprobs = (TokenLogprob(shown, logprob, alternatives),)
+        return choice
 
-    def _choice(self, wanted: int, token: int, logprobs: tuple[TokenLogprob, ...] = ()) -> NextTokens:
+    def _choice(self, wanted: int) -> NextTokens:
         """A choice whose sequence ends for its length where the model forces an end that was not wanted."""
-        is_cut = wanted != token and token in self.defaults.end_ids
-        return NextTokens(Outcome(self.sequence, (token,), logprobs, "length" if is_cut else None), (token,))
+        forced = self.defaults.forced(self.num_made, self.sequence.prepared.max_tokens)
+        token = wanted if forced is None else forced
+        is_cut = wanted not in self.defaults.end_ids and token in self.defaults.end_ids
+        return NextTokens(Outcome(self.sequence, (token,), end="length" if is_cut else None), (token,))

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import (
-    ForcedBOSTokenLogitsProcessor,
-    ForcedEOSTokenLogitsProcessor,
     GenerationConfig,
     LogitNormalization,
     LogitsProcessor,
@@ -104,7 +102,7 @@ def is_plain(sequence: Sequence, defaults: ModelDefaults) -> bool:
 
 
 def processors(sequence: Sequence, defaults: ModelDefaults, device: torch.device) -> LogitsProcessorList:
-    """Everything but sampling that changes a request's logits, in the order in which `generate` does it."""
+    """What changes a request's logits, in the order in which `generate` does it, but for sampling and forced tokens."""
     request, config, found = sequence.request, defaults.config, LogitsProcessorList()
     num_start = len(sequence.prepared.prompt_ids) if defaults.start is None else 1
     ends = sorted(defaults.end_ids)
@@ -124,11 +122,6 @@ def processors(sequence: Sequence, defaults: ModelDefaults, device: torch.device
         found.append(
             MinNewTokensLengthLogitsProcessor(num_start, config.min_new_tokens, torch.tensor(ends), str(device))
         )
-    if config.forced_bos_token_id is not None:
-        found.append(ForcedBOSTokenLogitsProcessor(config.forced_bos_token_id))
-    if config.forced_eos_token_id is not None:
-        last = num_start + sequence.prepared.max_tokens
-        found.append(ForcedEOSTokenLogitsProcessor(last, config.forced_eos_token_id, str(device)))
     if config.suppress_tokens:
         found.append(SuppressTokensLogitsProcessor(config.suppress_tokens, str(device)))
     if config.begin_suppress_tokens:

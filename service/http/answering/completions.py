@@ -1,7 +1,6 @@
 """Completions in OpenAI's shapes."""
 
 from collections.abc import Sequence
-from itertools import accumulate
 
 from neurodial.service.engine.types import Finished, TokenLogprob, Tokens
 from neurodial.service.http.answering.responding import Shape
@@ -14,15 +13,9 @@ class CompletionShape(Shape):
 
     kind, answer, chunk = "cmpl", Completion, Completion
 
-    def __init__(self, model: str) -> None:
-        super().__init__(model)
-        self._offsets: dict[int, int] = {}
-
     def piece(self, index: int, tokens: Tokens) -> Choice:
         """A choice's new text."""
-        offset = self._offsets.get(index, 0)
-        self._offsets[index] = offset + sum(len(t.token) for t in tokens.logprobs)
-        shown = _logprobs_of(tokens.logprobs, offset)
+        shown = _logprobs_of(tokens.logprobs)
         return Choice(index=index, text=tokens.text, finish_reason=None, logprobs=shown)
 
     def end(self, index: int, result: Finished, plain: Finished | None) -> Choice:
@@ -31,22 +24,24 @@ class CompletionShape(Shape):
 
     def choice(self, index: int, result: Finished, plain: Finished | None) -> Choice:
         """A choice in one piece."""
-        return Choice(text=result.text, logprobs=_logprobs_of(result.logprobs, 0), **ending_of(index, result, plain))
+        return Choice(text=result.text, logprobs=_logprobs_of(result.logprobs), **ending_of(index, result, plain))
 
 
-def _logprobs_of(tokens: Sequence[TokenLogprob], offset: int) -> Logprobs | None:
-    """Log-probabilities as OpenAI writes them; None where none were asked for.
-
-    Args:
-        tokens: of a piece of the output.
-        offset: characters before it.
-    """
+def _logprobs_of(tokens: Sequence[TokenLogprob]) -> Logprobs | None:
+    """Log-probabilities as OpenAI writes them; None where none were asked for."""
     if not tokens:
         return None
-    starts = accumulate((len(t.token) for t in tokens[:-1]), initial=offset)
     return Logprobs(
         tokens=[t.token for t in tokens],
         token_logprobs=[t.logprob for t in tokens],
-        top_logprobs=[dict(t.top) for t in tokens],
-        text_offset=list(starts),
+        top_logprobs=[_alternatives_of(t) for t in tokens],
+        text_offset=[t.offset for t in tokens],
     )
+
+
+def _alternatives_of(token: TokenLogprob) -> dict[str, float]:
+    """The likeliest tokens and the chosen one; of those with the same text the likeliest."""
+    found: dict[str, float] = {}
+    for text, value in (*token.top, (token.token, token.logprob)):
+        found.setdefault(text, value)
+    return found

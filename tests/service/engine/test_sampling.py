@@ -146,7 +146,7 @@ def test_samples_follow_the_probabilities() -> None:
 def test_logprobs() -> None:
     """Of the token and of the likeliest ones, before any bias."""
     driver = Driver(tiny("gpt2"))
-    driver.runner._decode = lambda ids: str(ids[0])
+    driver.runner._texts = lambda _, ids: [str(i) for i in ids]
     ids, end = beside_others(driver, logprobs=3, logit_bias=((BOS, 1000.0),))
     assert set(ids) == {BOS}
     model: Any = driver.loaded.model
@@ -181,3 +181,29 @@ def test_texts_that_are_only_read(name: str) -> None:
         assert (torch.tensor(end.payload) - plain).abs().max().item() > 1e-2 or i != 2
         assert (torch.tensor(end.payload) - plain).abs().max().item() < 1e-4 or i == 2
     assert together[2].applied["digest"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {},
+        {"logprobs": 1},
+        {"temperature": 0.7, "seed": 3},
+        {"repetition_penalty": 1.2},
+        {"logit_bias": ((BOS, 0.5),)},
+        {"num_beams": 2},
+        {"num_beams": 3, "length_penalty": 2.0},
+    ],
+)
+def test_a_forced_end_is_a_cut_unless_the_model_wanted_it(option: dict[str, Any]) -> None:
+    """Whatever else is asked for."""
+    driver = Driver(tiny("marian"))
+    driver.runner._texts = lambda _, ids: [str(i) for i in ids]
+    settings: Any = driver.loaded.model.generation_config
+    settings.forced_eos_token_id = EOS
+    wants_end = {"logit_bias": (*option.get("logit_bias", ()), (EOS, 100.0))}
+    cut = driver.run(driver.sequence(PROMPT, 3, **option | {"logit_bias": ((EOS, -50.0),)}))[0]
+    ended = driver.run(driver.sequence(PROMPT, 1, **option | wants_end))[0]
+    assert isinstance(cut, Finished) and isinstance(ended, Finished)
+    assert (cut.reason, cut.completion_tokens) == ("length", 2)
+    assert (ended.reason, ended.completion_tokens) == ("stop", 0)

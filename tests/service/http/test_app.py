@@ -11,7 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.types import EngineRequest
+from neurodial.service.engine.types import EngineRequest, Finished, TokenLogprob
+from neurodial.service.http.answering.completions import CompletionShape
 from tests.service.engine.fake import FakeRunner
 
 PAST = [{"set": "tense", "to": "past"}]
@@ -353,3 +354,12 @@ def test_the_application_needs_neither_torch_nor_ray() -> None:
     """The ingress stays small."""
     code = "import sys, neurodial.service.http.app; sys.exit(bool({'torch', 'ray', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_alternatives_with_the_same_text_show_the_likeliest() -> None:
+    """Beside the chosen token's own; offsets are places in the text."""
+    chosen = TokenLogprob("a", -3.0, (("b", -1.0), ("b", -2.0)), offset=4)
+    choice = CompletionShape("m").choice(0, Finished("length", "x", 1, 1, logprobs=(chosen,)), None)
+    assert choice.logprobs is not None
+    assert choice.logprobs.top_logprobs == [{"b": -1.0, "a": -3.0}]
+    assert choice.logprobs.text_offset == [4]
