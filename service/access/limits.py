@@ -36,13 +36,16 @@ class Limits(BaseModel):
     max_beams: int = Field(default=8, ge=1, description="most beams of a beam search")
     request_timeout_s: float = Field(default=120.0, gt=0, description="seconds after which a request is given up")
 
-    def check_texts(self, texts: Sequence[str | Sequence[int]], field: str, *, single: bool) -> list[str]:
+    def check_texts(
+        self, texts: Sequence[str | Sequence[int]], field: str, *, single: bool, blank: bool = False
+    ) -> list[str]:
         """Checks every text of a request and returns the exact field of each.
 
         Args:
             texts: the texts, in order, each a string or its tokens.
             field: the request's field, such as `prompt`.
             single: whether the field holds one text rather than a list.
+            blank: whether a text may be empty.
 
         Raises:
             BadInput: for no text or an empty one.
@@ -55,7 +58,7 @@ class Limits(BaseModel):
         names = [field] if single else [f"{field}[{i}]" for i in range(len(texts))]
         for text, name in zip(texts, names, strict=True):
             part, unit = ("word", "characters") if isinstance(text, str) else ("token", "tokens")
-            if not (text.strip() if isinstance(text, str) else text):
+            if not (blank or (text.strip() if isinstance(text, str) else text)):
                 raise BadInput(f"{name} is empty", hint=f"give a text with at least one {part}", param=name)
             if len(text) > self.max_text_chars:  # a token is a character at least, but for special ones
                 limit = f"at most {self.max_text_chars:,} are accepted"

@@ -38,22 +38,24 @@ def command(
 ) -> None:
     """Translate text under controls, without a server: one line of output per line of input."""
     from neurodial.service.access.limits import Limits
-    from neurodial.service.engine.types import EngineRequest
+    from neurodial.service.engine.types import EngineRequest, Finished
 
     texts = _texts(text, file)
     limits = Limits(max_prompts=max(1, len(texts)))
-    fields = limits.check_texts(texts, "text", single=len(texts) == 1)
+    fields = limits.check_texts(texts, "text", single=len(texts) == 1, blank=file is not None)
     sets, parsed = _controls(model, set_, to, controls)
     requests = [
         EngineRequest(uuid.uuid4().hex, line, parsed, max_tokens, num_beams=num_beams, field=field)
         for line, field in zip(texts, fields, strict=True)
+        if line.strip()
     ]
     engine = _engine(model, sets, device, dtype, limits, allow_changed_weights)
     try:
-        results = list(_generate(engine, requests))
+        done = iter(list(_generate(engine, requests)))
     finally:
         engine.close()
-    _print(texts, results, as_json)
+    blank = Finished("stop", "", 0, 0)  # a line stays a line
+    _print(texts, [next(done) if line.strip() else blank for line in texts], as_json)
 
 
 def _texts(text: Sequence[str] | None, file: Path | None) -> list[str]:
@@ -67,7 +69,7 @@ def _texts(text: Sequence[str] | None, file: Path | None) -> list[str]:
         raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise BadInput(f"{file}: not UTF-8") from None
-    return [line for line in content.splitlines() if line.strip()]
+    return content.removesuffix("\n").split("\n")
 
 
 def _controls(

@@ -9,12 +9,12 @@ from fastapi.exceptions import RequestValidationError
 
 from neurodial.control.errors import BadInput, NeurodialError
 from neurodial.service.http import openapi
-from neurodial.service.http.answering.comparing import paired, with_twins
-from neurodial.service.http.answering.prompts import prompts_of
 from neurodial.service.http.answering.results import applied_of, ending_of, head, usage_of
+from neurodial.service.http.answering.sentences import translated
 from neurodial.service.http.answering.serving import writing_of
 from neurodial.service.http.bodies import Form, Handler, StrictRoute
 from neurodial.service.http.middlewares.authentication import principal
+from neurodial.service.http.schemas.base import WritingRequest
 from neurodial.service.http.schemas.translations import (
     Language,
     LibreAnswer,
@@ -54,13 +54,13 @@ def add(app: FastAPI, services: Services) -> None:
         """Translates each text, under the request's controls."""
         chosen = await select(services, http, request.model, request.controls)
         settings = writing_of(request, limits)
-        rows = tuple(chosen.row(prompt, **settings) for prompt in prompts_of(request.text, "text", limits))
-        results = await chosen.collect(with_twins(request, rows, limits))
+        language, _ = services.languages.get(chosen.model, ("en", ""))
+        pairs = await translated(chosen, request.text, "text", language, request, **settings)
         translations = [
             Translation(text=result.text, **ending_of(index, result, plain))
-            for index, (result, plain) in enumerate(paired(request, results))
+            for index, (result, plain) in enumerate(pairs)
         ]
-        usage = usage_of(results, 2 if request.compare else 1)
+        usage = usage_of([done for pair in pairs for done in pair if done], 2 if request.compare else 1)
         return Translations(**head("trans", request.model), translations=translations, usage=usage)
 
     async def translate(http: HttpRequest, request: LibreRequest) -> LibreAnswer:
@@ -68,7 +68,9 @@ def add(app: FastAPI, services: Services) -> None:
         principal(http, request.api_key)
         model = await choose_model(services, http, request)
         chosen = await select(services, http, model, request.controls)
-        results = await chosen.collect([chosen.row(prompt) for prompt in prompts_of(request.q, "q", limits)])
+        language, _ = services.languages[chosen.model]
+        asked = WritingRequest(model=model)
+        results = [result for result, _ in await translated(chosen, request.q, "q", language, asked)]
         texts, applied = [r.text for r in results], [applied_of(r) for r in results]
         if isinstance(request.q, str):
             return LibreAnswer(translatedText=texts[0], applied=applied[0])

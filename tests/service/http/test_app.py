@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.types import EngineRequest, Finished, TokenLogprob
 from neurodial.service.http.answering.completions import CompletionShape
+from neurodial.service.http.answering.sentences import pieces_of
 from tests.service.engine.fake import FakeRunner
 
 PAST = [{"set": "tense", "to": "past"}]
@@ -131,6 +132,22 @@ def test_translations(http: TestClient) -> None:
     assert answer["translations"][0]["applied"]["controls"][0]["to"] == "past"
     several = http.post("/v1/translations", json={"model": "en-es", "text": ["ab", "cd"]}).json()
     assert [t["text"] for t in several["translations"]] == ["ba", "dc"]
+
+
+@pytest.mark.parametrize("text", ["ab. Cd ef.\n\n  Gh!\r\n", " ab\u2028\tcd\f", "One two. Dr. Who came."])
+def test_a_translated_text_keeps_its_sentences_and_its_layout(text: str) -> None:
+    """The pieces are the text, and no sentence has a line break or white space around it."""
+    pieces = pieces_of(text, "en")
+    assert "".join(pieces) == text
+    assert all(piece.isspace() or piece == piece.strip() for piece in pieces)
+
+
+def test_translations_of_several_sentences_and_blank_items(http: TestClient) -> None:
+    """Nothing is lost."""
+    texts = ["Ab. Cd.\n\n Ef.", "", " \n", "gh"]
+    answer = http.post("/v1/translations", json={"model": "en-es", "text": texts, "controls": PAST}).json()
+    shown = [t["text"] for t in answer["translations"]]
+    assert shown == [".bA-past .dC-past\n\n .fE-past", "", " \n", "hg-past"]
 
 
 def test_catalogue_and_health(http: TestClient) -> None:

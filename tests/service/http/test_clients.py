@@ -10,6 +10,7 @@ from typing import Any
 
 import openai
 import pytest
+from fastapi.testclient import TestClient
 from libretranslatepy import LibreTranslateAPI
 from openai import OpenAI
 
@@ -206,7 +207,6 @@ class TestLibreTranslate:
             ({"target": "de"}, "target"),
             ({"source": "auto", "target": "de"}, "target"),
             ({"model": "writer"}, "target"),
-            ({"q": ["a", ""]}, "q[1]"),
             ({"q": 5}, "q"),
             ({"unknown": "x"}, "unknown"),
         ],
@@ -326,3 +326,11 @@ def post(address: str, path: str, body: dict[str, Any]) -> Any:
 
 def curl(*arguments: str) -> str:
     return subprocess.run(["curl", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_model_that_does_not_translate_is_refused() -> None:
+    """A writer writes on, and a reader writes nothing."""
+    with application(fakes()) as app:
+        for model in ("writer", "reader"):
+            answer = TestClient(app).post("/v1/translations", json={"model": model, "text": "hi"})
+            assert (answer.status_code, answer.json()["error"]["param"]) == (400, "model")
