@@ -87,11 +87,11 @@ def _joined(pieces: Sequence[str], results: Sequence[Finished]) -> Finished:
 
 
 def _applied(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The first sentence's report, with the positions of all of them."""
+    """The first sentence's report, with the counts of all of them."""
     whole = deepcopy(dict(parts[0]))
     for part in parts[1:]:
         for control, more in zip(whole["controls"], part["controls"], strict=True):
             for site, done in more.get("sites", {}).items():
-                if "positions" in done:
-                    control["sites"][site]["positions"] += done["positions"]
+                for count in done.keys() & {"positions", "seen"}:
+                    control["sites"][site][count] += done[count]
     return whole
