@@ -172,12 +172,12 @@ def rename_the_class(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (truncate, "cannot load the pruned model"),
+        (truncate, "model.safetensors: truncated or damaged"),
         (drop_a_tensor, "the weights do not fit config and neurodial.json: model.encoder.layers.0.fc1.bias"),
         (add_a_tensor, "the weights do not fit config and neurodial.json: model.encoder.layers.9.fc1.bias"),
         (rename_the_class, "'Runner' is not a model of transformers"),
         (lambda folder: (folder / "model.safetensors").unlink(), "cannot load the pruned model"),
-        (lambda folder: (folder / "config.json").unlink(), "cannot load"),
+        (lambda folder: (folder / "config.json").unlink(), "there is no config.json in it"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot load"),
         (lambda folder: (folder / FILE_NAME).write_text("{"), "not a readable lineage"),
         (lambda folder: edit_lineage(folder, "encoder.0.ffn", "0-4"), "cannot load the pruned model"),

@@ -59,7 +59,7 @@ def test_inspect_a_model(tiny_marian_path: Path) -> None:
         ({"--method": "magic"}, "no method 'magic'"),
         ({"--param": "depth=3"}, "no parameter 'depth'"),
         ({"--model": "/nowhere"}, "there is no such folder"),
-        ({"--site": "encoder.0.nothing"}, "is not a site"),
+        ({"--site": "encoder.0.nothing"}, "matches no site of the model"),
         ({"--op": "explode"}, "'explode' is not one of 'map', 'shift', 'clamp', 'prune'"),
         ({"--evidence": "much"}, "'much' is not one of 'quick', 'full', 'none'"),
         ({"--other": "text:missing.txt"}, "no such file"),

@@ -106,7 +106,7 @@ def test_a_set_whose_evidence_falls_short_is_kept_and_not_published(
 def test_what_cannot_be_published_is_refused_before_anything_runs(
     options: tuple[object, ...], tmp_path: Path, more: tuple[str, ...], said: str
 ) -> None:
-    check_refused(run(*options, "--model", "./nowhere", *more, NEURODIAL_API_KEY=KEY), said)
+    check_refused(run(*options, *more, NEURODIAL_API_KEY=KEY), said)
     assert not list(tmp_path.iterdir())
 
 

@@ -14,12 +14,12 @@ def test_it_writes_a_report_and_says_what_to_choose(tiny_marian_path: Path, tmp_
     base = ("--model", tiny_marian_path, "--corpus", "grammar:tense?count=150", "--concept", "tense")
     result = run("evaluate", *base, "--out", tmp_path / "r", *QUICK, width=160)
     assert result.exit_code == 0, result.output
-    assert "recommended: probeless" in result.output
+    assert "recommended: none – none is better than random neurons" in result.output
     assert {p.name for p in (tmp_path / "r").iterdir()} == {"methods", "rankings", "report.html", "report.json"}
     again = run("evaluate", *base, "--out", tmp_path / "r", *QUICK, "--json")
     report = json.loads(again.stdout)
     assert report == json.loads((tmp_path / "r" / "report.json").read_text())
-    assert report["suite"] == "1"
+    assert report["suite"] == "2"
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_a_text_without_words_has_no_factors(tiny_marian_path: Path) -> None:
         (["--method", "multi-model"], "1 models are given, but multi-model takes at least two"),
         (["--site", "*.resid"], "sites of both stacks"),
         (["--param", "cut=3"], "is not between 0 and 1"),
-        (["--site", "encoder.7.ffn"], "layers 0 to 1"),
+        (["--site", "encoder.7.ffn"], "matches no site of the model"),
         (["--text", "too"], "either --corpus or --text"),
     ],
 )

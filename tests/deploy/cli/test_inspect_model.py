@@ -83,7 +83,7 @@ def test_wrong_input_is_one_line(saved: Save, tmp_path: Path) -> None:
         (folder / "model.safetensors", f"for the model, name its folder: {folder}"),
         (folder / "config.json", f"for the model, name its folder: {folder}"),
         (tmp_path / "nothing", "there is no such folder"),
-        (tmp_path, "cannot load the model"),
+        (tmp_path, "there is no config.json in it"),
     ):
         result = run("inspect", target)
         assert result.exit_code == 2 and expected in result.stderr and "Traceback" not in result.stderr

@@ -162,7 +162,7 @@ def test_other_families_are_asked_for_a_word(family: str) -> None:
     assert cases.measure.startswith("log p of the other sentence's word")
     assert cases.examples("past") == 6
     assert cases.parts["past"][0].own.foils is not None
-    found = discover(known, corpus, Discovery("tense", top=4))
+    found = discover(known, corpus, Discovery("tense", top=4), other=corpus)
     assert set(found.evidence["causal"]["control"]) == {"present", "past"}
 
 
