@@ -5,7 +5,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 
@@ -77,17 +76,14 @@ def running(config: Config, *, said: Callable[[str], None] = logger.info) -> Ite
 
 
 def _load(config: Config, said: Callable[[str], None]) -> dict[str, HostedEngine]:
-    """All models at once: half of the time of each is waiting for libraries and files."""
-
-    def load(number: int) -> HostedEngine:
-        began, settings = time.monotonic(), config.models[number]
-        engine = HostedEngine(settings, config)
+    """All models, one after another: transformers' loading changes global state, and fails in threads side by side."""
+    hosted: dict[str, HostedEngine] = {}
+    for settings in config.models:
+        began = time.monotonic()
+        hosted[settings.id] = engine = HostedEngine(settings, config)
         if engine.engine is not None:
             said(f"{settings.id} is loaded ({time.monotonic() - began:.1f} s)")
-        return engine
-
-    with ThreadPoolExecutor(max_workers=len(config.models)) as pool:
-        return dict(zip((m.id for m in config.models), pool.map(load, range(len(config.models))), strict=True))
+    return hosted
 
 
 def _outcome(hosted: Mapping[str, HostedEngine]) -> tuple[tuple[EngineInfo, ...], dict[str, NeurodialError]]:
