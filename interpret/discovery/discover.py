@@ -1,5 +1,6 @@
 """The discovery job: corpus + model + concept + method + sites → ranking → neuron set with its evidence."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -8,7 +9,7 @@ import numpy as np
 
 from neurodial.control.addresses import Site
 from neurodial.control.artifacts.neuron_set import NeuronSet, Recommended, SiteNeurons
-from neurodial.control.errors import BadInput, CorpusError
+from neurodial.control.errors import BadInput, CorpusError, NeurodialWarning
 from neurodial.control.models.loading import LoadedModel
 from neurodial.interpret.activations.gathered import Gathered
 from neurodial.interpret.activations.store import ActivationStore
@@ -126,7 +127,17 @@ def discover(
     check_gathered(corpus, data)
     measured: dict[str, Any] = {}
     if isinstance(method, RankingMethod):
-        scores = rank(method, data, sites, watch)
+        selected: list[int] = []
+
+        def noted(fitted: RankingMethod, here: tuple[Site, ...]) -> None:
+            if fitted.num_selected_ is not None:
+                selected.append(fitted.num_selected_)
+            if watch is not None:
+                watch(fitted, here)
+
+        scores = rank(method, data, sites, noted)
+        if selected and not job.tuning:
+            _warn_beyond(method.slug, job.top, sum(selected))
     else:
         scores, measured["task"] = rank_causally(
             method, loaded, corpus, sites, examples=job.examples, seed=job.seed, decoder=job.decoder
@@ -210,6 +221,18 @@ def rank(
         scores |= zip(here, np.split(method.scores_, widths), strict=True)
     check_told_apart(np.concatenate(list(scores.values())), method.slug)
     return scores
+
+
+def _warn_beyond(slug: str, top: int, selected: int) -> None:
+    """Says when a set has neurons that were not selected; a method that selected none has said so itself."""
+    if 0 < selected < top:
+        warnings.warn(
+            NeurodialWarning(
+                f"top={top}: {slug} selected only {selected:,} of these; the others are those that tell most alone",
+                hint=f"take top={selected}, or set neurons={top} to let it select more",
+            ),
+            stacklevel=3,
+        )
 
 
 def _map_evidence(data: Gathered, site: Site, maps: dict[str, Any], indices: Array) -> dict[str, float]:

@@ -94,6 +94,7 @@ class RankingMethod(Method):
         classes_: (labels,) the labels seen by `fit`, sorted.
         scores_: (neurons,) signed scores; positive means larger for the last label.
         ranking_: (neurons,) numbers of the neurons, best first, equal scores in the order of the neurons.
+        num_selected_: how many neurons it selected, where it selects some and ranks the rest by something else.
     """
 
     paired: ClassVar[bool] = False
@@ -103,6 +104,7 @@ class RankingMethod(Method):
     classes_: Array
     scores_: Array
     ranking_: Array
+    num_selected_: int | None = None
 
     @abstractmethod
     def fit(self, X: Array, y: Array, groups: Array | None = None) -> "RankingMethod":

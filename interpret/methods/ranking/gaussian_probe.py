@@ -105,6 +105,7 @@ class GaussianProbe(RankingMethod):
             measure.take(best)
             self.selected_.append(best)
         self.information_, self._gains = np.array(information), np.array(gains)
+        self.num_selected_ = len(self.selected_)
         if not self.selected_:
             self._warn(int(np.bincount(numbers[fit]).min()))
         means = [rows[numbers == label].mean(axis=0) for label in (0, len(self.classes_) - 1)]

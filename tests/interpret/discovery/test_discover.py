@@ -1,4 +1,5 @@
 import copy
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from neurodial.control.artifacts.neuron_set import NeuronSet
-from neurodial.control.errors import AddressError, BadInput, CorpusError
+from neurodial.control.errors import AddressError, BadInput, CorpusError, NeurodialWarning
 from neurodial.control.models.lineage import KeptNeurons, Lineage
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.models.sites import sites_of
@@ -94,6 +95,18 @@ def test_every_method_on_several_sites_of_both_stacks(loaded: LoadedModel, corpu
     assert {str(s.site) for s in made.sites} <= {"encoder.0.resid", "encoder.1.resid", "decoder.1.ffn"}
     scores = [abs(score) for _, score, _ in made.ranked()]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_neurons_that_a_selecting_method_did_not_select_are_said(loaded: LoadedModel, corpus: Corpus) -> None:
+    job = Discovery("tense", "gaussian-probe", {"neurons": 1, "estimate": "mean"}, top=3, evidence="none")
+    with pytest.warns(
+        NeurodialWarning, match="top=3: gaussian-probe selected only 1 of these; .* take top=1, or set neurons=3"
+    ):
+        assert discover(loaded, corpus, job).num_neurons == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NeurodialWarning)
+        discover(loaded, corpus, replace(job, top=1))
+        discover(loaded, corpus, replace(job, method="mean-difference", params={}))
 
 
 def test_a_planted_neuron_is_found(loaded: LoadedModel, corpus: Corpus) -> None:
