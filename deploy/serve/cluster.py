@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from types import FrameType
 from typing import Any
 
@@ -19,8 +19,12 @@ QUIET = {
     "RAY_DEDUP_LOGS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_worker_niceness": "0",
-    "RAY_gcs_server_port_wait_time_s": "120",  # Ray gives it 30 s, which a busy machine may need
+    # Ray's own limits are those of an idle machine.
+    "RAY_gcs_server_port_wait_time_s": "120",
+    "RAY_raylet_start_wait_time_s": "120",
+    "RAY_agent_register_timeout_ms": "120000",
 }
+_TRIES = 4
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024  # some windows' results; Ray would take 30 % of the memory
 
 
@@ -31,21 +35,24 @@ def prepare() -> None:
         os.environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(part) for part in path.split(os.pathsep) if part)
 
 
-def initialize(address: str, **options: Any) -> None:
-    """Joins Ray, or starts it; one of our own that does not come up is tried once more, for the limit is Ray's own.
+def initialize(address: str, *, quietly: bool = False, **options: Any) -> None:
+    """Joins Ray, or starts it; one of our own that does not come up is tried again, for some limits cannot be raised.
 
-    What the first try has started by then ends with this process.
+    Ray waits 15 s for its agents and 30 s for its node, whatever else the machine does. A later try finds on hand what
+    an earlier one has read from the disk. What has started by then ends with this process.
     """
     import ray
 
-    try:
-        ray.init(address=address, **options)
-    except Exception as error:  # Ray raises bare exceptions here
-        if address != "local":
-            raise
-        logger.warning("Ray did not start and is tried once more: %s", said(error))
-        ray.shutdown()
-        ray.init(address=address, **options)
+    for left in reversed(range(_TRIES if address == "local" else 1)):
+        try:
+            with _muted() if quietly else nullcontext():
+                ray.init(address=address, **options)
+            return
+        except Exception as error:  # Ray raises bare exceptions here
+            if not left:
+                raise
+            logger.warning("Ray did not start (a busy machine?) and is tried again: %s", said(error))
+            ray.shutdown()
 
 
 def said(error: Exception) -> str:
@@ -89,8 +96,7 @@ def started(address: str, cpus: float = 0.0) -> Iterator[None]:
             "include_dashboard": False,
         }
     try:
-        with _muted():  # a cluster that does not answer is a line of ours, not twenty of Ray's
-            initialize(address, **options)
+        initialize(address, quietly=True, **options)  # a cluster that does not answer is a line of ours, not twenty
     except Exception as error:
         reason = "there is none on this machine" if address == "auto" else said(error)
         raise Unavailable(

@@ -1,19 +1,20 @@
-"""What HTTP and Ray Serve cost on top of the engine, on a real server with the demo model.
+"""What HTTP costs on top of the engine, on real servers with the demo model: in one process, and on Ray Serve.
 
-The same translations are asked for in three ways that take turns: from an engine in this process, from the server's
-engine by its handle (which is what the ingress does: the difference is the hop), and over HTTP. Beside them a bare Ray
-Serve deployment that answers with its request. The engines have one thread each, so that a machine with two cores has
-one left for HTTP; the client runs there too.
+The same translations are asked for in ways that take turns: from an engine in this process, over HTTP, over HTTP in
+pieces. On Ray also from the server's engine by its handle (which is what the ingress does: the difference is the hop)
+and from a bare deployment that answers with its request. The engines have one thread each, so that a machine with two
+cores has one left for the client, which is this process.
 """
 
 import asyncio
 import json
+import multiprocessing
 import os
 import socket
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -27,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from neurodial.deploy.configuration.config import Config, demo_config, deployment_name
+from neurodial.deploy.serve import local
 from neurodial.deploy.serve.engines import build_engine
 from neurodial.deploy.serve.handles import HandleClient
 from neurodial.deploy.serve.server import APPLICATION, running
@@ -149,30 +151,31 @@ async def throughput(ask: Ask, requests: int, max_tokens: int) -> dict[str, floa
 
 
 @asynccontextmanager
-async def ways(config: Config, address: str) -> AsyncIterator[dict[str, Ask]]:
+async def ways(config: Config, address: str, *, on_ray: bool) -> AsyncIterator[dict[str, Ask]]:
     """Every way of asking."""
     settings = config.models[0]
     engine = build_engine(settings, config)
-    handle: Any = serve.get_deployment_handle(deployment_name(settings.id), app_name=APPLICATION)
-    handle = handle.options(_by_reference=False)  # by gRPC, as between deployments
     limits = httpx.Limits(max_connections=CONCURRENT, max_keepalive_connections=CONCURRENT)
     async with httpx.AsyncClient(base_url=address, timeout=120, limits=limits) as http:
-        yield {
+        asked = {
             "engine": by_client(LocalClient(engine)),
-            "engine by handle": by_client(HandleClient(handle)),
             "HTTP": by_http(http, settings.id),
             "HTTP, streaming": by_stream(http, settings.id),
-            "bare echo": by_echo(http),
         }
+        if on_ray:
+            handle: Any = serve.get_deployment_handle(deployment_name(settings.id), app_name=APPLICATION)
+            handle = handle.options(_by_reference=False)  # by gRPC, as between deployments
+            asked |= {"engine by handle": by_client(HandleClient(handle)), "bare echo": by_echo(http)}
+        yield asked
     engine.close()
 
 
-async def measure(config: Config, address: str, rounds: int, requests: int) -> dict[str, Any]:
+async def measure(config: Config, address: str, rounds: int, requests: int, *, on_ray: bool) -> dict[str, Any]:
     """All figures: the ways take turns, round by round, and a figure is the median over rounds."""
     alone: dict[str, list[float]] = {}
     at_once: dict[str, list[dict[str, float]]] = {}
     short: dict[str, list[dict[str, float]]] = {}
-    async with ways(config, address) as asked:
+    async with ways(config, address, on_ray=on_ray) as asked:
         for ask in asked.values():
             await throughput(ask, 2 * CONCURRENT, 4)  # warms up
         for _ in range(rounds):
@@ -197,31 +200,66 @@ def _middle(rounds: Sequence[dict[str, float]], key: str) -> float:
 
 def summary(found: dict[str, Any]) -> dict[str, float]:
     """What HTTP adds and takes."""
-    engine, handle, http, echo = (found[name] for name in ("engine", "engine by handle", "HTTP", "bare echo"))
-    return {
-        "added p50 of HTTP and Ray Serve, ms": round(http["p50_ms"] - engine["p50_ms"], 2),
-        "of it the hop from the ingress to the engine, ms": round(handle["p50_ms"] - engine["p50_ms"], 2),
-        "p50 of the bare echo, ms": echo["p50_ms"],
+    engine, http, streaming = (found[name] for name in ("engine", "HTTP", "HTTP, streaming"))
+    said = {
+        "added p50, ms": round(http["p50_ms"] - engine["p50_ms"], 2),
         "share of throughput lost at 32 concurrent": round(1 - http["requests_per_s"] / engine["requests_per_s"], 3),
-        "the same, streaming": round(1 - found["HTTP, streaming"]["requests_per_s"] / engine["requests_per_s"], 3),
-        "requests/s of one token / requests/s of the bare echo": round(
-            http["requests_per_s_of_one_token"] / echo["requests_per_s_of_one_token"], 3
-        ),
+        "the same, streaming": round(1 - streaming["requests_per_s"] / engine["requests_per_s"], 3),
+    }
+    if "bare echo" not in found:
+        return said
+    handle, echo = found["engine by handle"], found["bare echo"]
+    rate = "requests_per_s_of_one_token"
+    return said | {
+        "of the added p50 the hop from the ingress to the engine, ms": round(handle["p50_ms"] - engine["p50_ms"], 2),
+        "p50 of the bare echo, ms": echo["p50_ms"],
+        "requests/s of one token / requests/s of the bare echo": round(http[rate] / echo[rate], 3),
     }
 
 
-def show(found: dict[str, Any], said: dict[str, float], console: Console) -> None:
-    table = Table("way", "p50 ms, 4 tokens", "tokens/s at 32", "requests/s at 32", "requests/s, one token")
-    for name, row in found.items():
-        table.add_row(name, *(str(value) for value in row.values()))
+@contextmanager
+def in_one_process(config: Config) -> Iterator[str]:
+    """The address of a server without Ray, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    address, done = context.Queue(), context.Event()
+    process = context.Process(target=_serve, args=(config, address, done))
+    process.start()
+    try:
+        yield address.get(timeout=300)
+    finally:
+        done.set()
+        process.join()
+
+
+def _serve(config: Config, address: Any, done: Any) -> None:
+    torch.set_num_threads(1)
+    with local.running(config) as server:
+        address.put(server.address)
+        done.wait()
+
+
+@contextmanager
+def on_ray(config: Config) -> Iterator[str]:
+    """The address of a server on Ray, beside a deployment that does nothing."""
+    with running(config) as server:
+        echo: Any = serve.deployment(Echo, name="echo")
+        serve.run(echo.options(max_ongoing_requests=1000).bind(), name="echo", route_prefix="/echo")
+        yield server.address
+
+
+def show(name: str, found: dict[str, Any], said: dict[str, float], console: Console) -> None:
+    table = Table("way", "p50 ms, 4 tokens", "tokens/s at 32", "requests/s at 32", "requests/s, one token", title=name)
+    for way, row in found.items():
+        table.add_row(way, *(str(value) for value in row.values()))
     console.print(table)
-    for name, value in said.items():
-        console.print(f"  {name}: {value}")
+    for what, value in said.items():
+        console.print(f"  {what}: {value}")
 
 
 def main(
     rounds: int = typer.Option(3, help="measured rounds"),
     requests: int = typer.Option(192, min=4, help="requests of each kind in a round"),
+    ray: bool = typer.Option(True, help="on Ray, too"),
     out: Path = typer.Option(ROOT / "tests/benchmarks/results/http.json", help="receives the results"),
 ) -> None:
     """Measures what HTTP costs and writes it as JSON."""
@@ -229,20 +267,14 @@ def main(
     config = demo_config(port=free_port())
     config = config.model_copy(update={"models": (config.models[0].model_copy(update={"threads": 1}),)})
     torch.set_num_threads(1)
-    with running(config) as server:
-        echo: Any = serve.deployment(Echo, name="echo")
-        serve.run(echo.options(max_ongoing_requests=1000).bind(), name="echo", route_prefix="/echo")
-        found = asyncio.run(measure(config, server.address, rounds, requests))
-    said = summary(found)
-    show(found, said, Console(width=120))
-    document = {
-        "versions": {package: version(package) for package in ("ray", "torch", "transformers")},
-        "rounds": rounds,
-        "requests": requests,
-        "ways": found,
-        "summary": said,
-    }
-    keep(document, out, load)
+    servers: dict[str, Any] = {}
+    for name, start in {"in one process": in_one_process, **({"on Ray": on_ray} if ray else {})}.items():
+        with start(config) as address:
+            found = asyncio.run(measure(config, address, rounds, requests, on_ray=start is on_ray))
+        servers[name] = {"ways": found, "summary": summary(found)}
+        show(name, found, servers[name]["summary"], Console(width=120))
+    versions = {package: version(package) for package in ("ray", "torch", "transformers")}
+    keep({"versions": versions, "rounds": rounds, "requests": requests, "servers": servers}, out, load)
 
 
 if __name__ == "__main__":

@@ -37,12 +37,14 @@ def _variants(result: Document) -> Iterator[list[object]]:
 
 
 def http(document: Document) -> Iterator[str]:
-    """The ways of asking and what HTTP adds."""
-    yield from (facts(document), "")
-    yield from table(("", ""), document["summary"].items())
-    yield ""
+    """The ways of asking and what HTTP adds, for each kind of server."""
+    yield facts(document)
     headings = ("Way", "p50 ms, 4 tokens", "Tokens/s at 32", "Requests/s at 32", "Requests/s of one token at 32")
-    yield from table(headings, ([name, *row.values()] for name, row in document["ways"].items()))
+    for name, server in document["servers"].items():
+        yield from ("", f"### {name[0].upper()}{name[1:]}", "")
+        yield from table(("", ""), server["summary"].items())
+        yield ""
+        yield from table(headings, ([way, *row.values()] for way, row in server["ways"].items()))
 
 
 def soak(document: Document) -> Iterator[str]:
