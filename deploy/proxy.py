@@ -7,12 +7,15 @@ application refuses the same headers one step later.
 """
 
 from starlette.middleware import Middleware
+from uvicorn.config import HTTP_PROTOCOLS
 
+from neurodial.deploy.http1 import NAME
 from neurodial.service.http.middlewares.admission import HeaderGuard
 
 CALLBACK = "neurodial.deploy.proxy:middlewares"
 
 
 def middlewares() -> list[Middleware]:
-    """The proxy's middlewares, outermost first."""
+    """The proxy's middlewares, outermost first; asked for before its server is made, whose protocol is ours, too."""
+    HTTP_PROTOCOLS["auto"] = NAME
     return [Middleware(HeaderGuard)]

@@ -12,6 +12,7 @@ import uvicorn
 
 from neurodial.control.errors import ConfigError, EngineGone, NeurodialError, Unavailable
 from neurodial.deploy.configuration.config import Config, live_settings
+from neurodial.deploy.http1 import Http1
 from neurodial.deploy.serve.front import Front
 from neurodial.deploy.serve.hosted import HostedEngine
 from neurodial.deploy.serve.server import Running, check_port, on_signals, with_store, with_threads
@@ -116,6 +117,7 @@ class _Server:
                 access_log=False,
                 lifespan="off",
                 server_header=False,
+                http=Http1,
                 timeout_graceful_shutdown=1,  # by then the requests have had the time that the configuration gives
             )
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from neurodial.control.artifacts.catalogue import SetCatalogue
 from neurodial.control.models.loading import LoadedModel
@@ -64,10 +65,10 @@ def real(model_id: str = "tiny", architecture: str = "llama") -> RequestProcesso
 class Server:
     """uvicorn in a thread, on a free port."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: ASGIApp, **options: Any) -> None:
         listening = socket.create_server(("127.0.0.1", 0))
         self.address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", **options))
         self._thread = threading.Thread(target=self._server.run, args=([listening],), daemon=True)
 
     def __enter__(self) -> str:
