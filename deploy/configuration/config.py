@@ -1,7 +1,7 @@
 """What `neurodial serve` reads: one YAML file, every setting documented, every mistake named by file and field."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -46,6 +46,9 @@ class Config(Settings):
     )
     auth: AuthSettings = Field(default=AuthSettings(), description="keys; without any everybody may ask")
     desk: DeskSettings = Field(default=DeskSettings(), description="the page at / and the API reference at /docs")
+    cors: tuple[Annotated[str, Field(pattern=r"^(\*|https?://[^/ ]+)$")], ...] = Field(
+        default=(), description="other origins whose pages may send requests, such as https://example.org; * is all"
+    )
     logging: LogSettings = Field(default=LogSettings(), description="how the server's processes log")
     stuck_after_s: float = Field(
         default=120.0, gt=0, description="seconds without a step after which a busy engine is unhealthy"

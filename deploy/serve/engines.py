@@ -120,6 +120,7 @@ def _reading(settings: ModelSettings, config: Config) -> dict[str, Any]:
         "max_prompt_tokens": limits.max_prompt_tokens,
         "max_neurons": limits.max_neurons,
         "max_set_bytes": limits.max_set_bytes,
+        "languages": settings.languages,
     }
 
 

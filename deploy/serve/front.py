@@ -101,6 +101,7 @@ class Front:
             keys=self._keys,
             anyone=self._anyone,
             desk=self._config.desk,
+            cors=self._config.cors,
         )
         return create_app(services)
 

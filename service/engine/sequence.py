@@ -56,7 +56,7 @@ class Sequence:
             self.num_rows, self.num_cached, self.max_length = 1, 0, 0
         self._deadline = None if request.timeout_s is None else now + request.timeout_s
         self._reads_text = request.stream or bool(request.stop) or request.logprobs is not None
-        self._text = TextStream(decode, request.stop)
+        self._decode, self._text = decode, TextStream(decode, request.stop)
 
     @property
     def is_finished(self) -> bool:
@@ -91,6 +91,8 @@ class Sequence:
         self.state = "finished"
         num_prompt, num_written = len(self.prepared.prompt_ids), len(self.ids)
         logprobs = tuple(self.logprobs)
+        if self.request.alternatives and payload is not None:
+            payload = tuple(self._decode(ids) for ids in payload)
         self.end = Finished(reason, text, num_prompt, num_written, dict(applied), logprobs, payload)
         self.handle.deliver(self.end)
 

@@ -58,6 +58,8 @@ class EngineRequest:
             (`tense`, `tense@sha256:ab12…`), which stand for their neurons.
         target: of an `activations` request to an encoder–decoder: the text that its decoder reads as if it had
             written it (forced decoding); None runs the encoder alone.
+        alternatives: so many other outputs of a beam search are reported.
+        languages: (source, target) of a translation by a multilingual model; None is the model's usual one.
     """
 
     id: str
@@ -83,6 +85,8 @@ class EngineRequest:
     token_ids: tuple[int, ...] | None = None
     neurons: tuple[str, ...] = ()
     target: str | None = None
+    languages: tuple[str | None, str | None] = (None, None)
+    alternatives: int = 0
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,8 @@ class Finished:
         payload: what a request that reads asked for. Of `encode` the numbers of the embedding: the mean over the
             prompt's tokens of the last hidden states; of a distilled model the kept neurons' activations, of words
             their mean. Of `activations` a tuple of `SiteActivations`, one for each stack that its neurons are in. Of
-            `classify` a tuple of `Classified`: the text, or each of its words.
+            `classify` a tuple of `Classified`: the text, or each of its words. Of `generate` a tuple of other texts,
+            where alternatives were asked for.
     """
 
     reason: FinishReason
@@ -216,6 +221,8 @@ class Prepared:
         reading: of a distilled model: the runner's own cutting of the text into what is classified.
         readouts: of an `activations` request: the runner's own reading of its sets' gates.
         compile_s: seconds that compiling the controls took, next to none where they were remembered.
+        start: of an encoder–decoder model: the token that its decoder's input starts with.
+        first: the token that the output has to start with, if there is one.
     """
 
     prompt_ids: tuple[int, ...]
@@ -229,6 +236,8 @@ class Prepared:
     reading: Any = None
     readouts: Any = ()
     compile_s: float = 0.0
+    start: int | None = None
+    first: int | None = None
 
 
 @dataclass(frozen=True)
@@ -250,6 +259,7 @@ class ModelInfo:
         classifies: `sentence` or `word`: what a distilled model tells the labels of; None of other models.
         labels: that it tells apart.
         sites: each with the number of its neurons, in the order in which a pass reaches them.
+        languages: that a multilingual model translates between.
     """
 
     id: str
@@ -266,6 +276,7 @@ class ModelInfo:
     classifies: str | None = None
     labels: tuple[str, ...] = ()
     sites: Mapping[str, int] = field(default_factory=dict)
+    languages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

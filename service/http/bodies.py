@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl
@@ -10,13 +10,16 @@ from urllib.parse import parse_qsl
 from fastapi import Request
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from neurodial.control.errors import BadInput
-from neurodial.service.errors import dotted
+from neurodial.service.errors import WrongMediaType, dotted
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
 _MOST_FIELDS = 1000
 _DEEPEST = 32
 
@@ -28,14 +31,18 @@ class Form:
     Attributes:
         lists: fields that are a list where they are given more than once.
         json: fields whose value is JSON.
+        query: a query takes the place of a body that is empty.
     """
 
     lists: tuple[str, ...] = ()
     json: tuple[str, ...] = ()
+    query: bool = False
 
 
 class StrictRoute(APIRoute):
     """A route whose body is a JSON object, whatever its content type says: most of curl's say that it is a form.
+
+    A page of another host is the exception: browsers let it send everything but JSON without asking the server.
 
     Bytes that are not UTF-8, text that is not JSON, what is nested too deeply, numbers that are not finite and broken
     Unicode are refused as `BadInput`, which names the field; then pydantic checks the route's model as always.
@@ -63,27 +70,50 @@ class _StrictRequest(Request):
     def __init__(self, request: Request, form: Form | None) -> None:
         headers = [header for header in request.scope["headers"] if header[0] != b"content-type"]
         super().__init__({**request.scope, "headers": headers}, request.receive)
-        self._kind, self._fields = request.headers.get("content-type", ""), form
+        self._kind, self._fields = request.headers.get("content-type", "").lower(), form
         self._object: dict[str, object] | None = None
+
+    async def body(self) -> bytes:
+        """What was sent; FastAPI looks no further where that is nothing, though a query may have taken its place."""
+        return await super().body() or (b"{}" if self._object else b"")
 
     async def json(self) -> dict[str, object]:
         """The body.
 
         Raises:
             BadInput: for what a strict body is not.
+            WrongMediaType: for one of another kind that a browser sends for a page.
         """
         if self._object is None:
-            self._object = _object_of(await self.body(), self._kind, self._fields)
+            if (coding := self.headers.get("content-encoding", "identity")) != "identity":
+                raise WrongMediaType(f"a body with Content-Encoding {coding} is not read", hint="send it as it is")
+            content = await self.body()
+            raw = _parse(content) if self._fields is None else await self._read(content, self._fields)
+            if "origin" in self.headers and not self._is_allowed_of_pages():
+                kind = self._kind or "no Content-Type"
+                raise WrongMediaType(f"a page's body has to be application/json, not {kind}")
+            if not isinstance(raw, dict):
+                raise BadInput("the body is not a JSON object")
+            _check_values(raw, ())
+            self._object = raw
         return self._object
 
+    def _is_allowed_of_pages(self) -> bool:
+        kinds = ("application/json",) if self._fields is None else ("application/json", FORM, MULTIPART)
+        return self._kind.startswith(kinds)
 
-def _object_of(content: bytes, kind: str, form: Form | None) -> dict[str, object]:
-    is_json = form is None or not kind.startswith(FORM) or content.lstrip()[:1] == b"{"  # as curl -d sends it
-    raw = _parse(content) if is_json or form is None else _parse_form(content, form)
-    if not isinstance(raw, dict):
-        raise BadInput("the body is not a JSON object")
-    _check_values(raw, ())
-    return raw
+    async def _read(self, content: bytes, form: Form) -> object:
+        """The fields of a body that may be a form, or of a query."""
+        if self._kind.startswith(MULTIPART):
+            return _fields_of(await _parts_of(self._kind, content), form)
+        if not content and form.query and self.url.query:
+            return _fields_of(_pairs_of(self.url.query), form)
+        if not self._kind.startswith(FORM) or content.lstrip()[:1] == b"{":  # as curl -d sends it
+            return _parse(content)
+        try:
+            return _fields_of(_pairs_of(content.decode("ascii")), form)
+        except UnicodeDecodeError:
+            raise BadInput("the form is not percent-encoded UTF-8") from None
 
 
 def _parse(body: bytes) -> object:
@@ -99,13 +129,28 @@ def _parse(body: bytes) -> object:
         raise BadInput("the body holds an integer with too many digits") from None
 
 
-def _parse_form(content: bytes, form: Form) -> dict[str, object]:
+def _pairs_of(text: str) -> list[tuple[str, str]]:
     try:
-        pairs = parse_qsl(content.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
+        return parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
     except UnicodeDecodeError:
         raise BadInput("the form is not percent-encoded UTF-8") from None
     except ValueError:
         raise BadInput(f"the form has more than {_MOST_FIELDS} fields") from None
+
+
+async def _parts_of(kind: str, content: bytes) -> list[tuple[str, str]]:
+    async def once() -> AsyncGenerator[bytes, None]:
+        yield content
+
+    try:
+        parser = MultiPartParser(Headers({"content-type": kind}), once(), max_files=0, max_fields=_MOST_FIELDS)
+        parsed = await parser.parse()
+    except (MultiPartException, KeyError, UnicodeDecodeError) as error:
+        raise BadInput(f"the body is no multipart form: {getattr(error, 'message', error)}") from None
+    return [(name, str(value)) for name, value in parsed.multi_items()]
+
+
+def _fields_of(pairs: list[tuple[str, str]], form: Form) -> dict[str, object]:
     raw: dict[str, object] = {}
     for name in dict.fromkeys(name for name, _ in pairs):
         values = [value for key, value in pairs if key == name]

@@ -8,9 +8,11 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from neurodial.service.http.bodies import FORM
+from neurodial.service.http.bodies import FORM, MULTIPART
+from neurodial.service.http.middlewares.authentication import BODY_KEY_PATHS, OPEN_PATHS
 from neurodial.service.http.schemas.base import ErrorAnswer
 from neurodial.service.http.schemas.chat import ChatChunk
+from neurodial.service.http.schemas.libretranslate import LibreError
 
 _REFERENCE = "#/components/schemas/{model}"
 _KEY = {"type": "http", "scheme": "bearer", "description": "a key, where the server is configured with keys"}
@@ -21,11 +23,11 @@ _ERRORS = {
     "404": "there is no such model, set or route",
     "405": "not with this method",
     "413": "the body is too large",
+    "415": "the body is encoded, or of a kind that pages of other hosts may send",
     "429": "the queue is full; `Retry-After` says when to try again",
     "500": "the server failed",
     "503": "the engine is starting, stopping or dead; `Retry-After` says when to try again",
 }
-_OPEN = ("/health",)  # answers without a key, and with a body of its own when it is not well
 
 
 def stream_of(chunk: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
@@ -37,7 +39,7 @@ def stream_of(chunk: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
 
 def form_of(model: type[BaseModel]) -> dict[str, Any]:
     """A route's `openapi_extra` where the body may be a form too."""
-    return {"requestBody": {"content": {FORM: _content(model)}}}
+    return {"requestBody": {"content": {kind: _content(model) for kind in (FORM, MULTIPART)}}}
 
 
 def install(app: FastAPI) -> None:
@@ -61,20 +63,21 @@ def _schemas(app: FastAPI) -> dict[str, Any]:
     """Chunks; and bodies as pydantic documents them, for FastAPI drops defaults of null and makes bounds floats."""
     fields = [route.body_field for route in app.routes if isinstance(route, APIRoute) and route.body_field is not None]
     models: list[Any] = [(field.field_info.annotation, "validation") for field in fields]
-    _, found = models_json_schema([*models, (ChatChunk, "serialization")], ref_template=_REFERENCE)
+    _, found = models_json_schema(
+        [*models, (ChatChunk, "serialization"), (LibreError, "serialization")], ref_template=_REFERENCE
+    )
     schemas: dict[str, Any] = found["$defs"]
     return schemas
 
 
 def _add_errors(path: str, operation: dict[str, Any]) -> None:
     """Every operation can be refused, and needs a key where there are keys."""
+    answer = LibreError if path in BODY_KEY_PATHS else ErrorAnswer
     responses = operation["responses"]
     responses.pop("422", None)  # FastAPI's; ours is 400
     for status, description in _ERRORS.items():
-        responses.setdefault(
-            status, {"description": description, "content": {"application/json": _content(ErrorAnswer)}}
-        )
-    if path not in _OPEN:
+        responses.setdefault(status, {"description": description, "content": {"application/json": _content(answer)}})
+    if path not in OPEN_PATHS:
         operation["security"] = [{"key": []}, {}]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -77,11 +77,13 @@ def install_handlers(app: FastAPI) -> None:
         assert isinstance(error, NeurodialError)
         return response(error)
 
-    async def http(request: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         headers = dict(error.headers or {})
         if error.status_code == 405:
             headers["Allow"] = _allowed(request)
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=headers)
         return response(_from_http(request, error, headers), headers)
 
     async def invalid(_: Request, error: Exception) -> JSONResponse:

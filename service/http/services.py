@@ -34,6 +34,7 @@ class Services:
         keys: who may ask; None lets everybody in, as `anyone`.
         anyone: who everybody is where there are no keys.
         desk: the page at `/`.
+        cors: other origins whose pages may send requests, such as `https://example.org`; `*` is all.
     """
 
     engines: Mapping[str, EngineClient]
@@ -47,6 +48,7 @@ class Services:
     keys: Keys | None = None
     anyone: Principal = ANYONE
     desk: DeskSettings = field(default_factory=DeskSettings)
+    cors: tuple[str, ...] = ()
 
     @cached_property
     def sets(self) -> Catalogue:

@@ -37,7 +37,7 @@ class VllmReader(RequestReader):
             max_positions=self._max_positions,
         )
         self.info = EngineInfo(about, self.info.sets)
-        if any(self._defaults.forced(step, 2) is not None for step in (0, 1)):
+        if self._defaults.first is not None or self._defaults.config.forced_eos_token_id is not None:
             raise ModelError("the model's generation settings force tokens, which `engine: vllm` does not do")
 
     def prepare(self, request: EngineRequest) -> Any:

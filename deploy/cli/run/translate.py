@@ -29,6 +29,8 @@ def command(
     set_: Annotated[str | None, Option("--set", help="Neuron set: a name of the demo's, or a file.")] = None,
     to: Annotated[str | None, Option(help="Label of the set to move to.")] = None,
     controls: Annotated[str | None, Option(help="Controls as JSON, as in a request.")] = None,
+    source: Annotated[str | None, Option(help="Language of the text, for a multilingual model and to cut it.")] = None,
+    target: Annotated[str | None, Option(help="Language to translate into, for a multilingual model.")] = None,
     allow_changed_weights: AllowChangedWeights = False,
     num_beams: Annotated[int, Option(min=1, max=16, help="Beam search with so many beams; 1 is greedy.")] = 1,
     max_tokens: Annotated[int | None, Option(min=1, help="Most tokens per text.")] = None,
@@ -36,26 +38,33 @@ def command(
     dtype: Dtype = "float32",
     as_json: Annotated[bool, Option("--json", help="Write JSON with what was applied.")] = False,
 ) -> None:
-    """Translate text under controls, without a server: one line of output per line of input."""
+    """Translate text under controls, without a server: one line of output per line of input.
+
+    As the server does, it translates sentence by sentence and leaves white space as it is.
+    """
     from neurodial.service.access.limits import Limits
-    from neurodial.service.engine.types import EngineRequest, Finished
+    from neurodial.service.engine.types import EngineRequest
+    from neurodial.service.http.answering.sentences import joined, lay_out
 
     texts = _texts(text, file)
     limits = Limits(max_prompts=max(1, len(texts)))
     fields = limits.check_texts(texts, "text", single=len(texts) == 1, blank=file is not None)
     sets, parsed = _controls(model, set_, to, controls)
+    laid_out = [lay_out(text, source or "en") for text in texts]
+    options: dict[str, Any] = {"num_beams": num_beams, "languages": (source, target)}
     requests = [
-        EngineRequest(uuid.uuid4().hex, line, parsed, max_tokens, num_beams=num_beams, field=field)
-        for line, field in zip(texts, fields, strict=True)
-        if line.strip()
+        EngineRequest(uuid.uuid4().hex, piece.text, parsed, max_tokens, field=field, **options)
+        for pieces, field in zip(laid_out, fields, strict=True)
+        for piece in pieces
+        if not piece.is_kept
     ]
     engine = _engine(model, sets, device, dtype, limits, allow_changed_weights)
     try:
         done = iter(list(_generate(engine, requests)))
     finally:
         engine.close()
-    blank = Finished("stop", "", 0, 0)  # a line stays a line
-    _print(texts, [next(done) if line.strip() else blank for line in texts], as_json)
+    results = [joined(pieces, [next(done) for piece in pieces if not piece.is_kept]) for pieces in laid_out]
+    _print(texts, results, as_json)
 
 
 def _texts(text: Sequence[str] | None, file: Path | None) -> list[str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from transformers import LogitsProcessorList
 
-from neurodial.service.engine.model.sampling import ModelDefaults, processors
+from neurodial.service.engine.model.sampling import ModelDefaults, decoder_input, processors
 from neurodial.service.engine.sequence import Sequence
 
 _NEVER = -1.0e9  # a score below any that counts
@@ -35,14 +35,14 @@ class BeamSearch:
     def __init__(self, sequence: Sequence, defaults: ModelDefaults, device: torch.device) -> None:
         config, request = defaults.config, sequence.request
         self._width = request.num_beams
-        self._max_tokens = sequence.prepared.max_tokens
+        self._prepared, self._max_tokens = sequence.prepared, sequence.prepared.max_tokens
         self._defaults, self._end_ids = defaults, defaults.end_ids
         self._num_candidates = max(2, 1 + len(defaults.end_ids)) * self._width
         self._changes: LogitsProcessorList = processors(sequence, defaults, device)
         penalty = request.length_penalty if request.length_penalty is not None else config.length_penalty
         self._length_penalty = 1.0 if penalty is None else float(penalty)
         self._early = config.early_stopping if config.early_stopping is not None else False
-        start = list(sequence.prepared.prompt_ids) if defaults.start is None else [defaults.start]
+        start = list(decoder_input(sequence.prepared))
         self._num_start = len(start)
         self._open: list[list[int]] = [start] * self._width
         self._scores: list[float] = [0.0]  # the first step has one beam: all would be the same
@@ -57,6 +57,11 @@ class BeamSearch:
         return self._finished[0][1] if self._finished else self._open[0][self._num_start :]
 
     @property
+    def others(self) -> list[list[int]]:
+        """The tokens of the other outputs, best first."""
+        return [tokens for _, tokens, _ in self._finished[1:]]
+
+    @property
     def is_cut(self) -> bool:
         """Whether the model forced the end of the best output, which would have gone on."""
         return bool(self._finished) and self._finished[0][2]
@@ -66,7 +71,7 @@ class BeamSearch:
         ids = torch.tensor(self._open[: logits.shape[0]], device=logits.device)
         scores = self._changes(ids, logits.float().log_softmax(-1))  # type: ignore[arg-type]
         self._are_cut = [False] * len(scores)
-        forced = self._defaults.forced(len(self._open[0]) - self._num_start, self._max_tokens)
+        forced = self._defaults.forced(len(self._open[0]) - self._num_start, self._prepared)
         if forced is not None:
             if forced in self._end_ids:
                 self._are_cut = [token not in self._end_ids for token in scores.argmax(-1).tolist()]

@@ -1,5 +1,6 @@
-"""What is known about one neuron: its calibration, and the neuron sets that it belongs to."""
+"""What is known about a model, and about one of its neurons: its calibration, and the sets that it belongs to."""
 
+import time
 from collections.abc import Sequence as Items
 
 import numpy as np
@@ -7,10 +8,13 @@ import numpy as np
 from neurodial.control.addresses import Neurons, Site
 from neurodial.control.artifacts.calibration import Calibration
 from neurodial.control.artifacts.neuron_set import NeuronSet
+from neurodial.control.distilled.head import Head
 from neurodial.control.errors import ControlError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.control.plans.selecting import select_neurons
-from neurodial.service.engine.types import Membership, NeuronInfo
+from neurodial.service.engine.model.languages import Languages
+from neurodial.service.engine.model.prompts import Prompts
+from neurodial.service.engine.types import Membership, ModelInfo, NeuronInfo
 
 
 def describe(
@@ -61,3 +65,32 @@ def _membership(name: str, found: NeuronSet, site: Site, neuron: int) -> Members
         if ranked == address:
             return Membership(name.partition("@")[0], rank, score, means)
     return None
+
+
+def model_info(
+    loaded: LoadedModel,
+    model_id: str,
+    max_positions: int,
+    prompts: Prompts,
+    head: Head | None,
+    languages: Languages | None,
+) -> ModelInfo:
+    """What a server says about a model."""
+    model = loaded.model
+    return ModelInfo(
+        id=model_id,
+        architecture=loaded.sites.model_type,
+        fingerprint=loaded.fingerprint,
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(model.device),
+        max_positions=max_positions,
+        created=int(time.time()),
+        family=loaded.family,
+        hidden_size=int(model.config.get_text_config().hidden_size),
+        vocab_size=prompts.vocab_size,
+        has_chat_template=prompts.has_chat_template,
+        classifies=head.level if head else None,
+        labels=head.labels if head else (),
+        sites={str(site): loaded.original_width(site) for site in loaded.sites.sites},
+        languages=tuple(languages.codes) if languages else (),
+    )

@@ -16,9 +16,10 @@ from neurodial.control.models.loading import LoadedModel
 from neurodial.control.models.positions import positions_of
 from neurodial.control.plans.compiling import CompiledControls, compile_controls
 from neurodial.service.engine.model.columns import Column, of_stack, read_columns, read_gates
-from neurodial.service.engine.model.describing import describe
+from neurodial.service.engine.model.describing import describe, model_info
 from neurodial.service.engine.model.forward.lm_head import block_lm_head
 from neurodial.service.engine.model.kv_cache import RowCache
+from neurodial.service.engine.model.languages import Direction, Languages
 from neurodial.service.engine.model.prompts import Prompts
 from neurodial.service.engine.model.runner import ModelRunner
 from neurodial.service.engine.model.sampling import ModelDefaults
@@ -27,12 +28,12 @@ from neurodial.service.engine.types import (
     NOTHING_APPLIED,
     EngineInfo,
     EngineRequest,
-    ModelInfo,
     NeuronInfo,
     Prepared,
     SetInfo,
 )
 
+_NO_LANGUAGES = Direction()
 _COMPILED_CACHE = 256  # distinct lists of controls whose compilation is remembered
 
 
@@ -50,6 +51,7 @@ class RequestReader:
         max_prompt_tokens: tokens of one prompt; as many as the model reads where absent.
         max_neurons: neurons that one request's controls may touch; no limit where absent.
         max_set_bytes: the largest neuron-set file that `check_set` takes.
+        languages: (source, target) of requests to a multilingual model that name none.
         head: of a distilled model: its classifier.
         check: refuses controls that compile, but that the engine cannot apply.
 
@@ -74,6 +76,7 @@ class RequestReader:
         max_prompt_tokens: int | None = None,
         max_neurons: int | None = None,
         max_set_bytes: int = 64 * 1024 * 1024,
+        languages: tuple[str, str] | None = None,
         head: Head | None = None,
         check: Callable[[CompiledControls], None] = lambda _: None,
     ) -> None:
@@ -83,7 +86,10 @@ class RequestReader:
         if calibration is not None:
             calibration.check_model(loaded, allow_changed_weights=allow_changed_weights)
         self._loaded, self._sets, self._head = loaded, sets, head
-        self._prompts = prompts = Prompts(loaded)
+        self._languages = Languages.of(loaded.model, loaded.tokenizer)
+        if self._languages and languages:
+            self._languages = self._languages.with_usual(*languages)
+        self._prompts = prompts = Prompts(loaded, self._languages)
         self._defaults = ModelDefaults.of(loaded.model)
         self._max_positions = positions_of(loaded.model)
         self._default_max_tokens = default_max_tokens
@@ -101,7 +107,7 @@ class RequestReader:
         self._compile = lru_cache(_COMPILED_CACHE)(compiled)
         self.decode, self.tokenize, self.detokenize = prompts.decode, prompts.tokenize, prompts.detokenize
         cards = tuple(set_info(name, found) for name, found in named.items())
-        about = _model_info(loaded, model_id or loaded.name, self._max_positions, prompts, head)
+        about = model_info(loaded, model_id or loaded.name, self._max_positions, prompts, head, self._languages)
         self.info = EngineInfo(about, cards)
 
     def prepare(self, request: EngineRequest) -> Prepared:
@@ -116,7 +122,8 @@ class RequestReader:
             return self._prepare_reading(request)
         if not self._loaded.writes:
             raise BadInput("this model reads text and does not write any", param="model", hint="choose another model")
-        ids = self._prompts.ids_of(request)
+        direction = self._languages.direction(*request.languages) if self._languages else _NO_LANGUAGES
+        ids = self._prompts.ids_of(request, direction)
         max_tokens = self._max_tokens(request, len(ids))
         size = self._prompts.vocab_size
         for token, _ in request.logit_bias:
@@ -124,7 +131,11 @@ class RequestReader:
                 raise BadInput(f"logit_bias: there is no token {token}, the last is {size - 1}", param="logit_bias")
         seed = secrets.randbits(63) if request.seed is None else request.seed
         plan, took = self._plan(request.controls)
-        return Prepared(ids, max_tokens, plan, seed, self._defaults.end_ids, compile_s=took)
+        start, first = (
+            asked if asked is not None else usual
+            for asked, usual in ((direction.start, self._defaults.start), (direction.first, self._defaults.first))
+        )
+        return Prepared(ids, max_tokens, plan, seed, self._defaults.end_ids, compile_s=took, start=start, first=first)
 
     def check_set(self, data: bytes) -> SetInfo:
         """See `EngineClient.check_set`."""
@@ -152,7 +163,8 @@ class RequestReader:
     def _prepare_reading(self, request: EngineRequest) -> Prepared:
         """A request that is read in one pass: its tokens, those of its target, and the neurons that it asks for."""
         reading = self._reading_of(request)
-        ids = self._prompts.ids_of(request) if reading is None else reading.ids
+        direction = self._languages.reading() if self._languages else _NO_LANGUAGES
+        ids = self._prompts.ids_of(request, direction) if reading is None else reading.ids
         self._check_length(len(ids), request.field)
         columns: tuple[Column, ...] = ()
         readouts: tuple[ReadOut, ...] = ()
@@ -161,7 +173,7 @@ class RequestReader:
                 request.neurons, self._loaded, self._sets, allow_changed_weights=self._allow_changed_weights
             )
             readouts = read_gates(request.neurons, self._loaded, self._sets)
-        target = self._target_ids(request, columns)
+        target = self._target_ids(request, columns, direction)
         of_target = len(of_stack(columns, "decoder")) if target else 0
         num_values = (len(columns) - of_target) * len(ids) + of_target * len(target)
         plan, took = self._plan(request.controls)
@@ -179,7 +191,7 @@ class RequestReader:
             return None
         return self._prompts.read(request, self._head)
 
-    def _target_ids(self, request: EngineRequest, columns: tuple[Column, ...]) -> tuple[int, ...]:
+    def _target_ids(self, request: EngineRequest, columns: tuple[Column, ...], direction: Direction) -> tuple[int, ...]:
         start = self._defaults.start
         if request.target is None:
             if start is not None and of_stack(columns, "decoder"):
@@ -188,7 +200,7 @@ class RequestReader:
             return ()
         if start is None or request.task != "activations":
             raise BadInput("target is for activations of an encoder–decoder model", hint="drop it", param="target")
-        ids = self._prompts.target_ids(request.target, start, self._defaults.end_ids)
+        ids = self._prompts.target_ids(request.target, start, self._defaults.end_ids, direction)
         self._check_length(len(ids), "target")
         return ids
 
@@ -273,25 +285,3 @@ class RequestProcessor(RequestReader):
         self.runner = ModelRunner(
             loaded, self._defaults, max_rows, cache, prompts.added, prompts.pieces, head, compiles=compiles
         )
-
-
-def _model_info(
-    loaded: LoadedModel, model_id: str, max_positions: int, prompts: Prompts, head: Head | None
-) -> ModelInfo:
-    model = loaded.model
-    return ModelInfo(
-        id=model_id,
-        architecture=loaded.sites.model_type,
-        fingerprint=loaded.fingerprint,
-        dtype=str(model.dtype).removeprefix("torch."),
-        device=str(model.device),
-        max_positions=max_positions,
-        created=int(time.time()),
-        family=loaded.family,
-        hidden_size=int(model.config.get_text_config().hidden_size),
-        vocab_size=prompts.vocab_size,
-        has_chat_template=prompts.has_chat_template,
-        classifies=head.level if head else None,
-        labels=head.labels if head else (),
-        sites={str(site): loaded.original_width(site) for site in loaded.sites.sites},
-    )

@@ -1,7 +1,9 @@
 """From requests to tokens and back: one tokenizer that several threads use."""
 
 import threading
+from collections.abc import Iterator
 from collections.abc import Sequence as Items
+from contextlib import contextmanager
 from typing import Any
 
 from jinja2 import TemplateError
@@ -10,6 +12,7 @@ from neurodial.control.distilled.head import Head, Reading
 from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.service.engine.model.byte_tokens import ByteTokens
+from neurodial.service.engine.model.languages import Direction, Languages
 from neurodial.service.engine.text import complete
 from neurodial.service.engine.types import EngineRequest, Message
 
@@ -24,16 +27,17 @@ class Prompts:
         has_chat_template: whether the tokenizer makes prompts of chats.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, languages: Languages | None = None) -> None:
+        self._languages = frozenset(languages.tokens.values() if languages else ())
         self._tokenizer: Any = loaded.tokenizer
         self._lock = threading.Lock()
-        self._special = frozenset(getattr(loaded.tokenizer, "all_special_ids", ()))
+        self._special = self._languages | frozenset(getattr(loaded.tokenizer, "all_special_ids", ()))
         self._bytes = ByteTokens(loaded.tokenizer)
         self.vocab_size = int(loaded.model.config.get_text_config().vocab_size)
         self.has_chat_template = bool(getattr(loaded.tokenizer, "chat_template", None))
 
-    def ids_of(self, request: EngineRequest) -> tuple[int, ...]:
-        """A request's prompt as tokens.
+    def ids_of(self, request: EngineRequest, direction: Direction) -> tuple[int, ...]:
+        """A request's prompt as tokens, in the direction that a multilingual model is told.
 
         Raises:
             BadInput: if it has none, if there is no such token, or if its chat cannot be read.
@@ -43,8 +47,8 @@ class Prompts:
         elif request.messages:
             ids = self._chat(request.messages)
         else:
-            with self._lock:
-                ids = tuple(self._tokenizer(request.prompt, verbose=False)["input_ids"])
+            with self._told(direction):
+                ids = tuple(self._tokenizer(direction.prefix + request.prompt, verbose=False)["input_ids"])
         if not ids:
             raise BadInput(f"{request.field} has no tokens", param=request.field)
         return ids
@@ -65,11 +69,21 @@ class Prompts:
             raise BadInput(f"{request.field} has no tokens", param=request.field)
         return reading
 
-    def target_ids(self, target: str, start: int, end_ids: frozenset[int]) -> tuple[int, ...]:
+    def target_ids(self, target: str, start: int, end_ids: frozenset[int], direction: Direction) -> tuple[int, ...]:
         """What a decoder reads to write `target`: the start token and all of its tokens but the end."""
-        with self._lock:
+        with self._told(direction):
             ids = tuple(self._tokenizer(text_target=target, verbose=False)["input_ids"])
-        return (start, *(ids[:-1] if ids and ids[-1] in end_ids else ids))
+        while ids and ids[-1] in end_ids | self._languages:  # mBART ends a text with its language
+            ids = ids[:-1]
+        return (start if direction.start is None else direction.start, *ids)
+
+    @contextmanager
+    def _told(self, direction: Direction) -> Iterator[None]:
+        """The tokenizer for oneself; it remembers the languages that it was told last."""
+        with self._lock:
+            if direction.source is not None:
+                self._tokenizer.src_lang, self._tokenizer.tgt_lang = direction.source, direction.target
+            yield
 
     def decode(self, ids: Items[int]) -> str:
         """The text of generated tokens, special ones left out."""

@@ -139,8 +139,8 @@ class ModelRunner:
         for one in started:
             one.rows = list(range(len(self._slots), len(self._slots) + len(one.slots)))
             self._slots += one.slots
-        added = self._cache.num_rows - len(self._tokens)
-        self._tokens += [self._defaults.start or 0] * added
+            self._tokens += [one.sequence.prepared.start or 0] * len(one.slots)
+        added = self._cache.num_rows - len(self._steps)
         self._steps += [int(self.makes_first_tokens)] * added
         self._lengths = torch.tensor(self._cache.lengths, device=self._device)
         if not choices:

@@ -86,7 +86,8 @@ class RunningSequence:
         tokens = tuple(self.search.best)
         has_ended = bool(tokens) and tokens[-1] in self.defaults.end_ids and not self.search.is_cut
         end: FinishReason = "stop" if has_ended else "length"
-        return Outcome(self.sequence, tokens, end=end), None
+        others = tuple(self.search.others[: self.sequence.request.alternatives])
+        return Outcome(self.sequence, tokens, end=end, payload=others or None), None
 
     def _choose_one(self, chooser: RowChooser, logits: torch.Tensor, texts: TokenTexts) -> NextTokens:
         choice = self._choice(chooser.choose(logits[None].clone()))
@@ -101,7 +102,7 @@ class RunningSequence:
 
     def _choice(self, wanted: int) -> NextTokens:
         """A choice whose sequence ends for its length where the model forces an end that was not wanted."""
-        forced = self.defaults.forced(self.num_made, self.sequence.prepared.max_tokens)
+        forced = self.defaults.forced(self.num_made, self.sequence.prepared)
         token = wanted if forced is None else forced
         is_cut = wanted not in self.defaults.end_ids and token in self.defaults.end_ids
         return NextTokens(Outcome(self.sequence, (token,), end="length" if is_cut else None), (token,))

@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from neurodial.service.engine.sequence import Sequence
+from neurodial.service.engine.types import Prepared
 
 GREEDY_BELOW = 1e-4  # temperatures so small that dividing by them could overflow
 _SEED_STRIDE = 0x9E3779B97F4A7C15  # spreads the steps of one seed over all seeds
@@ -61,12 +62,22 @@ class ModelDefaults:
         singles = [word[0] for word in config.bad_words_ids or [] if len(word) == 1 and word[0] not in end_ids]
         return cls(config, start, end_ids, tuple(dict.fromkeys([*singles, *(config.suppress_tokens or [])])))
 
-    def forced(self, step: int, max_tokens: int) -> int | None:
-        """The token that step must produce, if the model says so; the last one is forced to be the end by some."""
-        if step == max_tokens - 1 and self.config.forced_eos_token_id is not None:
+    @property
+    def first(self) -> int | None:
+        """The token that the output has to start with, if the model says so."""
+        return None if self.config.forced_bos_token_id is None else int(self.config.forced_bos_token_id)
+
+    def forced(self, step: int, prepared: Prepared) -> int | None:
+        """The token that a step must produce: the first one, and with some models an end as the last one."""
+        if step == prepared.max_tokens - 1 and self.config.forced_eos_token_id is not None:
             eos = self.config.forced_eos_token_id
             return int(eos[0] if isinstance(eos, list) else eos)
-        return None if step or self.config.forced_bos_token_id is None else int(self.config.forced_bos_token_id)
+        return None if step else prepared.first
+
+
+def decoder_input(prepared: Prepared) -> tuple[int, ...]:
+    """What the tokens of an output follow: a causal model's prompt, or the start token."""
+    return prepared.prompt_ids if prepared.start is None else (prepared.start,)
 
 
 def _first_known(*tokens: int | None) -> int:
@@ -104,7 +115,7 @@ def is_plain(sequence: Sequence, defaults: ModelDefaults) -> bool:
 def processors(sequence: Sequence, defaults: ModelDefaults, device: torch.device) -> LogitsProcessorList:
     """What changes a request's logits, in the order in which `generate` does it, but for sampling and forced tokens."""
     request, config, found = sequence.request, defaults.config, LogitsProcessorList()
-    num_start = len(sequence.prepared.prompt_ids) if defaults.start is None else 1
+    num_start = len(decoder_input(sequence.prepared))
     ends = sorted(defaults.end_ids)
     penalty = _either(request.repetition_penalty, config.repetition_penalty, 1.0)
     ngram = int(_either(request.no_repeat_ngram_size, config.no_repeat_ngram_size, 0))
@@ -125,7 +136,7 @@ def processors(sequence: Sequence, defaults: ModelDefaults, device: torch.device
     if config.suppress_tokens:
         found.append(SuppressTokensLogitsProcessor(config.suppress_tokens, str(device)))
     if config.begin_suppress_tokens:
-        begin = num_start + (config.forced_bos_token_id is not None)
+        begin = num_start + (sequence.prepared.first is not None)
         found.append(SuppressTokensAtBeginLogitsProcessor(config.begin_suppress_tokens, begin, str(device)))
     if request.num_beams > 1 and config.renormalize_logits:
         found.append(LogitNormalization())
@@ -158,7 +169,7 @@ class RowChooser:
 
     def __init__(self, sequence: Sequence, defaults: ModelDefaults, device: torch.device) -> None:
         self._sequence = sequence
-        self._start = sequence.prepared.prompt_ids if defaults.start is None else (defaults.start,)
+        self._start = decoder_input(sequence.prepared)
         self._changes = processors(sequence, defaults, device)
         request = sequence.request
         self._is_sampled = request.temperature >= GREEDY_BELOW

@@ -10,9 +10,10 @@ from neurodial.service.errors import Unauthorized
 from neurodial.service.http.rendering import response
 
 DESK_FILES, REFERENCE_FILES = "/desk", "/docs/files"
-OPEN_PATHS = frozenset(("/health", "/", "/docs"))  # liveness, and pages that know nothing before a key is entered
-_OPEN_FOLDERS = (f"{DESK_FILES}/", f"{REFERENCE_FILES}/")
-BODY_KEY_PATHS = frozenset(("/translate",))  # LibreTranslate's clients send their key as a field of the body
+# Liveness, pages that know nothing before a key is entered, and what LibreTranslate's clients ask for without one.
+OPEN_PATHS = frozenset(("/health", "/ready", "/", "/docs", "/languages", "/frontend/settings"))
+OPEN_FOLDERS = (f"{DESK_FILES}/", f"{REFERENCE_FILES}/")
+BODY_KEY_PATHS = frozenset(("/translate", "/detect"))  # LibreTranslate's clients send their key as a field of the body
 
 
 class Authenticated:
@@ -37,7 +38,7 @@ class Authenticated:
         state = scope.setdefault("state", {})
         state["keys"] = self._keys
         state["principal"] = self._who(scope)
-        if state["principal"] is None and not _is_open(scope["path"]):
+        if state["principal"] is None and not _is_open(scope["path"]) and scope["method"] != "OPTIONS":
             await response(_unauthorized())(scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -46,11 +47,8 @@ class Authenticated:
         headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         if self._keys is None:
             return ANYONE if self._anyone.is_admin and _came_through_others(headers) else self._anyone
-        sent = [value for name, value in headers if name == b"authorization"]
-        if len(sent) != 1:
-            return None
-        scheme, _, token = sent[0].strip().partition(b" ")
-        return self._keys.authenticate(token.strip()) if scheme.lower() == b"bearer" else None
+        sent = [_token_of(name, value) for name, value in headers if name in (b"authorization", b"x-api-key")]
+        return self._keys.authenticate(sent[0]) if len(sent) == 1 and sent[0] else None
 
 
 def principal(http: HttpRequest, api_key: str | None = None) -> Principal:
@@ -74,8 +72,16 @@ def principal(http: HttpRequest, api_key: str | None = None) -> Principal:
     return found
 
 
+def _token_of(name: bytes, value: bytes) -> bytes:
+    """The key in `Authorization: Bearer KEY`, or `X-Api-Key: KEY`."""
+    if name == b"x-api-key":
+        return value.strip()
+    scheme, _, token = value.strip().partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else b""
+
+
 def _is_open(path: str) -> bool:
-    return path in OPEN_PATHS | BODY_KEY_PATHS or path.startswith(_OPEN_FOLDERS)
+    return path in OPEN_PATHS | BODY_KEY_PATHS or path.startswith(OPEN_FOLDERS)
 
 
 def _unauthorized() -> Unauthorized:

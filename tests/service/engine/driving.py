@@ -46,7 +46,12 @@ class Driver:
     @property
     def end_ids(self) -> frozenset[int]:
         """What ends an output."""
-        return ModelDefaults.of(self.loaded.model).end_ids
+        return self.defaults.end_ids
+
+    @property
+    def defaults(self) -> ModelDefaults:
+        """The model's own settings."""
+        return ModelDefaults.of(self.loaded.model)
 
     def sequence(
         self, prompt: Sequence[int], max_tokens: int, controls: Sequence[dict[str, Any]] = (), **more: Any
@@ -54,7 +59,10 @@ class Driver:
         """A request for a prompt of tokens."""
         request = EngineRequest(more.pop("id", "x"), "text", parse_controls(list(controls)), max_tokens, **more)
         plan = compile_controls(self.loaded, request.controls) if controls else None
-        prepared = Prepared(tuple(prompt), max_tokens, plan, request.seed or 0, self.end_ids)
+        own = self.defaults
+        prepared = Prepared(
+            tuple(prompt), max_tokens, plan, request.seed or 0, own.end_ids, start=own.start, first=own.first
+        )
         return engine_sequence.Sequence(request, prepared, Handle(request.id, lambda _: None), lambda ids: str(ids))
 
     def step(self) -> None:

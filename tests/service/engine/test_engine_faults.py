@@ -1,6 +1,7 @@
 """One request's fault costs that request alone: exceptions inside a pass, NaN, controls that break."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from neurodial.control.addresses import Site
 from neurodial.control.errors import InternalError
 from neurodial.service.engine.model.kv_cache import RowCache
 from neurodial.service.engine.sequence import Sequence
-from neurodial.service.engine.types import Failed, Finished, Prepared
+from neurodial.service.engine.types import Failed, Finished
 from tests.service.engine.driving import CACHES, Driver, solo
 from tests.tiny import tiny
 
@@ -117,7 +118,7 @@ def test_a_control_that_breaks_fails_alone() -> None:
     """Whatever is wrong with it, and its slot is free again."""
     driver = Driver(tiny("llama"), max_rows=2)
     good, bad = requests(driver)[:2]
-    bad.prepared = Prepared(bad.prepared.prompt_ids, 8, plan="no plan at all", end_ids=driver.end_ids)
+    bad.prepared = replace(bad.prepared, plan="no plan at all")
     ends = driver.run(good, bad)
     assert isinstance(ends[0], Finished)
     assert isinstance(ends[1], Failed)

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import openai
 import pytest
 from fastapi.testclient import TestClient
-from libretranslatepy import LibreTranslateAPI
 from openai import OpenAI
 
 from tests.service.http.applications import Server, application, fakes, real
@@ -175,63 +173,6 @@ class TestOpenAI:
         with pytest.raises(openai.NotFoundError) as caught:
             client.completions.create(model=model, prompt="a")
         assert caught.value.param == "model"
-
-
-class TestLibreTranslate:
-    def test_its_own_client(self, address: str) -> None:
-        """Which sends forms."""
-        libre = LibreTranslateAPI(address)
-        assert libre.translate("abc def") == "cba fed"
-        assert LibreTranslateAPI(address, api_key="any").translate("ä & b", "auto", "es") == "ä & b"
-        assert libre.languages() == [
-            {"code": "en", "name": "English", "targets": ["es"]},
-            {"code": "es", "name": "Spanish", "targets": []},
-        ]
-
-    def test_forms_say_what_json_says(self, address: str) -> None:
-        fields = [("q", "ab"), ("q", "cd"), ("source", "en"), ("target", "es"), ("format", "text")]
-        fields += [("alternatives", "0"), ("controls", json.dumps(PAST["controls"])), ("api_key", "")]
-        form = urllib.parse.urlencode(fields).encode()
-        by_form = json.load(urllib.request.urlopen(f"{address}/translate", data=form))
-        body = {"q": ["ab", "cd"], "source": "en", "target": "es", "model": "en-es:tense=past"}
-        by_json = post(address, "/translate", body)
-        assert by_form["translatedText"] == by_json["translatedText"] == ["ba-past", "dc-past"]
-        assert [applied["digest"] is not None for applied in by_form["applied"]] == [True, True]
-
-    @pytest.mark.parametrize(
-        ("fields", "param"),
-        [
-            ({"format": "html"}, "format"),
-            ({"alternatives": 3}, "alternatives"),
-            ({"source": "fr"}, "source"),
-            ({"target": "de"}, "target"),
-            ({"source": "auto", "target": "de"}, "target"),
-            ({"model": "writer"}, "target"),
-            ({"q": 5}, "q"),
-            ({"unknown": "x"}, "unknown"),
-        ],
-        ids=str,
-    )
-    def test_refusals_name_the_field(self, address: str, fields: dict[str, Any], param: str) -> None:
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            post(address, "/translate", {"q": "a", "source": "en", "target": "es"} | fields)
-        assert caught.value.code == 400
-        assert json.load(caught.value)["error"]["param"] == param
-
-    @pytest.mark.parametrize(
-        ("form", "param"),
-        [
-            (b"q=a&source=en&source=en&target=es", "source"),
-            (b"q=%ff", None),
-            (b"q=a&controls=x", "controls"),
-            (b"", None),
-        ],
-    )
-    def test_broken_forms(self, address: str, form: bytes, param: str | None) -> None:
-        with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(f"{address}/translate", data=form)
-        assert caught.value.code == 400
-        assert json.load(caught.value)["error"]["param"] == param
 
 
 class TestCurl:

@@ -10,6 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from neurodial.service.access.auth import Keys, Principal
+from neurodial.service.http.middlewares.authentication import OPEN_PATHS
 from tests.service.http.applications import application, fakes, real
 from tests.service.http.exploring import explore
 
@@ -70,5 +71,5 @@ def test_the_document_is_complete() -> None:
         assert operation["description"], path
         assert {"400", "401", "403", "404", "413", "429", "500", "503"} <= set(operation["responses"]), path
         assert "422" not in operation["responses"], path
-        assert ("security" in operation) == (path != "/health"), path
+        assert ("security" in operation) == (path not in OPEN_PATHS), path
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
