@@ -16,6 +16,12 @@ class ModelNotFound(NotFound):
         return cls(f"there is no model {model[:80]!r}", hint=f"known: {', '.join(known)}", param="model")
 
 
+class ContextLengthExceeded(LimitError):
+    """A prompt, or what is to be written after it, is longer than the model reads; OpenAI's clients know the code."""
+
+    code = "context_length_exceeded"
+
+
 class Unauthorized(NeurodialError):
     """The request carries no key that this server knows."""
 

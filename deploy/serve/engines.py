@@ -113,7 +113,7 @@ def _reading(settings: ModelSettings, config: Config) -> dict[str, Any]:
     limits = config.limits
     return {
         "model_id": settings.id,
-        "default_max_tokens": limits.default_max_tokens,
+        "default_max_tokens": limits.default_max_tokens or limits.max_tokens,
         "allow_changed_weights": settings.allow_changed_weights,
         "calibration": Calibration.load(settings.calibration) if settings.calibration else None,
         "max_deviations": settings.max_deviations,

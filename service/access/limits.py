@@ -20,8 +20,8 @@ class Limits(BaseModel):
     )
     max_prompts: int = Field(default=128, ge=1, description="most texts in one request")
     max_tokens: int = Field(default=512, ge=1, description="most tokens that a request may ask to generate per text")
-    default_max_tokens: int = Field(
-        default=256, ge=1, description="tokens generated at most where max_tokens is absent"
+    default_max_tokens: int | None = Field(
+        default=None, ge=1, description="tokens generated at most where a request does not say; absent: what is left"
     )
     max_controls: int = Field(default=16, ge=0, description="most controls in one request")
     max_neurons: int = Field(
@@ -37,7 +37,13 @@ class Limits(BaseModel):
     request_timeout_s: float = Field(default=120.0, gt=0, description="seconds after which a request is given up")
 
     def check_texts(
-        self, texts: Sequence[str | Sequence[int]], field: str, *, single: bool, blank: bool = False
+        self,
+        texts: Sequence[str | Sequence[int]],
+        field: str,
+        *,
+        single: bool,
+        blank: bool = False,
+        most: int | None = None,
     ) -> list[str]:
         """Checks every text of a request and returns the exact field of each.
 
@@ -46,6 +52,7 @@ class Limits(BaseModel):
             field: the request's field, such as `prompt`.
             single: whether the field holds one text rather than a list.
             blank: whether a text may be empty.
+            most: texts in the request; `max_prompts` where absent.
 
         Raises:
             BadInput: for no text or an empty one.
@@ -53,8 +60,9 @@ class Limits(BaseModel):
         """
         if not texts:
             raise BadInput(f"{field} is an empty list", hint="give at least one text", param=field)
-        if len(texts) > self.max_prompts:
-            raise LimitError(f"{field} has {len(texts)} texts; at most {self.max_prompts} are accepted", param=field)
+        most = most or self.max_prompts
+        if len(texts) > most:
+            raise LimitError(f"{field} has {len(texts)} texts; at most {most} are accepted", param=field)
         names = [field] if single else [f"{field}[{i}]" for i in range(len(texts))]
         for text, name in zip(texts, names, strict=True):
             part, unit = ("word", "characters") if isinstance(text, str) else ("token", "tokens")

@@ -77,7 +77,12 @@ class EngineClient(Protocol):
         return report
 
     async def tokenize(
-        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
+        self,
+        text: str,
+        *,
+        add_special_tokens: bool = True,
+        split_special_tokens: bool = True,
+        messages: tuple[Message, ...] = (),
     ) -> tuple[tuple[int, str], ...]:
         """The tokens (number, piece as the vocabulary writes it) of a text, or of a chat.
 
@@ -85,6 +90,7 @@ class EngineClient(Protocol):
             BadInput: for a chat where the model has no chat template, or one that the template refuses.
         """
         options: dict[str, Any] = {"add_special_tokens": add_special_tokens, "messages": messages}
+        options["split_special_tokens"] = split_special_tokens
         tokens: tuple[tuple[int, str], ...] = await self.call("tokenize", text, **options)
         return tokens
 

@@ -58,6 +58,15 @@ class EngineRequest:
             (`tense`, `tense@sha256:ab12…`), which stand for their neurons.
         target: of an `activations` request to an encoder–decoder: the text that its decoder reads as if it had
             written it (forced decoding); None runs the encoder alone.
+        min_p: tokens less likely than this share of the likeliest's probability are not sampled.
+        frequency_penalty: is taken from a token's logit for each time that it was generated.
+        presence_penalty: is taken from the logit of a token that was generated.
+        ignore_eos: the model's end tokens do not end the output.
+        min_tokens: tokens before any end token.
+        stop_token_ids: further tokens that end the output, which does not contain them.
+        truncate_prompt_tokens: only so many of the prompt's last tokens are read; None reads all.
+        add_special_tokens: the tokens that the model expects around a text are added to it.
+        split_special_tokens: what looks like a special token in the prompt is text; else it is one.
         alternatives: so many other outputs of a beam search are reported.
         languages: (source, target) of a translation by a multilingual model; None is the model's usual one.
     """
@@ -87,6 +96,15 @@ class EngineRequest:
     target: str | None = None
     languages: tuple[str | None, str | None] = (None, None)
     alternatives: int = 0
+    split_special_tokens: bool = True
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    stop_token_ids: tuple[int, ...] = ()
+    truncate_prompt_tokens: int | None = None
+    add_special_tokens: bool = True
 
 
 @dataclass(frozen=True)

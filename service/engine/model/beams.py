@@ -36,8 +36,8 @@ class BeamSearch:
         config, request = defaults.config, sequence.request
         self._width = request.num_beams
         self._prepared, self._max_tokens = sequence.prepared, sequence.prepared.max_tokens
-        self._defaults, self._end_ids = defaults, defaults.end_ids
-        self._num_candidates = max(2, 1 + len(defaults.end_ids)) * self._width
+        self._defaults, self._end_ids = defaults, sequence.prepared.end_ids
+        self._num_candidates = max(2, 1 + len(self._end_ids)) * self._width
         self._changes: LogitsProcessorList = processors(sequence, defaults, device)
         penalty = request.length_penalty if request.length_penalty is not None else config.length_penalty
         self._length_penalty = 1.0 if penalty is None else float(penalty)

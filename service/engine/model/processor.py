@@ -32,6 +32,7 @@ from neurodial.service.engine.types import (
     Prepared,
     SetInfo,
 )
+from neurodial.service.errors import ContextLengthExceeded
 
 _NO_LANGUAGES = Direction()
 _COMPILED_CACHE = 256  # distinct lists of controls whose compilation is remembered
@@ -126,16 +127,21 @@ class RequestReader:
         ids = self._prompts.ids_of(request, direction)
         max_tokens = self._max_tokens(request, len(ids))
         size = self._prompts.vocab_size
-        for token, _ in request.logit_bias:
-            if not 0 <= token < size:
-                raise BadInput(f"logit_bias: there is no token {token}, the last is {size - 1}", param="logit_bias")
+        named = {"logit_bias": [token for token, _ in request.logit_bias], "stop_token_ids": request.stop_token_ids}
+        for field, tokens in named.items():
+            if wrong := [token for token in tokens if not 0 <= token < size]:
+                raise BadInput(f"{field}: there is no token {wrong[0]}, the last is {size - 1}", param=field)
+        if request.min_tokens > max_tokens:
+            message = f"min_tokens is {request.min_tokens}, and at most {max_tokens} are generated"
+            raise BadInput(message, param="min_tokens")
         seed = secrets.randbits(63) if request.seed is None else request.seed
         plan, took = self._plan(request.controls)
         start, first = (
             asked if asked is not None else usual
             for asked, usual in ((direction.start, self._defaults.start), (direction.first, self._defaults.first))
         )
-        return Prepared(ids, max_tokens, plan, seed, self._defaults.end_ids, compile_s=took, start=start, first=first)
+        ends = frozenset(request.stop_token_ids) | (frozenset() if request.ignore_eos else self._defaults.end_ids)
+        return Prepared(ids, max_tokens, plan, seed, ends, compile_s=took, start=start, first=first)
 
     def check_set(self, data: bytes) -> SetInfo:
         """See `EngineClient.check_set`."""
@@ -219,7 +225,7 @@ class RequestReader:
         most = self._max_positions - reserved
         if count > most:
             message = f"{field} has {count} tokens; the model reads at most {most}"
-            raise LimitError(message, hint="split the text into sentences", param=field)
+            raise ContextLengthExceeded(message, hint="split the text into sentences", param=field)
         if self._max_prompt_tokens is not None and count > self._max_prompt_tokens:
             message = f"{field} has {count} tokens; this server reads at most {self._max_prompt_tokens}"
             raise LimitError(message, hint="split the text into sentences", param=field)
@@ -236,7 +242,7 @@ class RequestReader:
         room = limit - num_prompt if is_causal else limit - 1
         if request.max_tokens is not None and request.max_tokens > room:
             message = f"max_tokens is {request.max_tokens}; the model writes at most {room}"
-            raise LimitError(message + " after this prompt" * (room < limit - 1), param="max_tokens")
+            raise ContextLengthExceeded(message + " after this prompt" * (room < limit - 1), param="max_tokens")
         return request.max_tokens or min(self._default_max_tokens, room)
 
     def _plan(self, controls: tuple[Control, ...]) -> tuple[CompiledControls | None, float]:

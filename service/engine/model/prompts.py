@@ -13,6 +13,7 @@ from neurodial.control.errors import BadInput
 from neurodial.control.models.loading import LoadedModel
 from neurodial.service.engine.model.byte_tokens import ByteTokens
 from neurodial.service.engine.model.languages import Direction, Languages
+from neurodial.service.engine.model.plain_text import PlainText
 from neurodial.service.engine.text import complete
 from neurodial.service.engine.types import EngineRequest, Message
 
@@ -31,7 +32,9 @@ class Prompts:
         self._languages = frozenset(languages.tokens.values() if languages else ())
         self._tokenizer: Any = loaded.tokenizer
         self._lock = threading.Lock()
-        self._special = self._languages | frozenset(getattr(loaded.tokenizer, "all_special_ids", ()))
+        special = frozenset(getattr(loaded.tokenizer, "all_special_ids", ()))
+        self._special = special | self._languages
+        self._plain = PlainText(loaded.tokenizer, special)
         self._bytes = ByteTokens(loaded.tokenizer)
         self.vocab_size = int(loaded.model.config.get_text_config().vocab_size)
         self.has_chat_template = bool(getattr(loaded.tokenizer, "chat_template", None))
@@ -48,10 +51,18 @@ class Prompts:
             ids = self._chat(request.messages)
         else:
             with self._told(direction):
-                ids = tuple(self._tokenizer(direction.prefix + request.prompt, verbose=False)["input_ids"])
+                options = {} if request.add_special_tokens else {"add_special_tokens": False}
+                ids = self._read(direction.prefix + request.prompt, request.split_special_tokens, **options)
+        if request.truncate_prompt_tokens is not None:
+            ids = ids[-request.truncate_prompt_tokens :]
         if not ids:
             raise BadInput(f"{request.field} has no tokens", param=request.field)
         return ids
+
+    def _read(self, text: str, split_special_tokens: bool, **options: Any) -> tuple[int, ...]:
+        if split_special_tokens:
+            return self._plain.ids_of(text, **options)
+        return tuple(self._tokenizer(text, verbose=False, **options)["input_ids"])
 
     def read(self, request: EngineRequest, head: Head) -> Reading:
         """A request's prompt as a distilled model's classifier reads it.
@@ -72,7 +83,8 @@ class Prompts:
     def target_ids(self, target: str, start: int, end_ids: frozenset[int], direction: Direction) -> tuple[int, ...]:
         """What a decoder reads to write `target`: the start token and all of its tokens but the end."""
         with self._told(direction):
-            ids = tuple(self._tokenizer(text_target=target, verbose=False)["input_ids"])
+            options: dict[str, Any] = {"split_special_tokens": True, "verbose": False}
+            ids = tuple(self._tokenizer(text_target=target, **options)["input_ids"])
         while ids and ids[-1] in end_ids | self._languages:  # mBART ends a text with its language
             ids = ids[:-1]
         return (start if direction.start is None else direction.start, *ids)
@@ -117,15 +129,19 @@ class Prompts:
             return tuple(piece or "" for piece in self._tokenizer.convert_ids_to_tokens(list(ids)))
 
     def tokenize(
-        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
+        self,
+        text: str,
+        *,
+        add_special_tokens: bool = True,
+        split_special_tokens: bool = True,
+        messages: tuple[Message, ...] = (),
     ) -> tuple[tuple[int, str], ...]:
         """See `EngineClient.tokenize`."""
         if messages:
             ids = self._chat(messages)
         else:
             with self._lock:
-                found = self._tokenizer(text, add_special_tokens=add_special_tokens, verbose=False)
-            ids = tuple(found["input_ids"])
+                ids = self._read(text, split_special_tokens, add_special_tokens=add_special_tokens)
         return tuple(zip(ids, self.pieces(ids), strict=True))
 
     def detokenize(self, ids: tuple[int, ...]) -> str:
@@ -147,7 +163,7 @@ class Prompts:
         turns = [{"role": message.role, "content": message.content} for message in messages]
         try:
             with self._lock:
-                return tuple(self._tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
+                return self._plain.chat(turns)
         except TemplateError as error:
             said = str(error).strip() or type(error).__name__
             raise BadInput(f"messages: the model's chat template refuses them: {said}", param="messages") from None

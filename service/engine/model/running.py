@@ -84,7 +84,7 @@ class RunningSequence:
         if not self.search.is_done:
             return choice.outcome, beams
         tokens = tuple(self.search.best)
-        has_ended = bool(tokens) and tokens[-1] in self.defaults.end_ids and not self.search.is_cut
+        has_ended = bool(tokens) and tokens[-1] in self.sequence.prepared.end_ids and not self.search.is_cut
         end: FinishReason = "stop" if has_ended else "length"
         others = tuple(self.search.others[: self.sequence.request.alternatives])
         return Outcome(self.sequence, tokens, end=end, payload=others or None), None
@@ -104,5 +104,6 @@ class RunningSequence:
         """A choice whose sequence ends for its length where the model forces an end that was not wanted."""
         forced = self.defaults.forced(self.num_made, self.sequence.prepared)
         token = wanted if forced is None else forced
-        is_cut = wanted not in self.defaults.end_ids and token in self.defaults.end_ids
+        ends = self.sequence.prepared.end_ids
+        is_cut = wanted not in ends and token in ends
         return NextTokens(Outcome(self.sequence, (token,), end="length" if is_cut else None), (token,))

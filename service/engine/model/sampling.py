@@ -14,6 +14,7 @@ from transformers import (
     LogitsProcessorList,
     MinLengthLogitsProcessor,
     MinNewTokensLengthLogitsProcessor,
+    MinPLogitsWarper,
     NoBadWordsLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
     PreTrainedModel,
@@ -84,6 +85,19 @@ def _first_known(*tokens: int | None) -> int:
     return next((int(token) for token in tokens if token is not None), 0)
 
 
+class _Penalties(LogitsProcessor):
+    """OpenAI's `frequency_penalty` and `presence_penalty`, which count what was generated, as vLLM does."""
+
+    def __init__(self, frequency: float, presence: float, num_start: int) -> None:
+        self._frequency, self._presence, self._num_start = frequency, presence, num_start
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Takes from the scores (rows, vocabulary) of tokens that are in the rows' outputs."""
+        made = input_ids[:, self._num_start :]
+        counts = torch.zeros_like(scores).scatter_add_(1, made, torch.ones_like(made, dtype=scores.dtype))
+        return scores - self._frequency * counts - self._presence * (counts > 0)  # type: ignore[return-value]
+
+
 class _Bias(LogitsProcessor):
     """OpenAI's `logit_bias`."""
 
@@ -103,6 +117,9 @@ def is_plain(sequence: Sequence, defaults: ModelDefaults) -> bool:
         request.temperature >= GREEDY_BELOW
         or request.logprobs is not None
         or request.logit_bias
+        or request.frequency_penalty
+        or request.presence_penalty
+        or request.min_tokens
         or _either(request.repetition_penalty, config.repetition_penalty, 1.0) != 1.0
         or _either(request.no_repeat_ngram_size, config.no_repeat_ngram_size, 0) > 0
         or config.begin_suppress_tokens
@@ -116,23 +133,23 @@ def processors(sequence: Sequence, defaults: ModelDefaults, device: torch.device
     """What changes a request's logits, in the order in which `generate` does it, but for sampling and forced tokens."""
     request, config, found = sequence.request, defaults.config, LogitsProcessorList()
     num_start = len(decoder_input(sequence.prepared))
-    ends = sorted(defaults.end_ids)
+    ends = sorted(sequence.prepared.end_ids)
     penalty = _either(request.repetition_penalty, config.repetition_penalty, 1.0)
     ngram = int(_either(request.no_repeat_ngram_size, config.no_repeat_ngram_size, 0))
     if request.logit_bias:
         found.append(_Bias(request.logit_bias, device))
     if penalty != 1.0:
         found.append(RepetitionPenaltyLogitsProcessor(penalty))
+    if request.frequency_penalty or request.presence_penalty:
+        found.append(_Penalties(request.frequency_penalty, request.presence_penalty, num_start))
     if ngram > 0:
         found.append(NoRepeatNGramLogitsProcessor(ngram))
     if config.bad_words_ids:
         found.append(NoBadWordsLogitsProcessor(config.bad_words_ids, torch.tensor(ends, device=device)))
     if (config.min_length or 0) > 0 and ends:
         found.append(MinLengthLogitsProcessor(config.min_length, torch.tensor(ends), str(device)))
-    if (config.min_new_tokens or 0) > 0 and ends:
-        found.append(
-            MinNewTokensLengthLogitsProcessor(num_start, config.min_new_tokens, torch.tensor(ends), str(device))
-        )
+    if (fewest := max(config.min_new_tokens or 0, request.min_tokens)) and ends:
+        found.append(MinNewTokensLengthLogitsProcessor(num_start, fewest, torch.tensor(ends), str(device)))
     if config.suppress_tokens:
         found.append(SuppressTokensLogitsProcessor(config.suppress_tokens, str(device)))
     if config.begin_suppress_tokens:
@@ -175,6 +192,8 @@ class RowChooser:
         self._is_sampled = request.temperature >= GREEDY_BELOW
         if self._is_sampled:
             self._changes.append(TemperatureLogitsWarper(float(request.temperature)))
+            if request.min_p > 0:
+                self._changes.append(MinPLogitsWarper(request.min_p))
             if request.top_k > 0:
                 self._changes.append(TopKLogitsWarper(request.top_k))
             if request.top_p < 1.0:

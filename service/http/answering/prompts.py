@@ -29,8 +29,8 @@ class Prompt:
     messages: tuple[Message, ...] = ()
 
 
-def prompts_of(raw: Prompts, field: str, limits: Limits) -> list[Prompt]:
-    """Checks the texts of a request.
+def prompts_of(raw: Prompts, field: str, limits: Limits, *, most: int | None = None) -> list[Prompt]:
+    """Checks the texts of a request, of which there may be `most`, or as many as the limits say.
 
     Raises:
         BadInput: for no text or an empty one.
@@ -38,7 +38,7 @@ def prompts_of(raw: Prompts, field: str, limits: Limits) -> list[Prompt]:
     """
     single = isinstance(raw, str) or isinstance(next(iter(raw), None), int)
     items: Any = [raw] if single else raw
-    fields = limits.check_texts(items, field, single=single)
+    fields = limits.check_texts(items, field, single=single, most=most)
     return [
         Prompt(name, item) if isinstance(item, str) else Prompt(name, token_ids=tuple(item))
         for name, item in zip(fields, items, strict=True)

@@ -93,7 +93,7 @@ def writing_of(body: WritingRequest, limits: Limits) -> dict[str, Any]:
 
 
 def choices_of(
-    chosen: Selected, body: SamplingRequest, prompts: Sequence[Prompt], logprobs: int | None
+    chosen: Selected, body: SamplingRequest, prompts: Sequence[Prompt], logprobs: int | None, **more: Any
 ) -> tuple[EngineRequest, ...]:
     """One row per choice of each prompt, a prompt's choices one after another, each with a seed one higher.
 
@@ -106,10 +106,17 @@ def choices_of(
         "stop": body.stops,
         "stream": bool(body.stream),
         "top_p": 1.0 if body.top_p is None else body.top_p,
-        "top_k": body.top_k or 0,
+        "top_k": max(0, body.top_k or 0),
         "logit_bias": body.logit_bias,
+        "min_p": body.min_p or 0.0,
+        "frequency_penalty": body.frequency_penalty or 0.0,
+        "presence_penalty": body.presence_penalty or 0.0,
+        "ignore_eos": bool(body.ignore_eos),
+        "min_tokens": body.min_tokens or 0,
+        "stop_token_ids": tuple(body.stop_token_ids or ()),
         "logprobs": logprobs,
     }
+    settings |= more
     chosen.limits.check_choices(num_choices, len(prompts), body.num_beams)
     seeds = [None if body.seed is None else body.seed + number for number in range(num_choices)]
     return tuple(chosen.row(prompt, seed=seed, **settings) for prompt in prompts for seed in seeds)

@@ -29,7 +29,8 @@ def add(app: FastAPI, services: Services) -> None:
     async def create_completion(http: HttpRequest, request: CompletionRequest) -> BaseModel | StreamingResponse:
         """Generates from each prompt, under the request's controls."""
         chosen = await select(services, http, request.model, request.controls)
-        rows = choices_of(chosen, request, prompts_of(request.prompt, "prompt", limits), request.logprobs)
+        prompts = prompts_of(request.prompt, "prompt", limits)
+        rows = choices_of(chosen, request, prompts, request.logprobs, **request.reading)
         return await respond(chosen, request, rows, CompletionShape(request.model))
 
     @app.post(

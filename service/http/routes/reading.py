@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import FastAPI, Query
 from fastapi import Request as HttpRequest
 
-from neurodial.control.errors import AddressError, NeurodialError
+from neurodial.control.errors import AddressError, BadInput, NeurodialError
 from neurodial.service.engine.types import Finished
 from neurodial.service.errors import renamed
 from neurodial.service.http.answering.prompts import chat_of, prompts_of
@@ -32,6 +32,8 @@ from neurodial.service.http.schemas.reading import (
 from neurodial.service.http.selection import find, select, select_neurons, sets_of
 from neurodial.service.http.services import Services
 
+MOST_EMBEDDINGS = 2048  # OpenAI's limit; they are read in parts
+
 Model = Annotated[str | None, Query(description="a model's id; not needed where one is served")]
 
 
@@ -48,8 +50,15 @@ def _add_values(app: FastAPI, services: Services) -> None:
     async def create_embedding(http: HttpRequest, request: EmbeddingRequest) -> Embeddings:
         """The mean of the last hidden states over each text's tokens, under the request's controls."""
         chosen = await select(services, http, request.model, request.controls)
-        prompts = prompts_of(request.input, "input", limits)
-        results = await chosen.collect([chosen.row(prompt, task="encode") for prompt in prompts])
+        prompts = prompts_of(request.input, "input", limits, most=MOST_EMBEDDINGS)
+        split = request.split_special_tokens is not False
+        rows = [chosen.row(prompt, task="encode", split_special_tokens=split) for prompt in prompts]
+        most = limits.max_prompts
+        parts = [rows[start : start + most] for start in range(0, len(rows), most)]
+        results = [done for part in parts for done in await chosen.collect(part)]
+        if request.dimensions is not None and request.dimensions != len(results[0].payload):
+            message = f"dimensions is {request.dimensions}; this model's embeddings have {len(results[0].payload)}"
+            raise BadInput(message, hint="leave it out", param="dimensions")
         data = [
             Embedding(index=index, embedding=_encoded(r.payload, request.encoding_format), applied=applied_of(r))
             for index, r in enumerate(results)
@@ -96,7 +105,11 @@ def _add_tokens(app: FastAPI, services: Services) -> None:
         client = services.engine((await find(services, http, services.named(request.model)))[0])
         if request.messages is None:
             (prompt,) = prompts_of(request.prompt or "", "prompt", limits)
-            pairs = await client.tokenize(prompt.text, add_special_tokens=request.add_special_tokens is not False)
+            pairs = await client.tokenize(
+                prompt.text,
+                add_special_tokens=request.add_special_tokens is not False,
+                split_special_tokens=request.split_special_tokens is not False,
+            )
         else:
             pairs = await client.tokenize("", messages=chat_of(request.messages, limits).messages)
         most = (await client.info()).model.max_positions

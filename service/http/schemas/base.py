@@ -12,6 +12,7 @@ from neurodial.control.errors import BadInput
 _MOST_BIASED = 300
 _LAST_TOKEN = 2**31 - 1
 _MOST_STOPS = 4
+_MOST_STOP_TOKENS = 64
 
 
 class _OrNull:
@@ -128,6 +129,8 @@ class WritingRequest(ModelRequest):
 class StreamOptions(Body):
     """OpenAI's `stream_options`."""
 
+    accepted_defaults: ClassVar[dict[str, tuple[Any, ...]]] = {"continuous_usage_stats": (False,)}
+
     include_usage: bool | None = False
     include_obfuscation: bool | None = Field(default=None, description="accepted and without effect")
 
@@ -142,7 +145,26 @@ class SamplingRequest(WritingRequest):
     top_p: float | None = Field(
         default=None, gt=0, le=1, description="samples from the smallest set of tokens with this probability"
     )
-    top_k: int | None = Field(default=None, ge=0, description="samples from so many of the likeliest tokens; 0 is all")
+    top_k: int | None = Field(
+        default=None, ge=-1, description="samples from so many of the likeliest tokens; 0 and -1 are all"
+    )
+    min_p: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="samples no token less likely than this share of the likeliest's probability",
+    )
+    frequency_penalty: float | None = Field(
+        default=None, ge=-2, le=2, description="taken from a token's logit for each time that it was generated"
+    )
+    presence_penalty: float | None = Field(
+        default=None, ge=-2, le=2, description="taken from the logit of a token that was generated"
+    )
+    ignore_eos: bool | None = Field(default=None, description="the model's end token does not end the text")
+    min_tokens: int | None = Field(default=None, ge=0, description="tokens before an end token may come")
+    stop_token_ids: list[TokenId] | None = Field(
+        default=None, max_length=_MOST_STOP_TOKENS, description="further tokens that end the text, which has them not"
+    )
     logit_bias: LogitBias = Field(default=(), description="token id → added to its logit, from -100 to 100")
     n: int | None = Field(default=None, ge=1, description="choices per prompt, each sampled by itself")
     stop: StopString | StopList | None = Field(default=None, description="at most four strings that end the text")

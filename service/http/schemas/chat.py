@@ -22,17 +22,25 @@ class ChatMessage(Body):
         "annotations": ([],),
         "audio": (),
         "function_call": (),
-        "name": (),
         "refusal": (),
         "tool_calls": ([],),
     }
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] = Field(description="a string, or its pieces")
+    content: str | list[TextPart] | None = Field(description="a string, or its pieces; null of an assistant is empty")
+    name: str | None = Field(default=None, description="accepted and without effect")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "ChatMessage":
+        if self.content is None and self.role != "assistant":
+            raise BadInput(f"content is null in a message of the {self.role}", param="messages")
+        return self
 
     @property
     def text(self) -> str:
         """The content as one string."""
+        if self.content is None:
+            return ""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
@@ -40,21 +48,28 @@ class ChatRequest(SamplingRequest):
     """`POST /v1/chat/completions`."""
 
     accepted_defaults: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "add_generation_prompt": (True,),
+        "add_special_tokens": (False,),
         "audio": (),
-        "frequency_penalty": (0,),
+        "chat_template": (),
+        "chat_template_kwargs": ({},),
+        "continue_final_message": (False,),
+        "echo": (False,),
         "function_call": ("none",),
         "functions": ([],),
-        "metadata": ({},),
         "modalities": (["text"],),
         "moderation": (),
         "parallel_tool_calls": (True, False),
         "prediction": (),
-        "presence_penalty": (0,),
+        "include_reasoning": (True,),
+        "include_stop_str_in_output": (False,),
         "prompt_cache_options": (),
         "prompt_cache_retention": (),
         "reasoning_effort": ("none",),
         "response_format": ({"type": "text"},),
         "service_tier": ("auto", "default"),
+        "skip_special_tokens": (True,),
+        "spaces_between_special_tokens": (True,),
         "store": (False,),
         "tool_choice": ("none", "auto"),
         "tools": ([],),
@@ -66,6 +81,7 @@ class ChatRequest(SamplingRequest):
     max_completion_tokens: int | None = Field(default=None, ge=1, description="OpenAI's newer name of max_tokens")
     logprobs: bool | None = Field(default=False, description="reports log-probabilities of the tokens")
     top_logprobs: int | None = Field(default=None, ge=0, le=20, description="and of so many alternatives")
+    metadata: dict[str, str] | None = Field(default=None, description="accepted and without effect")
     prompt_cache_key: str | None = Field(default=None, description="accepted and without effect")
     safety_identifier: str | None = Field(default=None, description="accepted and without effect")
 

@@ -13,17 +13,41 @@ class CompletionRequest(SamplingRequest):
     accepted_defaults: ClassVar[dict[str, tuple[Any, ...]]] = {
         "best_of": (1,),
         "echo": (False,),
-        "frequency_penalty": (0,),
-        "presence_penalty": (0,),
+        "include_stop_str_in_output": (False,),
+        "prompt_logprobs": (),
+        "service_tier": ("auto", "default"),
+        "skip_special_tokens": (True,),
+        "spaces_between_special_tokens": (True,),
+        "store": (False,),
         "suffix": ("",),
+        "use_beam_search": (False,),
     }
 
     prompt: str | list[str] | list[TokenId] | list[list[TokenId]] = Field(
         description="a text or several, each a string or a list of token ids"
     )
+    metadata: dict[str, str] | None = Field(default=None, description="accepted and without effect")
+    add_special_tokens: bool | None = Field(
+        default=None, description="of texts: the tokens that the model expects around them; absent is true"
+    )
+    split_special_tokens: bool | None = Field(
+        default=None, description="false: what looks like a special token in a text is one; absent: it is text"
+    )
+    truncate_prompt_tokens: int | None = Field(
+        default=None, ge=1, description="reads only so many of a prompt's last tokens"
+    )
     logprobs: int | None = Field(
         default=None, ge=0, le=5, description="reports log-probabilities of the tokens and of so many alternatives"
     )
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How prompts become tokens, as fields of an `EngineRequest`."""
+        return {
+            "add_special_tokens": self.add_special_tokens is not False,
+            "split_special_tokens": self.split_special_tokens is not False,
+            "truncate_prompt_tokens": self.truncate_prompt_tokens,
+        }
 
 
 class Logprobs(BaseModel):

@@ -12,10 +12,12 @@ from neurodial.service.http.schemas.chat import ChatMessage
 class EmbeddingRequest(ModelRequest):
     """`POST /v1/embeddings`."""
 
-    accepted_defaults: ClassVar[dict[str, tuple[Any, ...]]] = {"dimensions": ()}
-
     input: str | list[str] | list[TokenId] | list[list[TokenId]] = Field(
         description="a text or several, each a string or a list of token ids"
+    )
+    dimensions: int | None = Field(default=None, ge=1, description="accepted where it is the model's own number")
+    split_special_tokens: bool | None = Field(
+        default=None, description="false: what looks like a special token in a text is one; absent: it is text"
     )
     encoding_format: Literal["float", "base64"] | None = Field(
         default=None, description="float or absent: numbers; base64: little-endian 32-bit floats"
@@ -207,6 +209,9 @@ class TokenizeRequest(_TokenizerRequest):
     messages: list[ChatMessage] | None = Field(default=None, min_length=1, description="in place of prompt")
     add_special_tokens: bool | None = Field(
         default=None, description="of a prompt: the tokens that the model expects around it; absent is true"
+    )
+    split_special_tokens: bool | None = Field(
+        default=None, description="false: what looks like a special token in a prompt is one; absent: it is text"
     )
     return_token_strs: bool | None = Field(default=False, description="also gives the pieces of the vocabulary")
 

@@ -139,7 +139,12 @@ class FakeRunner:
         return {"digest": "sha256:" + hashlib.sha256(text.encode()).hexdigest(), "controls": reports}
 
     def tokenize(
-        self, text: str, *, add_special_tokens: bool = True, messages: tuple[Message, ...] = ()
+        self,
+        text: str,
+        *,
+        add_special_tokens: bool = True,
+        split_special_tokens: bool = True,
+        messages: tuple[Message, ...] = (),
     ) -> tuple[tuple[int, str], ...]:
         """A token for every word, and with special ones the end."""
         words = self._chat(messages).split() if messages else text.split()

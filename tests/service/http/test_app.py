@@ -231,7 +231,7 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "a", "logprobs": 6}, "logprobs", "bad_input"),
     ({"prompt": "a", "top_p": 0}, "top_p", "bad_input"),
     ({"prompt": "a", "top_p": 1.5}, "top_p", "bad_input"),
-    ({"prompt": "a", "top_k": -1}, "top_k", "bad_input"),
+    ({"prompt": "a", "top_k": -2}, "top_k", "bad_input"),
     ({"prompt": "a", "repetition_penalty": 0}, "repetition_penalty", "bad_input"),
     ({"prompt": "a", "no_repeat_ngram_size": "2"}, "no_repeat_ngram_size", "bad_input"),
     ({"prompt": "a", "length_penalty": 11}, "length_penalty", "bad_input"),

@@ -159,7 +159,7 @@ class TestOpenAI:
             ({"top_logprobs": 2}, "top_logprobs"),
             ({"stream_options": {"include_usage": True}}, "stream_options"),
             ({"n": 100, "extra_body": {"compare": True}}, "compare"),
-            ({"presence_penalty": 0.5}, "presence_penalty"),
+            ({"presence_penalty": 3}, "presence_penalty"),
         ],
         ids=lambda value: str(value)[:50],
     )
