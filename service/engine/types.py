@@ -9,7 +9,7 @@ from neurodial.control.errors import NeurodialError
 
 FinishReason = Literal["stop", "length", "cancelled"]
 EngineState = Literal["ready", "failed", "stuck", "dead", "unreachable"]
-Task = Literal["generate", "encode", "classify", "activations"]
+Task = Literal["generate", "score", "encode", "classify", "activations"]
 
 NOTHING_APPLIED: Mapping[str, Any] = {"digest": None, "controls": []}
 
@@ -42,8 +42,9 @@ class EngineRequest:
         num_beams: 1 is greedy or sampling.
         stream: deliver `Tokens` on the way, not only `Finished`.
         field: the prompt's name in error messages, such as `prompt[3]`.
-        task: `encode` asks for the mean of the last hidden states, or a distilled model for its kept neurons,
-            `classify` for the probabilities of its labels, `activations` for the values of `neurons`.
+        task: `score` asks for the log-probabilities of the prompt's own tokens, `encode` for the mean of the last
+            hidden states, or a distilled model for its kept neurons, `classify` for the probabilities of its labels,
+            `activations` for the values of `neurons`.
         top_p: smallest set of tokens with this probability is sampled from; 1 is all.
         top_k: so many of the likeliest tokens are sampled from; 0 is all.
         repetition_penalty: divides the logits of tokens that were seen; None is the model's own.
@@ -125,6 +126,19 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """How likely a prompt's tokens were.
+
+    Attributes:
+        first: what the first token adds to the text; it follows nothing, and has no probability.
+        rest: the others; their offsets count from the beginning of the prompt's text.
+    """
+
+    first: str
+    rest: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True)
 class Tokens:
     """A piece of the output."""
 
@@ -199,8 +213,8 @@ class Finished:
         payload: what a request that reads asked for. Of `encode` the numbers of the embedding: the mean over the
             prompt's tokens of the last hidden states; of a distilled model the kept neurons' activations, of words
             their mean. Of `activations` a tuple of `SiteActivations`, one for each stack that its neurons are in. Of
-            `classify` a tuple of `Classified`: the text, or each of its words. Of `generate` a tuple of other texts,
-            where alternatives were asked for.
+            `classify` a tuple of `Classified`: the text, or each of its words. Of `score` a `Scored`. Of `generate` a
+            tuple of other texts, where alternatives were asked for.
     """
 
     reason: FinishReason

@@ -168,6 +168,9 @@ class RequestReader:
 
     def _prepare_reading(self, request: EngineRequest) -> Prepared:
         """A request that is read in one pass: its tokens, those of its target, and the neurons that it asks for."""
+        if request.task == "score" and self._loaded.family != "decoder-only":
+            message = "this model does not go on from its prompt, whose tokens have no probabilities then"
+            raise BadInput(message, hint="choose a causal language model, or drop echo", param="model")
         reading = self._reading_of(request)
         direction = self._languages.reading() if self._languages else _NO_LANGUAGES
         ids = self._prompts.ids_of(request, direction) if reading is None else reading.ids
@@ -193,7 +196,7 @@ class RequestReader:
         """What a distilled model classifies in a text; None where the model's own states are asked for."""
         if self._head is None and request.task == "classify":
             raise BadInput("this model does not classify", hint="models made by neurodial distill do", param="model")
-        if self._head is None or request.task == "activations":
+        if self._head is None or request.task in ("activations", "score"):
             return None
         return self._prompts.read(request, self._head)
 

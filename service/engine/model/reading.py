@@ -16,8 +16,10 @@ from neurodial.control.models.loading import LoadedModel
 from neurodial.control.runtime.batch import BatchController
 from neurodial.control.text.batching import padded
 from neurodial.service.engine.model.columns import of_stack
+from neurodial.service.engine.model.scoring import rows_at_once, scored
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Outcome, not_a_number
+from neurodial.service.engine.text import TokenTexts
 from neurodial.service.engine.types import Classified, ReadOutScores, SiteActivations
 
 Pieces = Callable[[Items[int]], tuple[str, ...]]
@@ -38,31 +40,55 @@ class Reader:
         loaded: the model.
         controls: of its rows.
         pieces: tokens as the vocabulary writes them.
+        texts: what tokens add to a text.
         head: of a distilled model: its classifier.
     """
 
     def __init__(
-        self, loaded: LoadedModel, controls: BatchController, pieces: Pieces, head: Head | None = None
+        self, loaded: LoadedModel, controls: BatchController, pieces: Pieces, texts: TokenTexts, head: Head | None
     ) -> None:
         self._loaded, self._head = loaded, head
         self._model: Any = loaded.model
         self._controls = controls
-        self._pieces = pieces
+        self._pieces, self._texts = pieces, texts
         self._sites = loaded.sites
         self._has_encoder = loaded.family == "encoder-decoder"
         self._stack: Stack = loaded.sites.stacks[0]
         self._pad = loaded.pad_token_id or 0
 
     def read(self, sequences: Items[Sequence], slots: Items[int]) -> list[Outcome]:
-        """What each sequence asks for: its pooled states, the activations of its neurons, or a classifier's labels."""
-        outcomes: dict[int, Outcome] = {}
+        """What each sequence asks for: its states, its neurons' activations, labels, or its tokens' probabilities."""
+        outcomes = self._score(sequences, slots)
         for with_target in (False, True):
-            places = [i for i, s in enumerate(sequences) if bool(s.prepared.target_ids) is with_target]
+            places = [
+                i
+                for i, s in enumerate(sequences)
+                if bool(s.prepared.target_ids) is with_target and s.request.task != "score"
+            ]
             for bucket in buckets([sequences[i].num_read for i in places]):
                 chosen = [places[i] for i in bucket]
                 read = self._pass([sequences[i] for i in chosen], [slots[i] for i in chosen])
                 outcomes |= dict(zip(chosen, read, strict=True))
         return [outcomes[i] for i in range(len(sequences))]
+
+    def _score(self, sequences: Items[Sequence], slots: Items[int]) -> dict[int, Outcome]:
+        """Of those that ask for the probabilities of their own tokens, by their places."""
+        places = [i for i, s in enumerate(sequences) if s.request.task == "score"]
+        outcomes: dict[int, Outcome] = {}
+        for bucket in buckets([sequences[i].num_read for i in places]):
+            chosen = [places[i] for i in bucket]
+            longest = max(sequences[i].num_read for i in chosen)
+            step = rows_at_once(longest, self._model.config.get_text_config().vocab_size)
+            for start in range(0, len(chosen), step):
+                part = chosen[start : start + step]
+                prompts = [sequences[i].prepared.prompt_ids for i in part]
+                ids, mask = padded(prompts, self._pad, self._model.device, left=False)
+                first = [1 - len(prompt) for prompt in prompts]
+                self._begin(prompts, [slots[i] for i in part], mask, first, self._stack)
+                logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+                for row, i in enumerate(part):
+                    outcomes[i] = scored(sequences[i], logits[row, : len(prompts[row])], self._texts)
+        return outcomes
 
     def _pass(self, sequences: Items[Sequence], slots: Items[int]) -> list[Outcome]:
         prompts = [s.prepared.prompt_ids for s in sequences]

@@ -53,7 +53,7 @@ class ModelRunner:
         self._device = loaded.model.device
         self._controls = BatchController(loaded, max_rows)
         self._cache = cache or KVCache()
-        self._reader = Reader(loaded, self._controls, pieces, head)
+        self._reader = Reader(loaded, self._controls, pieces, texts, head)
         self._passes: CausalPasses | TranslationPasses = (
             TranslationPasses(loaded, self._controls)
             if defaults.start is not None

@@ -15,7 +15,7 @@ class CompletionShape(Shape):
 
     def piece(self, index: int, tokens: Tokens) -> Choice:
         """A choice's new text."""
-        shown = _logprobs_of(tokens.logprobs)
+        shown = logprobs_of(tokens.logprobs)
         return Choice(index=index, text=tokens.text, finish_reason=None, logprobs=shown)
 
     def end(self, index: int, result: Finished, plain: Finished | None) -> Choice:
@@ -24,10 +24,10 @@ class CompletionShape(Shape):
 
     def choice(self, index: int, result: Finished, plain: Finished | None) -> Choice:
         """A choice in one piece."""
-        return Choice(text=result.text, logprobs=_logprobs_of(result.logprobs), **ending_of(index, result, plain))
+        return Choice(text=result.text, logprobs=logprobs_of(result.logprobs), **ending_of(index, result, plain))
 
 
-def _logprobs_of(tokens: Sequence[TokenLogprob]) -> Logprobs | None:
+def logprobs_of(tokens: Sequence[TokenLogprob]) -> Logprobs | None:
     """Log-probabilities as OpenAI writes them; None where none were asked for."""
     if not tokens:
         return None

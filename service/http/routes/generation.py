@@ -10,6 +10,7 @@ from neurodial.service.errors import renamed
 from neurodial.service.http import openapi
 from neurodial.service.http.answering.chats import ChatShape
 from neurodial.service.http.answering.completions import CompletionShape
+from neurodial.service.http.answering.echoing import echoed
 from neurodial.service.http.answering.prompts import chat_of, prompts_of
 from neurodial.service.http.answering.responding import respond
 from neurodial.service.http.answering.serving import choices_of
@@ -30,6 +31,8 @@ def add(app: FastAPI, services: Services) -> None:
         """Generates from each prompt, under the request's controls."""
         chosen = await select(services, http, request.model, request.controls)
         prompts = prompts_of(request.prompt, "prompt", limits)
+        if request.echo:
+            return await echoed(chosen, request, prompts)
         rows = choices_of(chosen, request, prompts, request.logprobs, **request.reading)
         return await respond(chosen, request, rows, CompletionShape(request.model))
 

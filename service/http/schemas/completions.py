@@ -2,8 +2,9 @@
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
+from neurodial.control.errors import BadInput
 from neurodial.service.http.schemas.base import Answer, Applied, SamplingRequest, TokenId, Uncontrolled, Usage
 
 
@@ -12,7 +13,6 @@ class CompletionRequest(SamplingRequest):
 
     accepted_defaults: ClassVar[dict[str, tuple[Any, ...]]] = {
         "best_of": (1,),
-        "echo": (False,),
         "include_stop_str_in_output": (False,),
         "prompt_logprobs": (),
         "service_tier": ("auto", "default"),
@@ -26,6 +26,8 @@ class CompletionRequest(SamplingRequest):
     prompt: str | list[str] | list[TokenId] | list[list[TokenId]] = Field(
         description="a text or several, each a string or a list of token ids"
     )
+    max_tokens: int | None = Field(default=None, ge=0, description="most tokens to generate per text; 0 only echoes")
+    echo: bool | None = Field(default=None, description="the text begins with the prompt; with logprobs, also these do")
     metadata: dict[str, str] | None = Field(default=None, description="accepted and without effect")
     add_special_tokens: bool | None = Field(
         default=None, description="of texts: the tokens that the model expects around them; absent is true"
@@ -39,6 +41,16 @@ class CompletionRequest(SamplingRequest):
     logprobs: int | None = Field(
         default=None, ge=0, le=5, description="reports log-probabilities of the tokens and of so many alternatives"
     )
+
+    @model_validator(mode="after")
+    def _echoes(self) -> "CompletionRequest":
+        if self.max_tokens == 0 and not self.echo:
+            raise BadInput("max_tokens is 0 and echo is not set: nothing is asked for", param="max_tokens")
+        if self.echo:
+            for field in ("stream", "compare"):
+                if getattr(self, field):
+                    raise BadInput(f"echo does not go with {field}", hint=f"drop {field}", param=field)
+        return self
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -54,8 +66,8 @@ class Logprobs(BaseModel):
     """OpenAI's log-probabilities of a completion, one entry a token."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None] = Field(description="null of a prompt's first token, which follows nothing")
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
