@@ -1,6 +1,7 @@
 """A request inside the engine: its state, its tokens so far and its way back to the caller."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence as Items
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -68,13 +69,18 @@ class Sequence:
         return self._deadline is not None and now >= self._deadline
 
     def push(self, token: int, logprob: TokenLogprob | None = None) -> FinishReason | None:
-        """Takes a generated token; why it ends the output, or None where it does not."""
-        if token in self.prepared.end_ids:
-            return "stop"
-        self.ids.append(token)
+        """Takes a generated token; why it ends the output, or None where it does not.
+
+        A token that ends the output is no part of it, but its log-probability is told, as vLLM does: evaluation
+        harnesses count on one entry for each token that was generated.
+        """
         if logprob is not None:
             logprob = replace(logprob, offset=self._text.num_complete)
             self.logprobs.append(logprob)
+        if token in self.prepared.end_ids:
+            self._deliver_text("", self.logprobs[-1:] if logprob is not None else ())
+            return "stop"
+        self.ids.append(token)
         if self._reads_text:
             delta, stopped = self._text.advance(self.ids)
             self._deliver_text(delta, () if logprob is None else (logprob,))
@@ -104,6 +110,6 @@ class Sequence:
             self.end = Failed(error)
             self.handle.deliver(self.end)
 
-    def _deliver_text(self, delta: str, logprobs: tuple[TokenLogprob, ...]) -> None:
+    def _deliver_text(self, delta: str, logprobs: Items[TokenLogprob]) -> None:
         if self.request.stream and (delta or logprobs):
-            self.handle.deliver(Tokens(delta, logprobs))
+            self.handle.deliver(Tokens(delta, tuple(logprobs)))

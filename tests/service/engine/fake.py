@@ -95,8 +95,8 @@ class FakeRunner:
         """Checks the length, the names of neuron sets and the addresses."""
         if request.task == "generate" and self.info.model.family == "encoder-only":
             raise BadInput("this model reads text and does not write any", param="model", hint="choose another model")
-        if request.task == "classify":
-            raise BadInput("this model does not classify", param="model")
+        if request.task in ("classify", "score"):
+            raise BadInput("this model does not do that", param="model")
         ids = self._prompt_ids(request)
         limit = self.info.model.max_positions
         if len(ids) > limit:

@@ -52,10 +52,10 @@ def test_choices_and_logprobs(http: TestClient) -> None:
     assert [c["text"] for c in answer["choices"]] == ["cba~5 fed~5", "cba~6 fed~6", "zyx~5", "zyx~6"]
     assert answer["usage"] == {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9}
     assert answer["choices"][0]["logprobs"] == {
-        "tokens": ["cba~5", "fed~5"],
-        "token_logprobs": [-0.5, -0.5],
-        "top_logprobs": [{"cba~5": -0.5}, {"fed~5": -0.5}],
-        "text_offset": [0, 5],
+        "tokens": ["cba~5", "fed~5", ""],  # the end's is told, too
+        "token_logprobs": [-0.5, -0.5, -0.5],
+        "top_logprobs": [{"cba~5": -0.5}, {"fed~5": -0.5}, {"": -0.5}],
+        "text_offset": [0, 5, 11],
     }
     streamed = complete(http, **body, stream=True, stream_options={"include_usage": True}).text
     chunks = [json.loads(line.removeprefix("data: ")) for line in streamed.split("\n\n")[:-2]]
@@ -73,7 +73,7 @@ def test_choices_and_logprobs(http: TestClient) -> None:
         if c["index"] == 1 and c["logprobs"]
         for t in c["logprobs"]["text_offset"]
     ]
-    assert (tokens, offsets) == (["cba~6", "fed~6"], [0, 5])
+    assert (tokens, offsets) == (["cba~6", "fed~6", ""], [0, 5, 11])
     assert chunks[-1]["usage"] == answer["usage"]
     assert complete(http, prompt="abc").json()["choices"][0]["logprobs"] is None
 
@@ -226,7 +226,8 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": ["a", "b"], "n": 5}, "n", "limit_exceeded"),
     ({"prompt": "a", "n": 2, "num_beams": 2}, "n", "bad_input"),
     ({"prompt": "a", "best_of": 3}, "best_of", "bad_input"),
-    ({"prompt": "a", "echo": True}, "echo", "bad_input"),
+    ({"prompt": "a", "echo": True}, "model", "bad_input"),
+    ({"prompt": "a", "max_tokens": 0}, "max_tokens", "bad_input"),
     ({"prompt": "a", "echo": 0}, "echo", "bad_input"),
     ({"prompt": "a", "logprobs": 6}, "logprobs", "bad_input"),
     ({"prompt": "a", "top_p": 0}, "top_p", "bad_input"),

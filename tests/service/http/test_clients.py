@@ -37,7 +37,7 @@ class TestOpenAI:
         assert answer.usage is not None
         assert answer.usage.total_tokens == 6
         assert answer.choices[0].logprobs is not None
-        assert answer.choices[0].logprobs.tokens == ["cba-past", "fed-past"]
+        assert answer.choices[0].logprobs.tokens == ["cba-past", "fed-past", ""]  # and the end
 
     def test_completion_of_tokens(self, client: Any, address: str) -> None:
         tokens = post(address, "/tokenize", {"model": "en-es", "prompt": "ab cd", "add_special_tokens": False})[
