@@ -27,7 +27,7 @@ PYTEST = $(BIN)/python -m pytest -n $(WORKERS)
 QUIET_MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=1000000000
 LINKS := $(addprefix .ns/neurodial/,control interpret service deploy)
 
-.PHONY: help serve install test slow browser contracts check check-vllm lint format types imports fresh bench soak architectures-table result-tables pruning-table errors-table command-line-reference paths-table docs adapt-results prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
+.PHONY: help serve install test slow browser contracts check check-vllm lint format types imports fresh clients bench soak architectures-table result-tables pruning-table errors-table command-line-reference paths-table docs adapt-results prune-sweep recover masks train-demo train-lm tense-set evaluate evaluate-lm lm-neurons lock clean need-data contrast-sets evaluate-contrasts results distill-results
 
 help: ## lists the commands
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -71,6 +71,9 @@ check-vllm: $(VLLM_VENV)/.vllm ## the proofs of service/vllm, in an environment 
 
 fresh: ## a clean clone, a new environment and the README's two set-up commands
 	@.ci/fresh
+
+clients: $(VENV)/.dev ## runs other people's clients against the demo, each in an environment of its own; writes the table
+	@$(BIN)/python -m tests.clients.table $(ARGS)
 
 bench: $(VENV)/.dev ## runs the benchmarks: each prints a table and writes JSON
 	@for bench in tests/benchmarks/bench_*.py; do \

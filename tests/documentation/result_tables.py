@@ -3,13 +3,14 @@
 import json
 from collections.abc import Iterator, Mapping
 
-from tests.documentation import control_tables, discovery_tables, model_tables, speed_tables
+from tests.documentation import client_tables, control_tables, discovery_tables, model_tables, speed_tables
 from tests.documentation.filling import PAGES, RESULTS, Block, fill
 
 # Name of the JSON file → page → its blocks.
 TABLES: Mapping[str, tuple[str, Mapping[str, Block]]] = {
     "engine": ("serving-speed", {"engine": speed_tables.engine}),
     "http": ("serving-speed", {"http": speed_tables.http}),
+    "clients": ("clients", {"clients": client_tables.clients}),
     "soak": ("serving-speed", {"soak": speed_tables.soak}),
     "discovery": ("discovery-speed", {"discovery": speed_tables.discovery}),
     "findings": ("findings", discovery_tables.BLOCKS),
