@@ -94,9 +94,9 @@ def lm_eval(address: str) -> Iterator[str]:
         data = Path(folder) / "rows.jsonl"
         data.write_text("".join(json.dumps({"q": q, "c": c, "a": a, "t": q + c[a]}) + "\n" for q, c, a in rows))
         shared = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(data)}}, "test_split": "test"}
-        choice = {"task": "choice", "output_type": "multiple_choice", "doc_to_text": "{{q}}"}
+        choice: dict[str, Any] = {"task": "choice", "output_type": "multiple_choice", "doc_to_text": "{{q}}"}
         choice |= {"doc_to_choice": "{{c}}", "doc_to_target": "a", "metric_list": [{"metric": "acc"}]}
-        rolling = {"task": "rolling", "output_type": "loglikelihood_rolling", "doc_to_text": ""}
+        rolling: dict[str, Any] = {"task": "rolling", "output_type": "loglikelihood_rolling", "doc_to_text": ""}
         rolling |= {"doc_to_target": "{{t}}", "metric_list": [{"metric": "word_perplexity"}]}
         for task in (choice, rolling):
             (Path(folder) / f"{task['task']}.yaml").write_text(json.dumps(task | shared))
