@@ -15,7 +15,8 @@ from ray.serve.handle import DeploymentHandle
 
 from neurodial.control.errors import EngineGone, NeurodialError, Overloaded, Unavailable
 from neurodial.service.engine.client import EngineClient, Method
-from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineStats, Events, Failed, Tokens
+from neurodial.service.engine.requests import EngineRequest
+from neurodial.service.engine.types import EngineInfo, EngineStats, Events, Failed, Tokens
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from neurodial.deploy.configuration.config import Config
 from neurodial.deploy.configuration.settings import ModelSettings
 from neurodial.service.engine.client import EngineClient, LocalClient, Method
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineStats, Events
+from neurodial.service.engine.requests import EngineRequest
+from neurodial.service.engine.types import EngineInfo, EngineStats, Events
 
 if TYPE_CHECKING:
     from neurodial.service.vllm.engine import VllmEngine

@@ -17,7 +17,8 @@ from neurodial.deploy.serve.hosted import HostedEngine, load_engine
 from neurodial.deploy.serve.hub import Reporter
 from neurodial.service.engine.client import Method
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineStats, Events, Failed
+from neurodial.service.engine.requests import EngineRequest
+from neurodial.service.engine.types import EngineInfo, EngineStats, Events, Failed
 from neurodial.service.observability import logs
 
 if TYPE_CHECKING:

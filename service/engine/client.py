@@ -8,7 +8,8 @@ from typing import Any, Literal, Protocol
 from neurodial.control.controls import Control
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.handle import Handle, events_of
-from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineStats, Events, Message, NeuronInfo, SetInfo
+from neurodial.service.engine.requests import EngineRequest, Message
+from neurodial.service.engine.types import EngineInfo, EngineStats, Events, NeuronInfo, SetInfo
 
 Method = Literal["check_set", "describe", "validate", "tokenize", "detokenize"]
 

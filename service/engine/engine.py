@@ -10,10 +10,11 @@ from prometheus_client.metrics_core import Metric
 from neurodial.control.errors import BadInput, EngineGone, NeurodialError
 from neurodial.service.engine.handle import Handle
 from neurodial.service.engine.metrics import EngineMetrics
+from neurodial.service.engine.requests import EngineRequest
 from neurodial.service.engine.scheduler import Capacity, Plan, Scheduler
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import Runner, Stepper
-from neurodial.service.engine.types import EngineInfo, EngineRequest, EngineState, EngineStats, Prepared
+from neurodial.service.engine.types import EngineInfo, EngineState, EngineStats, Prepared
 
 
 class Processor(Protocol):

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from neurodial.control.errors import NeurodialError
 from neurodial.service.engine.handle import Handle
+from neurodial.service.engine.requests import EngineRequest
 from neurodial.service.engine.text import Decode, TextStream
 from neurodial.service.engine.types import (
     NOTHING_APPLIED,
-    EngineRequest,
     Failed,
     Finished,
     FinishReason,

@@ -14,16 +14,10 @@ from neurodial.control.errors import BadInput, EngineGone, InternalError, ModelE
 from neurodial.service.engine.client import EngineClient, Method
 from neurodial.service.engine.handle import Handle, events_of
 from neurodial.service.engine.metrics import EngineMetrics
+from neurodial.service.engine.requests import EngineRequest
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.stepping import too_late
-from neurodial.service.engine.types import (
-    NOTHING_APPLIED,
-    EngineInfo,
-    EngineRequest,
-    EngineState,
-    EngineStats,
-    Events,
-)
+from neurodial.service.engine.types import NOTHING_APPLIED, EngineInfo, EngineState, EngineStats, Events
 from neurodial.service.vllm.admission import Admission, report_of, salt_of, structure_of
 from neurodial.service.vllm.plugin import put_under_control
 from neurodial.service.vllm.reading import VllmReader

@@ -8,8 +8,9 @@ from neurodial.control.artifacts.catalogue import SetSource
 from neurodial.control.errors import BadInput, ModelError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.service.engine.model.processor import RequestReader
+from neurodial.service.engine.requests import EngineRequest
 from neurodial.service.engine.sequence import Sequence
-from neurodial.service.engine.types import EngineInfo, EngineRequest, TokenLogprob
+from neurodial.service.engine.types import EngineInfo, TokenLogprob
 from neurodial.service.vllm.admission import payload
 from neurodial.service.vllm.settings import KEY
 

@@ -33,7 +33,8 @@ from neurodial.deploy.serve.engines import build_engine
 from neurodial.deploy.serve.handles import HandleClient
 from neurodial.deploy.serve.server import APPLICATION, running
 from neurodial.service.engine.client import EngineClient, LocalClient
-from neurodial.service.engine.types import EngineRequest, Failed
+from neurodial.service.engine.requests import EngineRequest
+from neurodial.service.engine.types import Failed
 from tests.documentation.filling import keep
 
 ROOT = Path(__file__).parents[2]

@@ -16,10 +16,10 @@ from neurodial.control.models.sites import SiteInfo, sites_of
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.model.kv_cache import KVCache, RowCache
 from neurodial.service.engine.model.processor import RequestProcessor
+from neurodial.service.engine.requests import EngineRequest
 from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.engine.sequence import Sequence as EngineSequence
 from neurodial.service.engine.stepping import Outcome
-from neurodial.service.engine.types import EngineRequest
 from tests.benchmarks.bench_control import ROOT
 from tests.benchmarks.bench_control import random_llama as bare_llama
 from tests.benchmarks.engine_load import MAX_ROWS, NEURONS, Generate, Job, Serve, Served, in_batches, padded

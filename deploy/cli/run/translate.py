@@ -17,7 +17,8 @@ from neurodial.deploy.cli.output import print_json
 if TYPE_CHECKING:
     from neurodial.control.controls import Control
     from neurodial.service.engine.engine import Engine
-    from neurodial.service.engine.types import EngineRequest, Finished
+    from neurodial.service.engine.requests import EngineRequest
+    from neurodial.service.engine.types import Finished
 
 _CHUNK = 512  # requests in the engine's queue at a time
 
@@ -43,7 +44,7 @@ def command(
     As the server does, it translates sentence by sentence and leaves white space as it is.
     """
     from neurodial.service.access.limits import Limits
-    from neurodial.service.engine.types import EngineRequest
+    from neurodial.service.engine.requests import EngineRequest
     from neurodial.service.http.answering.sentences import joined, lay_out
 
     texts = _texts(text, file)

@@ -23,15 +23,9 @@ from neurodial.service.engine.model.languages import Direction, Languages
 from neurodial.service.engine.model.prompts import Prompts
 from neurodial.service.engine.model.runner import ModelRunner
 from neurodial.service.engine.model.sampling import ModelDefaults
+from neurodial.service.engine.requests import EngineRequest
 from neurodial.service.engine.sets import read_set, set_info
-from neurodial.service.engine.types import (
-    NOTHING_APPLIED,
-    EngineInfo,
-    EngineRequest,
-    NeuronInfo,
-    Prepared,
-    SetInfo,
-)
+from neurodial.service.engine.types import NOTHING_APPLIED, EngineInfo, NeuronInfo, Prepared, SetInfo
 from neurodial.service.errors import ContextLengthExceeded
 
 _NO_LANGUAGES = Direction()

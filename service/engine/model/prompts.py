@@ -14,8 +14,8 @@ from neurodial.control.models.loading import LoadedModel
 from neurodial.service.engine.model.byte_tokens import ByteTokens
 from neurodial.service.engine.model.languages import Direction, Languages
 from neurodial.service.engine.model.plain_text import PlainText
+from neurodial.service.engine.requests import EngineRequest, Message
 from neurodial.service.engine.text import complete
-from neurodial.service.engine.types import EngineRequest, Message
 
 _CONTEXT = 16  # tokens before another that settle what it adds: the first of a text is decoded differently
 

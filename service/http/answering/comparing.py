@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from neurodial.control.errors import LimitError
 from neurodial.service.access.limits import Limits
-from neurodial.service.engine.types import EngineRequest, Finished
+from neurodial.service.engine.requests import EngineRequest
+from neurodial.service.engine.types import Finished
 from neurodial.service.http.schemas.base import WritingRequest
 from neurodial.service.observability import request_log
 

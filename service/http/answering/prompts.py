@@ -6,7 +6,7 @@ from typing import Any
 
 from neurodial.control.errors import BadInput, LimitError
 from neurodial.service.access.limits import Limits
-from neurodial.service.engine.types import Message
+from neurodial.service.engine.requests import Message
 from neurodial.service.http.schemas.chat import ChatMessage
 
 Prompts = str | list[str] | list[int] | list[list[int]]

@@ -10,7 +10,8 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from neurodial.control.errors import NeurodialError
-from neurodial.service.engine.types import EngineRequest, Event, Events, Failed, Finished, Tokens
+from neurodial.service.engine.requests import EngineRequest
+from neurodial.service.engine.types import Event, Events, Failed, Finished, Tokens
 from neurodial.service.http.answering.comparing import Pair, paired, with_twins
 from neurodial.service.http.answering.results import head, usage_of
 from neurodial.service.http.answering.serving import Selected

@@ -12,7 +12,8 @@ from neurodial.control.controls import Control
 from neurodial.control.errors import Unavailable
 from neurodial.service.access.limits import Limits
 from neurodial.service.engine.client import EngineClient
-from neurodial.service.engine.types import EngineRequest, Events, Failed, Finished
+from neurodial.service.engine.requests import EngineRequest
+from neurodial.service.engine.types import Events, Failed, Finished
 from neurodial.service.http.answering.prompts import Prompt
 from neurodial.service.http.schemas.base import SamplingRequest, WritingRequest
 from neurodial.service.observability import request_log

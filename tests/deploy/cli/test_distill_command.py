@@ -7,7 +7,7 @@ from neurodial.control.distilled.classifier import DistilledClassifier
 from neurodial.deploy.cli.change.distill import labelled
 from neurodial.deploy.configuration.config import parse_config
 from neurodial.deploy.serve.engines import build_engine
-from neurodial.service.engine.types import EngineRequest
+from neurodial.service.engine.requests import EngineRequest
 from tests.deploy.cli.runner import run
 
 QUICK = ("--rounds", 1, "--size", 0.1)

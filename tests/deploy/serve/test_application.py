@@ -13,7 +13,8 @@ from neurodial.control.errors import BadInput, FingerprintError, NeurodialError,
 from neurodial.deploy.configuration.config import Config
 from neurodial.deploy.configuration.settings import ModelSettings
 from neurodial.service.access.limits import Limits
-from neurodial.service.engine.types import EngineRequest, Failed, Finished, Tokens
+from neurodial.service.engine.requests import EngineRequest
+from neurodial.service.engine.types import Failed, Finished, Tokens
 
 
 def replica(path: Path, **settings: Any) -> Any:

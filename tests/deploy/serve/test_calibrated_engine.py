@@ -10,7 +10,7 @@ from neurodial.deploy.configuration.config import parse_config
 from neurodial.deploy.demo import DEMO_CALIBRATION, DEMO_MODEL
 from neurodial.deploy.serve.engines import build_engine
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.types import EngineRequest
+from neurodial.service.engine.requests import EngineRequest
 
 DEMO = {"id": "en-es", "path": str(DEMO_MODEL)}
 

@@ -11,7 +11,8 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError
 
 from neurodial.control.errors import BadInput, EngineGone, NeurodialError, Overloaded, Unavailable
 from neurodial.deploy.serve.handles import HandleClient, together
-from neurodial.service.engine.types import EngineRequest, EngineStats, Event, Failed, Finished, Tokens
+from neurodial.service.engine.requests import EngineRequest
+from neurodial.service.engine.types import EngineStats, Event, Failed, Finished, Tokens
 
 Items = Iterator[tuple[int, Event] | NeurodialError]
 REQUESTS = tuple(EngineRequest(name, name, stream=True) for name in "abc")

@@ -18,9 +18,10 @@ from neurodial.service.engine.handle import Handle
 from neurodial.service.engine.model.kv_cache import KVCache, RowCache
 from neurodial.service.engine.model.processor import RequestProcessor
 from neurodial.service.engine.model.sampling import ModelDefaults
+from neurodial.service.engine.requests import EngineRequest
 from neurodial.service.engine.scheduler import Capacity, Scheduler
 from neurodial.service.engine.stepping import Stepper
-from neurodial.service.engine.types import EngineRequest, Failed, Finished, Prepared
+from neurodial.service.engine.types import Failed, Finished, Prepared
 from tests.service.engine.growing_cache import GrowingCache
 from tests.tiny import PAD
 

@@ -16,15 +16,14 @@ from neurodial.control.errors import (
     LimitError,
     NeurodialError,
 )
+from neurodial.service.engine.requests import EngineRequest, Message
 from neurodial.service.engine.sequence import Sequence
 from neurodial.service.engine.sets import read_set, set_info
 from neurodial.service.engine.stepping import Outcome
 from neurodial.service.engine.types import (
     NOTHING_APPLIED,
     EngineInfo,
-    EngineRequest,
     Membership,
-    Message,
     ModelInfo,
     NeuronInfo,
     Prepared,

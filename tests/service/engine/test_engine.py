@@ -11,8 +11,9 @@ from neurodial.control.errors import ControlError, InternalError, Overloaded, Un
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.handle import events_of
+from neurodial.service.engine.requests import EngineRequest
 from neurodial.service.engine.stepping import failure
-from neurodial.service.engine.types import EngineRequest, Failed, Finished, Tokens
+from neurodial.service.engine.types import Failed, Finished, Tokens
 from tests.service.engine.fake import FakeRunner
 
 

@@ -11,7 +11,7 @@ from neurodial.control.models.loading import LoadedModel
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.model.processor import RequestProcessor
-from neurodial.service.engine.types import EngineRequest, Message
+from neurodial.service.engine.requests import EngineRequest, Message
 from tests.tiny import EOS, VOCABULARY
 from tests.word_tokenizer import tiny_with_text
 

@@ -21,8 +21,9 @@ from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.model.describing import describe
 from neurodial.service.engine.model.processor import RequestProcessor
 from neurodial.service.engine.model.sampling import ModelDefaults
+from neurodial.service.engine.requests import EngineRequest, Task
 from neurodial.service.engine.scheduler import Capacity
-from neurodial.service.engine.types import EngineRequest, Finished, Task
+from neurodial.service.engine.types import Finished
 from tests.control.conftest import make_set
 from tests.tiny import ARCHITECTURE_NAMES, EOS
 from tests.word_tokenizer import sentences, tiny_with_text

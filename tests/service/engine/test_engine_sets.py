@@ -23,7 +23,8 @@ from neurodial.control.models.loading import LoadedModel
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.model.processor import RequestProcessor
-from neurodial.service.engine.types import EngineRequest, Finished
+from neurodial.service.engine.requests import EngineRequest
+from neurodial.service.engine.types import Finished
 from tests.control.conftest import make_set
 from tests.service.engine.fake import FAKE_FINGERPRINT, FakeRunner
 from tests.word_tokenizer import tiny_with_text

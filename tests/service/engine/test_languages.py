@@ -14,8 +14,9 @@ from neurodial.control.errors import BadInput, NeurodialError
 from neurodial.control.models.loading import LoadedModel
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.model.processor import RequestProcessor
+from neurodial.service.engine.requests import EngineRequest
 from neurodial.service.engine.scheduler import Capacity
-from neurodial.service.engine.types import EngineRequest, Finished
+from neurodial.service.engine.types import Finished
 from tests.experiments.demo_en_es.tokenizer import train_tokenizer
 from tests.tiny import tiny
 

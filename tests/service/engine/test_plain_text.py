@@ -11,7 +11,7 @@ from neurodial.control.artifacts.catalogue import SetCatalogue
 from neurodial.control.models.loading import LoadedModel
 from neurodial.service.engine.model.plain_text import PlainText
 from neurodial.service.engine.model.processor import RequestProcessor
-from neurodial.service.engine.types import EngineRequest, Message
+from neurodial.service.engine.requests import EngineRequest, Message
 from tests.service.engine.test_languages import m2m, marian, mbart50, nllb
 from tests.tiny import tiny
 

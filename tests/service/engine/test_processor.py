@@ -16,8 +16,9 @@ from neurodial.control.runtime.generate import controlled
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.handle import events_of
 from neurodial.service.engine.model.processor import RequestProcessor
+from neurodial.service.engine.requests import EngineRequest
 from neurodial.service.engine.sequence import Sequence
-from neurodial.service.engine.types import EngineRequest, Finished, Tokens
+from neurodial.service.engine.types import Finished, Tokens
 
 TEXTS = ["She opens the door.", "He walked.", "The tall boy likes the house.", "He saw the book."]
 CONTROLS: list[list[dict[str, object]]] = [

@@ -13,9 +13,10 @@ from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.handle import Handle
 from neurodial.service.engine.model.processor import RequestProcessor
 from neurodial.service.engine.model.sampling import ModelDefaults, processors
+from neurodial.service.engine.requests import EngineRequest
 from neurodial.service.engine.scheduler import Capacity
 from neurodial.service.engine.sequence import Sequence
-from neurodial.service.engine.types import EngineRequest, Finished, Prepared
+from neurodial.service.engine.types import Finished, Prepared
 from tests.tiny import tiny
 from tests.word_tokenizer import word_tokenizer
 

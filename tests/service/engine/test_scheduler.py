@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from neurodial.control.errors import LimitError, Overloaded
 from neurodial.service.engine.handle import Handle
+from neurodial.service.engine.requests import EngineRequest, Task
 from neurodial.service.engine.scheduler import Capacity, Plan, Scheduler
 from neurodial.service.engine.sequence import Sequence
-from neurodial.service.engine.types import EngineRequest, Prepared, Task
+from neurodial.service.engine.types import Prepared
 
 
 def sequence(

@@ -11,7 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.types import EngineRequest, Finished, TokenLogprob
+from neurodial.service.engine.requests import EngineRequest
+from neurodial.service.engine.types import Finished, TokenLogprob
 from neurodial.service.http.answering.completions import CompletionShape
 from neurodial.service.http.answering.sentences import pieces_of
 from tests.service.engine.fake import FakeRunner

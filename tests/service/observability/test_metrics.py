@@ -13,7 +13,7 @@ from neurodial.control.controls import parse_controls
 from neurodial.control.errors import BadInput, NeurodialError
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.types import EngineRequest
+from neurodial.service.engine.requests import EngineRequest
 from neurodial.service.http.app import create_app
 from neurodial.service.http.services import Services
 from neurodial.service.instruments import WeightedHistogram

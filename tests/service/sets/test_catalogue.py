@@ -24,7 +24,8 @@ from neurodial.control.errors import (
 from neurodial.service.access.auth import Principal
 from neurodial.service.engine.client import EngineClient, LocalClient
 from neurodial.service.engine.engine import Engine
-from neurodial.service.engine.types import EngineRequest, Finished
+from neurodial.service.engine.requests import EngineRequest
+from neurodial.service.engine.types import Finished
 from neurodial.service.errors import Conflict, Forbidden, ModelNotFound
 from neurodial.service.sets.aliases import Version
 from neurodial.service.sets.catalogue import Catalogue

@@ -15,7 +15,8 @@ from neurodial.control.models.loading import LoadedModel, load_model
 from neurodial.service.engine.client import LocalClient
 from neurodial.service.engine.engine import Engine
 from neurodial.service.engine.model.processor import RequestProcessor
-from neurodial.service.engine.types import EngineRequest, Finished, Tokens
+from neurodial.service.engine.requests import EngineRequest
+from neurodial.service.engine.types import Finished, Tokens
 from neurodial.service.sets.catalogue import Catalogue
 from neurodial.service.sets.store import SetStore
 from tests.deploy.conftest import make_set

@@ -18,7 +18,8 @@ from neurodial.control.models.loading import LoadedModel, load_model
 from neurodial.control.plans.compiling import compile_controls
 from neurodial.control.runtime.generate import controlled
 from neurodial.deploy.demo import DEMO_LM
-from neurodial.service.engine.types import EngineRequest, Events, Failed, Finished, Tokens
+from neurodial.service.engine.requests import EngineRequest
+from neurodial.service.engine.types import Events, Failed, Finished, Tokens
 from neurodial.service.vllm.engine import VllmEngine
 from neurodial.service.vllm.settings import TableSettings
 
