@@ -44,7 +44,7 @@ def run(name: str, address: str, folder: Path) -> dict[str, Any]:
         venv.create(folder, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
     chosen = python if packages else Path(sys.executable)
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     script = Path(__file__).with_name("clients.py")
     done = subprocess.run(
         [chosen, script, name, address], capture_output=True, text=True, timeout=_SECONDS, env=environment
