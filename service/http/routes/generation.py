@@ -19,6 +19,8 @@ from neurodial.service.http.schemas.completions import Completion, CompletionReq
 from neurodial.service.http.selection import select
 from neurodial.service.http.services import Services
 
+_NO_NAME = "dummy"  # what Hugging Face's InferenceClient sends where its user names no model
+
 
 def add(app: FastAPI, services: Services) -> None:
     """Adds `/v1/completions` and `/v1/chat/completions`."""
@@ -44,9 +46,10 @@ def add(app: FastAPI, services: Services) -> None:
     )
     async def create_chat_completion(http: HttpRequest, request: ChatRequest) -> BaseModel | StreamingResponse:
         """Answers a conversation, under the request's controls; for models with a chat template."""
-        chosen = await select(services, http, request.model, request.controls)
+        model = request.model if request.model not in (None, _NO_NAME) else next(iter(services.engines))
+        chosen = await select(services, http, model, request.controls)
         try:
             rows = choices_of(chosen, request, [chat_of(request.messages, limits)], request.num_logprobs)
-            return await respond(chosen, request, rows, ChatShape(request.model))
+            return await respond(chosen, request, rows, ChatShape(model))
         except NeurodialError as error:
             raise renamed(error, request.renamed_fields) from None

@@ -77,6 +77,9 @@ class ChatRequest(SamplingRequest):
         "web_search_options": (),
     }
 
+    model: str | None = Field(  # type: ignore[assignment]  # of a chat it may be left out
+        default=None, min_length=1, description="a model's id, or base:set=label; absent: the first model"
+    )
     messages: list[ChatMessage] = Field(min_length=1, description="the conversation; the model answers the last one")
     max_completion_tokens: int | None = Field(default=None, ge=1, description="OpenAI's newer name of max_tokens")
     logprobs: bool | None = Field(default=False, description="reports log-probabilities of the tokens")

@@ -104,6 +104,15 @@ def test_the_parameters_reach_the_engine(http: TestClient) -> None:
     assert cut["usage"]["prompt_tokens"] == 2
 
 
+def test_a_chat_without_a_model_goes_to_the_first() -> None:
+    """Hugging Face's client calls it `dummy`."""
+    with application({"tiny": real(), **fakes()}) as app:
+        for fields in ({}, {"model": None}, {"model": "dummy"}, {"model": "tiny"}):
+            body = {"messages": [{"role": "user", "content": "w6"}], **fields}
+            answer = TestClient(app).post("/v1/chat/completions", json=body)
+            assert (answer.status_code, answer.json()["model"]) == (200, "tiny"), answer.text
+
+
 def test_many_inputs_are_embedded_in_parts(http: TestClient) -> None:
     many = http.post("/v1/embeddings", json={"model": "tiny", "input": ["w5 w6", "w7"] * 200}).json()
     assert [row["index"] for row in many["data"]] == list(range(400))
