@@ -220,13 +220,15 @@ def _not_padding(mask: torch.Tensor | None, tokens: int) -> torch.Tensor | None:
 
 
 def _ending_tokens(loaded: LoadedModel) -> tuple[int, ...]:
-    """What `generate` feeds to rows that have finished, while others go on: their end token, then padding."""
+    """What `generate` feeds to rows that have finished, while others go on: their end token, then padding.
+
+    Where no token ends a row none finishes before the others, and padding that is generated is a token like any other.
+    """
     generation: Any = getattr(loaded.model, "generation_config", None)
+    end = getattr(generation, "eos_token_id", None)
+    if end is None:
+        return ()
     found: dict[int, None] = {}
-    for value in (
-        getattr(generation, "eos_token_id", None),
-        getattr(generation, "pad_token_id", None),
-        loaded.pad_token_id,
-    ):
+    for value in (end, getattr(generation, "pad_token_id", None), loaded.pad_token_id):
         found |= dict.fromkeys(int(v) for v in (value if isinstance(value, list) else [value]) if v is not None)
     return tuple(found)
